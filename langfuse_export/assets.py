@@ -1,0 +1,85 @@
+"""One multi-asset per project, one key per table, partitioned by window.
+
+A run exports one or more windows of one project in one step. Each finished table of a window is recorded at
+once with its own numbers, so that a run that fails keeps what it finished.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from langfuse_export.checks import check_results, check_specs
+from langfuse_export.exporter import Progress
+from langfuse_export.metadata import definition_metadata
+from langfuse_export.naming import PROJECT_TAG, asset_key, op_name, safe_name
+from langfuse_export.project import ProjectExport
+from langfuse_export.resources import ExportOptions
+from langfuse_export.runs import ProjectRun
+from langfuse_export.tables import Table
+from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.telemetry import Telemetry
+
+OWNERS = ("team:data-platform",)
+MAX_RETRIES = 3
+
+
+def build_project_assets(
+    project: ProjectExport, partitions: dg.TimeWindowPartitionsDefinition, options: ExportOptions
+) -> dg.AssetsDefinition:
+    """The assets of a project; any subset of its tables can be materialized."""
+
+    @dg.multi_asset(
+        name=op_name(project),
+        description=f"Exports windows of {project.name} to {project.destination.url}, verified.",
+        specs=[_spec(project, table, partitions) for table in project.tables],
+        check_specs=check_specs(project),
+        can_subset=True,
+        pool=op_name(project),
+        backfill_policy=dg.BackfillPolicy.multi_run(options.windows_per_run),
+        # Permanent faults end in Failure(allow_retries=False); finished windows are not exported again.
+        retry_policy=dg.RetryPolicy(
+            max_retries=MAX_RETRIES,
+            delay=options.retry_delay_s,
+            backoff=dg.Backoff.EXPONENTIAL,
+            jitter=dg.Jitter.PLUS_MINUS,
+        ),
+    )
+    def export(
+        context: dg.AssetExecutionContext,
+        clickhouse: dg.ResourceParam[ClickHouse],
+        telemetry: dg.ResourceParam[Telemetry],
+        progress: dg.ResourceParam[Progress],
+    ) -> Iterator[dg.AssetCheckResult]:
+        run = ProjectRun(context, project, clickhouse, telemetry, progress, options.table_concurrency)
+        try:
+            with clickhouse.hold():
+                run.export_windows(is_last_attempt=context.retry_number >= MAX_RETRIES)
+            yield from check_results(context, project, run)
+        finally:
+            # The process of this run may end before the next periodic export of metrics.
+            telemetry.flush()
+
+    return export
+
+
+def _spec(
+    project: ProjectExport, table: Table, partitions: dg.TimeWindowPartitionsDefinition
+) -> dg.AssetSpec:
+    scheme = project.destination.url.partition(":")[0]
+    storage = {"gs": "gcs", "az": "azure"}.get(scheme, scheme)
+    return dg.AssetSpec(
+        asset_key(project, table),
+        skippable=True,
+        partitions_def=partitions,
+        group_name=safe_name(project.project_id),
+        description=(
+            f"`{table.source}` of project **{project.name}** by `{table.time_column}`: one "
+            f"{project.encoding.extension} object per {project.frequency.value} window in "
+            f"`{project.destination.url}`."
+        ),
+        kinds={"clickhouse", str(project.encoding.format), storage},
+        owners=list(OWNERS),
+        tags={PROJECT_TAG: safe_name(project.project_id), "langfuse/table": table.name},
+        metadata=definition_metadata(project, table),
+        code_version="1",
+    )

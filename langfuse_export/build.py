@@ -1,0 +1,50 @@
+"""Puts a catalog's projects together into Dagster definitions."""
+
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+
+from langfuse_export.assets import build_project_assets
+from langfuse_export.catalog import Catalog
+from langfuse_export.naming import job_name
+from langfuse_export.partitions import partitions_def
+from langfuse_export.project import ProjectExport
+from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_export.schedules import build_schedule
+from langfuse_export.windows import Frequency
+
+
+def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportResources) -> dg.Definitions:
+    """Definitions of every project of the catalog: assets, and a job and a schedule per frequency."""
+    parts = [
+        _frequency_defs(frequency, projects, options)
+        for frequency, projects in _by_frequency(catalog.projects)
+    ]
+    # A run spends 0.3 s in one process, and 5 s and more with a process per step.
+    shared = dg.Definitions(resources=resources.as_dagster(), executor=dg.in_process_executor)
+    return dg.Definitions.merge(*parts, shared)
+
+
+def _frequency_defs(
+    frequency: Frequency, projects: list[ProjectExport], options: ExportOptions
+) -> dg.Definitions:
+    partitions = partitions_def(frequency, min(project.start for project in projects))
+    assets = [build_project_assets(project, partitions, options) for project in projects]
+    job = dg.define_asset_job(
+        job_name(frequency),
+        selection=dg.AssetSelection.assets(*assets).without_checks()
+        | dg.AssetSelection.checks_for_assets(*assets),
+        description=f"Exports windows of the projects that are exported {frequency.value}.",
+        executor_def=dg.in_process_executor,
+    )
+    schedule = build_schedule(frequency, projects, partitions, options)
+    return dg.Definitions(assets=assets, jobs=[job], schedules=[schedule])
+
+
+def _by_frequency(
+    projects: Iterable[ProjectExport],
+) -> Iterator[tuple[Frequency, list[ProjectExport]]]:
+    for frequency in Frequency:
+        chosen = [project for project in projects if project.frequency is frequency]
+        if chosen:
+            yield frequency, chosen

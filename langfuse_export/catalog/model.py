@@ -1,0 +1,199 @@
+"""The shape of `exports.yaml`; its JSON schema is published as docs/exports.schema.json."""
+
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from langfuse_export.formats import Compression, FileFormat
+from langfuse_export.tables import ALL_GROUPS, TABLES, UnknownColumnError
+from langfuse_export.windows import Frequency
+from langfuse_worker.blobstore import PART_BYTES, SCHEMES, StoreConfig
+from langfuse_worker.clickhouse import QueryLimits
+
+EVERY_PROJECT = "*"
+TableName = Literal["traces", "observations", "scores", "events"]
+
+
+class CatalogError(Exception):
+    """The catalog is wrong; the message is one line that names the place, the value and the remedy."""
+
+
+def _destination_url(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise ValueError(f"must start with {', '.join(s + '://' for s in SCHEMES)}")
+    if scheme == "file" and not rest.startswith("/"):
+        raise ValueError("must be absolute: file:///directory/")
+    if not rest.strip("/"):
+        raise ValueError("names no bucket or directory")
+    if not value.endswith("/"):
+        raise ValueError("must end with '/', because keys are appended to it")
+    return value
+
+
+def _project_id(value: str) -> str:
+    if "/" in value or any(ord(c) < 32 for c in value) or value in (".", ".."):
+        raise ValueError("must not contain '/' or control characters: it is a folder of the object keys")
+    return value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DestinationModel(_Strict):
+    """A bucket, container or directory that objects are written to."""
+
+    url: Annotated[str, AfterValidator(_destination_url)] = Field(
+        description="file:///dir/, s3://bucket/prefix/, az://container/prefix/ or gs://bucket/prefix/",
+        examples=["s3://llm-archive/langfuse/"],
+    )
+    endpoint: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="Address of an S3-compatible store or an Azure emulator.",
+    )
+    region: str | None = Field(default=None, description="S3 region.")
+    access_key_id: str | None = Field(
+        default=None, description="S3 access key, or Azure account. Without keys: ambient credentials."
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="S3 secret key, or Azure account key."
+    )
+    sse_kms_key_id: str | None = Field(default=None, description="KMS key for SSE-KMS on S3.")
+    storage_class: str | None = Field(default=None, description="S3 storage class, such as STANDARD_IA.")
+    part_bytes: int = Field(
+        default=PART_BYTES,
+        ge=5 << 20,
+        le=5 << 30,
+        description="Size of an upload's parts, bytes. An object has 10 000 at most; three are in memory.",
+    )
+
+    def store_config(self) -> StoreConfig:
+        """The destination as the blob store takes it."""
+        secret = self.secret_access_key
+        return StoreConfig(
+            url=self.url,
+            endpoint=self.endpoint,
+            region=self.region,
+            access_key_id=self.access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+            sse_kms_key_id=self.sse_kms_key_id,
+            storage_class=self.storage_class,
+            part_bytes=self.part_bytes,
+        )
+
+
+class LimitsModel(_Strict):
+    """Lower limits for one project's queries; the deployment's own are the ceiling."""
+
+    max_threads: int | None = Field(default=None, ge=1, description="Threads of a query.")
+    priority: int | None = Field(default=None, ge=1, description="1 is the most urgent; may only be larger.")
+    max_memory_usage: int | None = Field(default=None, ge=64_000_000, description="Bytes.")
+    max_execution_time_s: int | None = Field(default=None, ge=1, description="Seconds.")
+
+    def lower(self, ceiling: QueryLimits) -> QueryLimits:
+        """The limits with these applied.
+
+        Raises:
+            ValueError: one of them would raise the deployment's limit.
+        """
+        asked = self.model_dump(exclude_none=True)
+        for name, value in asked.items():
+            allowed = getattr(ceiling, name)
+            raises_it = value < allowed if name == "priority" else value > allowed
+            if raises_it:
+                raise ValueError(
+                    f"{name}: {value} raises the deployment's {allowed}; a project may only lower it"
+                )
+        return QueryLimits(**{**vars(ceiling), **asked})
+
+
+class ProjectModel(_Strict):
+    """One project's export, or `*` for every project found in ClickHouse that is not listed itself."""
+
+    id: Annotated[str, AfterValidator(_project_id)] = Field(
+        min_length=1, description="Langfuse's project id, or * for every other project found in ClickHouse."
+    )
+    name: str | None = Field(default=None, description="A name for people.")
+    enabled: bool = Field(default=True, description="false pauses the project.")
+    destination: str = Field(description="Name of an entry of destinations.")
+    tables: list[TableName] = Field(
+        default_factory=lambda: list(TABLES),  # type: ignore[arg-type]
+        min_length=1,
+        description="Tables to export; all four by default.",
+    )
+    frequency: Frequency = Field(
+        default=Frequency.HOURLY, description="How often; also the length of a window."
+    )
+    format: FileFormat = Field(default=FileFormat.PARQUET, description="File format.")
+    compression: Compression = Field(default=Compression.NONE, description="Around text formats.")
+    start: date | datetime | None = Field(
+        default=None, description="First window, UTC. Without it: the project's first row, not before 2023."
+    )
+    columns: dict[TableName, list[str]] = Field(
+        default_factory=dict, description="Columns of a table; keys and times are always kept."
+    )
+    field_groups: list[str] | None = Field(
+        default=None,
+        description="Langfuse's field groups of observations and events: core, io, usage and so on.",
+    )
+    limits: LimitsModel = Field(default_factory=lambda: LimitsModel(), description="Lower ClickHouse limits.")
+    parquet_row_group_size: int | None = Field(
+        default=None, ge=100, description="Rows of a row group at most."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.tables)) != len(self.tables):
+            raise ValueError(f"tables: {', '.join(self.tables)} names a table twice")
+        if self.format is FileFormat.PARQUET and self.compression is not Compression.NONE:
+            raise ValueError(
+                f"compression: {self.compression} is for text formats; Parquet compresses its own pages"
+            )
+        try:
+            for name, columns in self.columns.items():
+                TABLES[name].only(columns=columns)
+        except UnknownColumnError as error:
+            raise ValueError(f"columns: {error}") from None
+        unknown = set(self.field_groups or []) - ALL_GROUPS
+        if unknown:
+            raise ValueError(
+                f"field_groups: {sorted(unknown)[0]!r} is none of {', '.join(sorted(ALL_GROUPS))}"
+            )
+        return self
+
+    @property
+    def start_utc(self) -> datetime | None:
+        """The start as a moment; a date is its first instant, a time without zone is UTC."""
+        if isinstance(self.start, datetime):
+            return self.start.replace(tzinfo=self.start.tzinfo or UTC).astimezone(UTC)
+        return datetime.combine(self.start, time(), UTC) if self.start else None
+
+
+class CatalogModel(_Strict):
+    """`exports.yaml`."""
+
+    destinations: dict[str, DestinationModel] = Field(min_length=1)
+    projects: list[ProjectModel] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen: set[str] = set()
+        for project in self.projects:
+            if project.id in seen:
+                raise ValueError(f"projects: {project.id!r} is listed twice")
+            seen.add(project.id)
+            if project.destination not in self.destinations:
+                raise ValueError(
+                    f"projects: {project.id!r} has destination {project.destination!r}; "
+                    f"there are {', '.join(self.destinations)}"
+                )
+        return self
+
+    @property
+    def tables_to_discover(self) -> set[str]:
+        """Tables to ask ClickHouse for projects and first rows; empty if the catalog leaves nothing open."""
+        unknown = [p for p in self.projects if p.id == EVERY_PROJECT or p.start is None]
+        return {table for project in unknown for table in project.tables}

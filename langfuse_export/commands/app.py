@@ -1,0 +1,144 @@
+"""`langfuse-worker export run | status | check | schema`."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table as RichTable
+
+from langfuse_export.build import build_defs
+from langfuse_export.catalog import Catalog, CatalogError, load_catalog
+from langfuse_export.catalog.model import CatalogModel
+from langfuse_export.commands.check import Finding, check_deployment
+from langfuse_export.commands.progress import WindowProgress
+from langfuse_export.commands.run import RunReport, open_instance, run_windows, select_tables, select_windows
+from langfuse_export.commands.status import TableStatus, table_statuses
+from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_worker.console import err, fail, out
+from langfuse_worker.logs import configure_logging
+from langfuse_worker.settings import Settings, settings
+
+app = typer.Typer(
+    help="Export windows, see how far exports are, check the configuration.", no_args_is_help=True
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
+
+
+@app.command()
+def run(
+    project: Annotated[str, typer.Option(help="Project id.")],
+    start: Annotated[str, typer.Option("--from", help="First window's start, UTC: 2026-06-01T00:00")],
+    end: Annotated[str, typer.Option("--to", help="Last window's end, UTC, exclusive: 2026-06-02T00:00")],
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export windows of a project now, through the Dagster assets; the UI shows them afterwards.
+
+    Exit code 0 when every window was exported, 1 when one failed, 2 when an argument is wrong.
+
+    Example: langfuse-worker export run --project support-bot --from 2026-06-01T00:00 --to 2026-06-02T00:00
+    """
+    config, catalog = _load()
+    try:
+        export = catalog.project(project)
+        windows = select_windows(export, start, end, datetime.now(UTC))
+        tables = select_tables(export, table)
+    except (CatalogError, ValueError) as error:
+        fail(str(error), code=2)
+    configure_logging("error" if err.is_terminal else config.log_level)
+    with open_instance() as instance, WindowProgress(len(windows), err) as progress:
+        resources = ExportResources.from_settings(config, progress)
+        defs = build_defs(catalog=catalog, options=ExportOptions.from_settings(config), resources=resources)
+        report = run_windows(defs, instance, export, tables, windows, config.export_windows_per_run)
+    _print_report(report, as_json)
+    sys.exit(0 if not report.failures else 1)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show how far each table of each project has been exported, as the Dagster instance recorded it."""
+    _, catalog = _load()
+    with open_instance() as instance:
+        rows = table_statuses(instance, catalog, datetime.now(UTC))
+    if as_json:
+        print(json.dumps([row.as_json() for row in rows], indent=2))
+        return
+    out.print(_status_table(rows))
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Validate the catalog, and try the source and every destination with a small query and a small object.
+
+    Exit code 0 when everything works, 1 when a part does not answer, 2 when the catalog is wrong.
+    """
+    config, catalog = _load()
+    findings = check_deployment(config, catalog)
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        out.print(_findings_table(findings))
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option(help="File to write; stdout by default.")] = None,
+) -> None:
+    """Print the JSON schema of exports.yaml, for editors."""
+    text = json.dumps(CatalogModel.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output:
+        output.write_text(text, "utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+def _load() -> tuple[Settings, Catalog]:
+    config = settings()
+    if not config.worker_role.runs_export:
+        fail(f"LANGFUSE_WORKER_ROLE={config.worker_role.value}: this deployment does not export", code=2)
+    configure_logging(config.log_level)
+    try:
+        return config, load_catalog(config)
+    except CatalogError as error:
+        fail(str(error), code=2)
+
+
+def _print_report(report: RunReport, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+        return
+    for failure in report.failures:
+        err.print(failure, style="red", markup=False, soft_wrap=True)
+    out.print(
+        f"{report.exported_windows} of {report.windows} windows exported: "
+        f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB in {report.duration_s:.1f} s",
+        markup=False,
+    )
+
+
+def _status_table(rows: list[TableStatus]) -> RichTable:
+    table = RichTable("Project", "Table", "Last window", "Lag", "Rows", "Windows", "Failed", box=None)
+    for row in rows:
+        failed = f"[red]{row.failed_windows}[/red]" if row.failed_windows else "0"
+        table.add_row(
+            row.project,
+            row.table,
+            row.last_window or "-",
+            row.lag_text,
+            f"{row.rows:,}" if row.rows is not None else "-",
+            f"{row.exported_windows:,}",
+            failed,
+        )
+    return table
+
+
+def _findings_table(findings: list[Finding]) -> RichTable:
+    table = RichTable("", "What", "Result", box=None)
+    for finding in findings:
+        table.add_row("[green]ok[/green]" if finding.ok else "[red]fail[/red]", finding.what, finding.result)
+    return table

@@ -1,0 +1,81 @@
+"""Tries the parts of a deployment: the source with a small query, each destination with a small object."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from langfuse_export import sql
+from langfuse_export.catalog import Catalog
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Frequency
+from langfuse_worker.blobstore import BlobStore, StoreConfig, StoreError
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, connect
+from langfuse_worker.settings import Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried."""
+
+    what: str
+    ok: bool
+    result: str
+
+
+def check_deployment(settings: Settings, catalog: Catalog) -> list[Finding]:
+    """Try the source, every table that is exported, and every destination."""
+    source = connect(settings)
+    try:
+        with source.hold():
+            return list(_findings(settings, source, catalog))
+    except ClickHouseError as error:
+        return [Finding("source", False, str(error))]
+    finally:
+        source.close()
+
+
+def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Iterator[Finding]:
+    count = len(catalog.projects)
+    yield Finding("catalog", count > 0, f"{count} projects" if count else "no projects; nothing is exported")
+    version = source.rows(Query("SELECT version()", QueryComment(purpose="check")))[0][0]
+    yield Finding("source", True, f"ClickHouse {version} at {_shown(settings)}")
+    for project in catalog.projects:
+        for table in project.tables:
+            yield _table(source, project, table)
+    for name, config in {p.destination_name: p.destination for p in catalog.projects}.items():
+        yield _destination(name, config)
+
+
+def _shown(settings: Settings) -> str:
+    return settings.export_source_url.rpartition("@")[2]
+
+
+def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
+    what = f"{project.project_id}: {table.name}"
+    window = Frequency.HOURLY.closed_before(datetime.now(UTC), 1)[0]
+    query = Query(
+        sql.summary(table),
+        QueryComment(purpose="check", project=project.project_id, table=table.name),
+        sql.window_parameters(project.project_id, window),
+        sql.FINAL_SETTINGS,
+    )
+    try:
+        [(rows, _, _)] = source.with_limits(project.limits).rows(query)
+    except ClickHouseError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, f"{rows} rows in the last closed hour")
+
+
+def _destination(name: str, config: StoreConfig) -> Finding:
+    what = f"destination {name}"
+    key = f"langfuse-export-check-{uuid.uuid4()}.txt"
+    try:
+        store = BlobStore(config)
+        store.write(key, iter([b"langfuse-worker export check\n"]), "text/plain; charset=utf-8")
+        store.read(key)
+        store.delete(key)
+    except StoreError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, f"wrote, read and deleted an object in {config.url}")

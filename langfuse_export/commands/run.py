@@ -1,0 +1,158 @@
+"""Runs windows through the Dagster assets in this process."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from langfuse_export.manifest import ManifestFile
+from langfuse_export.metadata import manifest_entry
+from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window, iso
+from langfuse_worker.console import err
+
+
+@dataclass
+class RunReport:
+    """What a command's runs did; times in seconds, sizes in bytes."""
+
+    project: str
+    windows: int
+    exported_windows: int = 0
+    rows: int = 0
+    bytes: int = 0
+    duration_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    objects: list[ManifestFile] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        objects = [file.model_dump(by_alias=True, exclude={"columns"}) for file in self.objects]
+        return {**asdict(self), "objects": objects}
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance that the UI shows: of DAGSTER_HOME, or of ./dagster.yaml."""
+    if os.environ.get("DAGSTER_HOME"):
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    elif Path("dagster.yaml").exists():
+        with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
+            yield instance
+    else:
+        err.print(
+            "no DAGSTER_HOME and no dagster.yaml here: these runs will not be remembered", style="yellow"
+        )
+        with tempfile.TemporaryDirectory() as directory, dg.DagsterInstance.local_temp(directory) as instance:
+            yield instance
+
+
+def parse_moment(text: str, option: str) -> datetime:
+    """A moment on the command line; without a zone it is UTC. Raises ValueError naming the option."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{option} {text!r}: write an ISO date or time, such as 2026-06-01T00:00") from None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+
+
+def select_windows(project: ProjectExport, start: str, end: str, now: datetime) -> list[Window]:
+    """The project's windows between two moments.
+
+    Raises:
+        ValueError: the moments are not on the frequency's grid, in the wrong order, before the project's
+            start, or not over yet.
+    """
+    first, last = parse_moment(start, "--from"), parse_moment(end, "--to")
+    frequency = project.frequency
+    for option, moment in (("--from", first), ("--to", last)):
+        if frequency.floor(moment) != moment:
+            below, above = frequency.floor(moment), frequency.ceil(moment)
+            raise ValueError(
+                f"{option} {iso(moment)} cuts a window that is {frequency.value}; "
+                f"use {iso(below)} or {iso(above)}"
+            )
+    if first >= last:
+        raise ValueError(f"--from {iso(first)} is not before --to {iso(last)}")
+    if first < project.start:
+        raise ValueError(f"--from {iso(first)} lies before the project's start {iso(project.start)}")
+    if last > now:
+        closed = frequency.floor(now)
+        raise ValueError(f"--to {iso(last)} lies in the future; the last closed window ends {iso(closed)}")
+    return list(frequency.windows(first, last))
+
+
+def select_tables(project: ProjectExport, names: Sequence[str] | None) -> list[Table]:
+    """The project's tables of those names, or all. Raises ValueError for a table it does not export."""
+    known = [table.name for table in project.tables]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"--table {name!r}: project {project.project_id!r} exports {', '.join(known)}")
+    return [table for table in project.tables if not names or table.name in names]
+
+
+def run_windows(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    project: ProjectExport,
+    tables: Sequence[Table],
+    windows: Sequence[Window],
+    windows_per_run: int,
+) -> RunReport:
+    """Materialize the windows, in runs of at most `windows_per_run`, and sum up what they recorded."""
+    started = time.monotonic()
+    report = RunReport(project.project_id, len(windows))
+    for at in range(0, len(windows), windows_per_run):
+        _run(defs, instance, project, tables, windows[at : at + windows_per_run], report)
+    report.duration_s = round(time.monotonic() - started, 3)
+    return report
+
+
+def _run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    project: ProjectExport,
+    tables: Sequence[Table],
+    windows: Sequence[Window],
+    report: RunReport,
+) -> None:
+    frequency = project.frequency
+    first, last = frequency.key(windows[0]), frequency.key(windows[-1])
+    result = defs.resolve_job_def(job_name(frequency)).execute_in_process(
+        instance=instance,
+        asset_selection=[asset_key(project, table) for table in tables],
+        tags={RANGE_START_TAG: first, RANGE_END_TAG: last},
+        # The bar and our own log lines say it; Dagster's console log would say it again.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    finished: dict[str, int] = {}
+    for event in result.all_events:
+        if event.is_step_materialization:
+            materialization = event.step_materialization_data.materialization
+            file = manifest_entry(materialization)
+            if file is not None:
+                report.objects.append(file)
+                report.rows += file.row_count
+                report.bytes += file.size_bytes
+            partition = materialization.partition or ""
+            finished[partition] = finished.get(partition, 0) + 1
+        if event.is_step_failure and event.step_failure_data.error:
+            report.failures.append(_root_message(event.step_failure_data.error))
+    report.exported_windows += sum(count == len(tables) for count in finished.values())
+
+
+def _root_message(error: object) -> str:
+    cause = getattr(error, "cause", None)
+    while cause is not None:
+        error, cause = cause, getattr(cause, "cause", None)
+    return str(getattr(error, "message", error)).strip()

@@ -1,0 +1,128 @@
+"""Why an export failed, whether trying again can help, and the word for it in metrics and logs."""
+
+import errno
+from typing import TYPE_CHECKING, ClassVar
+
+from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
+from langfuse_worker.clickhouse import ClickHouseError
+
+if TYPE_CHECKING:
+    from langfuse_export.table_export import ExportedTable
+
+
+class ExportError(Exception):
+    """An export failed.
+
+    Attributes:
+        reason: the `reason` attribute of the failure counter; one of a small, fixed set.
+        transient: whether the same export can succeed when it is tried again.
+    """
+
+    reason: ClassVar[str] = "unexpected"
+    transient: ClassVar[bool] = False
+
+
+class VerificationError(ExportError):
+    """The stream is not the complete, well-formed result that ClickHouse has; nothing was committed."""
+
+    reason = "verification"
+    transient = True
+
+
+class ConflictError(ExportError):
+    """Another run wrote the same objects at the same time."""
+
+    reason = "conflict"
+    transient = True
+
+
+class OccupiedError(ExportError):
+    """The object key belongs to another window, written with another frequency."""
+
+    reason = "occupied"
+
+
+class CancelledError(ExportError):
+    """The run was cancelled, or a sibling table failed first."""
+
+    reason = "cancelled"
+
+
+class WindowError(ExportError):
+    """Some tables of a window failed.
+
+    Attributes:
+        failures: the exception of each failed table, by name.
+        exported: the tables that were committed all the same, by name.
+    """
+
+    def __init__(
+        self, message: str, failures: dict[str, Exception], exported: "dict[str, ExportedTable]"
+    ) -> None:
+        super().__init__(message)
+        self.failures = failures
+        self.exported = exported
+
+
+# ClickHouse's ErrorCodes.cpp. Faults of the moment: network, overload, restarts, too many queries.
+_TRANSIENT_CODES = {
+    3: "clickhouse_unavailable",  # UNEXPECTED_END_OF_FILE
+    32: "clickhouse_unavailable",  # ATTEMPT_TO_READ_AFTER_EOF
+    159: "clickhouse_timeout",  # TIMEOUT_EXCEEDED
+    160: "clickhouse_timeout",  # TOO_SLOW
+    202: "clickhouse_overloaded",  # TOO_MANY_SIMULTANEOUS_QUERIES
+    209: "clickhouse_unavailable",  # SOCKET_TIMEOUT
+    210: "clickhouse_unavailable",  # NETWORK_ERROR
+    216: "clickhouse_overloaded",  # QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING
+    225: "clickhouse_unavailable",  # NO_ZOOKEEPER
+    236: "clickhouse_unavailable",  # ABORTED
+    241: "clickhouse_memory",  # MEMORY_LIMIT_EXCEEDED
+    242: "clickhouse_unavailable",  # TABLE_IS_READ_ONLY
+    279: "clickhouse_unavailable",  # ALL_CONNECTION_TRIES_FAILED
+    394: "clickhouse_cancelled",  # QUERY_WAS_CANCELLED, by a person or a restart
+    439: "clickhouse_overloaded",  # CANNOT_SCHEDULE_TASK
+    473: "clickhouse_overloaded",  # DEADLOCK_AVOIDED
+    745: "clickhouse_overloaded",  # SERVER_OVERLOADED
+    999: "clickhouse_unavailable",  # KEEPER_EXCEPTION
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """The failure counter's `reason` of any exception of the export path."""
+    if isinstance(error, WindowError):
+        return reason_of(next(iter(error.failures.values())))
+    if isinstance(error, ExportError):
+        return error.reason
+    if isinstance(error, ClickHouseError):
+        if error.code is None:
+            return "clickhouse_unavailable"
+        return _TRANSIENT_CODES.get(error.code, "clickhouse_refused")
+    if isinstance(error, StoreAccessError):
+        return "destination_access"
+    if isinstance(error, ObjectTooLargeError):
+        return "object_too_large"
+    if isinstance(error, StoreError):
+        return "destination_full" if _no_space(error) else "destination_unavailable"
+    return ExportError.reason
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry with some delay makes sense; unknown faults do not retry."""
+    if isinstance(error, WindowError):
+        # One table that can never succeed makes retrying the window pointless.
+        return all(
+            is_transient(failure)
+            for failure in error.failures.values()
+            if not isinstance(failure, CancelledError)
+        )
+    if isinstance(error, ExportError):
+        return error.transient
+    if isinstance(error, ClickHouseError):
+        return error.code is None or error.code in _TRANSIENT_CODES
+    if isinstance(error, StoreAccessError | ObjectTooLargeError):
+        return False
+    return isinstance(error, StoreError) and not _no_space(error)
+
+
+def _no_space(error: StoreError) -> bool:
+    return f"os error {errno.ENOSPC}" in str(error)

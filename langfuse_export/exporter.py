@@ -1,0 +1,281 @@
+"""Exports a window of a project: its tables side by side, then the manifest. Plain Python, no Dagster."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from langfuse_export.errors import ConflictError, OccupiedError, WindowError, reason_of
+from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
+from langfuse_export.project import ProjectExport
+from langfuse_export.table_export import Cancellation, ExportedTable, TableExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window, iso
+from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
+from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.telemetry import TableAttributes, Telemetry
+
+log = structlog.get_logger()
+
+# The order of Langfuse's own manifests.
+_FILE_ORDER = ("scores", "traces", "observations", "observations_v2")
+
+
+class Progress(Protocol):
+    """Hears of an export as it goes. Called from several threads."""
+
+    def bytes_read(self, count: int) -> None:
+        """So many more bytes came from ClickHouse."""
+        ...
+
+    def table_exported(self, window: Window, exported: ExportedTable) -> None:
+        """An object was committed."""
+        ...
+
+    def window_finished(self, window: Window) -> None:
+        """A window has all its objects, or has failed."""
+        ...
+
+
+class NoProgress:
+    """Nobody watches."""
+
+    def bytes_read(self, count: int) -> None:
+        """See `Progress`."""
+
+    def table_exported(self, window: Window, exported: ExportedTable) -> None:
+        """See `Progress`."""
+
+    def window_finished(self, window: Window) -> None:
+        """See `Progress`."""
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """A window's committed objects by table name; `manifest_uri` is None while other tables are missing."""
+
+    window: Window
+    exported: dict[str, ExportedTable]
+    manifest_uri: str | None
+
+
+@dataclass
+class WindowExporter:
+    """Exports windows of one project.
+
+    Attributes:
+        source: ClickHouse, with the project's limits.
+        store: the project's destination.
+        mode: `steady` or `catchup`, for metrics and logs.
+        table_concurrency: tables of a window exported side by side.
+    """
+
+    source: ClickHouse
+    store: BlobStore
+    project: ProjectExport
+    telemetry: Telemetry
+    mode: str
+    run_id: str | None = None
+    table_concurrency: int = 2
+    progress: Progress = field(default_factory=NoProgress)
+
+    def export(
+        self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile] | None = None
+    ) -> WindowResult:
+        """Export tables of a window; write the manifest once every table of the project has its object.
+
+        Args:
+            window: what to export.
+            tables: the tables to export now.
+            known: objects of the project's other tables that earlier runs committed, by table name.
+
+        Raises:
+            OccupiedError: the keys hold a window of another frequency. Nothing was written.
+            WindowError: tables failed; its `exported` has those that did not.
+            ConflictError: another run wrote the same objects meanwhile.
+        """
+        started = time.monotonic()
+        outcome = "failure"
+        try:
+            result = self._export(window, tables, known or {})
+            outcome = "success"
+            return result
+        except BaseException as error:
+            self._log_window_failure(window, started, error)
+            raise
+        finally:
+            duration_ms = (time.monotonic() - started) * 1000
+            self.telemetry.job_finished(self.mode, outcome, duration_ms)
+            self.progress.window_finished(window)
+            if outcome == "success":
+                log.info("blob_export_window_exported", **self._fields(window, duration_ms))
+
+    def _export(
+        self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile]
+    ) -> WindowResult:
+        existing = self._existing_manifest(window)
+        exported, failures = self._export_tables(window, tables)
+        files = {**self._files_of(existing), **known}
+        files |= {name: table.file for name, table in exported.items()}
+        # A failed table must not leave a manifest that contradicts the tables that were overwritten.
+        manifest_uri = self._write_manifest(window, files, exported) if exported else None
+        if failures:
+            raise _window_error(self.project, window, failures, exported)
+        return WindowResult(window, exported, manifest_uri)
+
+    def _export_tables(
+        self, window: Window, tables: Sequence[Table]
+    ) -> tuple[dict[str, ExportedTable], dict[str, Exception]]:
+        cancellation = Cancellation(self.source)
+        exported: dict[str, ExportedTable] = {}
+        failures: dict[str, Exception] = {}
+        with ThreadPoolExecutor(self.table_concurrency, thread_name_prefix="export") as pool:
+            futures: dict[str, Future[ExportedTable]] = {
+                table.name: pool.submit(self._export_table, table, window, cancellation) for table in tables
+            }
+            try:
+                wait(futures.values())
+            except BaseException:  # the run is being cancelled
+                cancellation.cancel()
+                raise
+        for name, future in futures.items():
+            error = future.exception()
+            if error is None:
+                exported[name] = future.result()
+            elif isinstance(error, Exception):
+                failures[name] = error
+            else:
+                raise error
+        return exported, failures
+
+    def _export_table(self, table: Table, window: Window, cancellation: Cancellation) -> ExportedTable:
+        started = time.monotonic()
+        export = TableExport(
+            self.source,
+            self.store,
+            self.project,
+            table,
+            window,
+            self.run_id,
+            cancellation,
+            self.progress.bytes_read,
+        )
+        try:
+            exported = export.run()
+        except BaseException as error:
+            self._record_failure(table, window, started, error)
+            raise
+        self._record_success(table, window, started, exported)
+        return exported
+
+    def _record_success(self, table: Table, window: Window, started: float, exported: ExportedTable) -> None:
+        duration_ms = (time.monotonic() - started) * 1000
+        file = exported.file
+        attributes = self._attributes(table, "success")
+        self.telemetry.table_exported(attributes, duration_ms, file.row_count, file.size_bytes)
+        self.progress.table_exported(window, exported)
+        log.info(
+            "blob_export_table_exported",
+            table=table.name,
+            rows=file.row_count,
+            bytes=file.size_bytes,
+            uri=exported.uri,
+            queryId=file.query_id,
+            **self._fields(window, duration_ms),
+        )
+
+    def _record_failure(self, table: Table, window: Window, started: float, error: BaseException) -> None:
+        duration_ms = (time.monotonic() - started) * 1000
+        reason = reason_of(error)
+        self.telemetry.table_failed(self._attributes(table, "failure"), duration_ms, reason)
+        log.error(
+            "blob_export_table_failed",
+            table=table.name,
+            reason=reason,
+            error=str(error),
+            **self._fields(window, duration_ms),
+        )
+
+    def _log_window_failure(self, window: Window, started: float, error: BaseException) -> None:
+        duration_ms = (time.monotonic() - started) * 1000
+        log.error(
+            "blob_export_window_failed",
+            table=",".join(error.failures) if isinstance(error, WindowError) else "*",
+            reason=reason_of(error),
+            error=str(error),
+            **self._fields(window, duration_ms),
+        )
+
+    def _attributes(self, table: Table, outcome: str) -> TableAttributes:
+        return TableAttributes(table.name, self.mode, str(self.project.encoding.format), outcome)
+
+    def _fields(self, window: Window, duration_ms: float) -> dict[str, str | int | None]:
+        return {
+            "projectId": self.project.project_id,
+            "windowStart": iso(window.start),
+            "windowEnd": iso(window.end),
+            "durationMs": round(duration_ms),
+            "mode": self.mode,
+            "runId": self.run_id,
+        }
+
+    def _existing_manifest(self, window: Window) -> Manifest | None:
+        """The manifest that stands at the window's key, if it is of this very window.
+
+        A window is known by its end alone, so a project that changes its frequency could overwrite a day
+        with its last hour. That is refused; a longer window may replace a shorter one, whose rows it has.
+        """
+        key = self.project.manifest_key(window)
+        try:
+            manifest = Manifest.model_validate_json(self.store.read(key))
+        except ObjectNotFoundError:
+            return None
+        except ValueError:  # not of ours: Langfuse's own manifests lack the added fields
+            return None
+        written = manifest.window.as_window()
+        if written == window:
+            return manifest
+        if not window.contains(written):
+            raise OccupiedError(
+                f"{self.store.uri(key)} belongs to the window {written}; exporting {window} would overwrite "
+                "its objects. Use another destination or prefix for the new frequency, or delete them first"
+            )
+        return None
+
+    def _files_of(self, manifest: Manifest | None) -> dict[str, ManifestFile]:
+        by_path = {file.table: file for file in manifest.files} if manifest else {}
+        return {table.name: by_path[table.path] for table in self.project.tables if table.path in by_path}
+
+    def _write_manifest(
+        self, window: Window, files: Mapping[str, ManifestFile], exported: Mapping[str, ExportedTable]
+    ) -> str | None:
+        if set(files) != {table.name for table in self.project.tables}:
+            return None
+        self._check_unchanged(window, exported)
+        ordered = sorted(files.values(), key=lambda file: _FILE_ORDER.index(file.table))
+        manifest = build_manifest(self.project.project_id, window, ordered, datetime.now(UTC))
+        written = self.store.write_bytes(self.project.manifest_key(window), manifest.to_bytes(), CONTENT_TYPE)
+        # Two runs of one window: whoever finds the other's object after its own manifest exports again,
+        # so the last manifest always describes the last objects.
+        self._check_unchanged(window, exported)
+        return written.uri
+
+    def _check_unchanged(self, window: Window, exported: Mapping[str, ExportedTable]) -> None:
+        for name, table in exported.items():
+            key = self.project.object_key(self.project.table(name), window)
+            if table.e_tag is not None and self.store.e_tag(key) != table.e_tag:
+                raise ConflictError(f"another run wrote {table.uri} at the same time")
+
+
+def _window_error(
+    project: ProjectExport,
+    window: Window,
+    failures: dict[str, Exception],
+    exported: dict[str, ExportedTable],
+) -> WindowError:
+    details = "; ".join(f"{name}: {error}" for name, error in failures.items())
+    return WindowError(f"{project.project_id} {window}: {details}", failures, exported)

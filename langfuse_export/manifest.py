@@ -1,0 +1,106 @@
+"""The manifest of a window: written last, so that its presence means that every table is complete.
+
+Fields and their order are version 1 of Langfuse's manifest; what is added here comes after them.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from langfuse_export.windows import Window, iso
+
+CONTENT_TYPE = "application/json; charset=utf-8"
+ExportSource = Literal["TRACES_OBSERVATIONS", "TRACES_OBSERVATIONS_EVENTS", "EVENTS"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class ManifestColumn(_Model):
+    """A column of a file: its name and its ClickHouse type."""
+
+    name: str
+    type: str
+
+
+class ManifestFile(_Model):
+    """One table's object.
+
+    Times are ISO 8601, UTC, with the precision of the column; None in an empty file.
+    """
+
+    key: str
+    table: str
+    file_type: str
+    format: str
+    compressed: bool
+    content_type: str
+    size_bytes: int
+    row_count: int
+    # Beyond version 1 of Langfuse:
+    sha256: str
+    time_column: str
+    min_time: str | None
+    max_time: str | None
+    query_id: str
+    duration_ms: int
+    # "schema" alone would shadow a method of pydantic's.
+    columns: list[ManifestColumn] = Field(validation_alias="schema", serialization_alias="schema")
+
+
+class ManifestWindow(_Model):
+    """The window's bounds, ISO 8601 with ms, UTC; the end is exclusive."""
+
+    min_timestamp: str
+    max_timestamp: str
+
+    @classmethod
+    def of(cls, window: Window) -> "ManifestWindow":
+        """The bounds of a window."""
+        return cls(min_timestamp=iso(window.start), max_timestamp=iso(window.end))
+
+    def as_window(self) -> Window:
+        """The window of these bounds."""
+        return Window(datetime.fromisoformat(self.min_timestamp), datetime.fromisoformat(self.max_timestamp))
+
+
+class Manifest(_Model):
+    """What a window holds."""
+
+    version: Literal[1] = 1
+    project_id: str
+    export_source: ExportSource
+    window: ManifestWindow
+    max_timestamp: str
+    created_at: str
+    tables: list[str]
+    files: list[ManifestFile]
+
+    def to_bytes(self) -> bytes:
+        """The object's content: JSON, indented by two, with a newline at the end."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+
+
+def build_manifest(
+    project_id: str, window: Window, files: list[ManifestFile], created_at: datetime
+) -> Manifest:
+    """The manifest of a window whose files are all committed."""
+    bounds = ManifestWindow.of(window)
+    return Manifest(
+        project_id=project_id,
+        export_source=_export_source({file.table for file in files}),
+        window=bounds,
+        max_timestamp=bounds.max_timestamp,
+        created_at=iso(created_at),
+        tables=[file.table for file in files],
+        files=files,
+    )
+
+
+def _export_source(tables: set[str]) -> ExportSource:
+    if "observations_v2" not in tables:
+        return "TRACES_OBSERVATIONS"
+    return "TRACES_OBSERVATIONS_EVENTS" if tables & {"traces", "observations"} else "EVENTS"

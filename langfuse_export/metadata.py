@@ -1,0 +1,77 @@
+"""What Dagster shows of an asset and of each exported window."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import dagster as dg
+
+from langfuse_export.manifest import ManifestFile
+from langfuse_export.project import ProjectExport
+from langfuse_export.table_export import ExportedTable
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window
+
+MANIFEST_ENTRY = "manifest_entry"
+
+
+def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.MetadataValue]:
+    """Metadata of the asset itself."""
+    return {
+        "dagster/table_name": dg.MetadataValue.text(table.source),
+        "dagster/uri": dg.MetadataValue.text(f"{project.destination.url}{project.project_id}/{table.path}/"),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
+        "destination": dg.MetadataValue.text(project.destination_name),
+        "first_window": dg.MetadataValue.timestamp(project.start),
+        "query": dg.MetadataValue.md(f"```sql\n{project.encoding.sql(table)}\n```"),
+    }
+
+
+def window_metadata(
+    table: Table, window: Window, exported: ExportedTable, mode: str
+) -> dict[str, dg.MetadataValue]:
+    """Metadata of one materialized window; its numbers become plots, so names and types stay."""
+    file = exported.file
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(file.row_count),
+        "dagster/uri": dg.MetadataValue.text(exported.uri),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
+        "object": _link(exported.uri),
+        "bytes": dg.MetadataValue.int(file.size_bytes),
+        "duration_s": dg.MetadataValue.float(file.duration_ms / 1000),
+        "source_rows": dg.MetadataValue.int(exported.source_rows),
+        "window_start": dg.MetadataValue.timestamp(window.start),
+        "window_end": dg.MetadataValue.timestamp(window.end),
+        "window_lag_s": dg.MetadataValue.float((datetime.now(UTC) - window.end).total_seconds()),
+        "mode": dg.MetadataValue.text(mode),
+        "format": dg.MetadataValue.text(file.format),
+        "query_id": dg.MetadataValue.text(file.query_id),
+        "sha256": dg.MetadataValue.text(file.sha256),
+        MANIFEST_ENTRY: dg.MetadataValue.text(file.model_dump_json(by_alias=True)),
+    }
+
+
+def manifest_entry(materialization: dg.AssetMaterialization) -> ManifestFile | None:
+    """The manifest entry that a materialization recorded."""
+    value = materialization.metadata.get(MANIFEST_ENTRY)
+    return ManifestFile.model_validate_json(str(value.value)) if value else None
+
+
+def _schema(table: Table) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type,
+                constraints=dg.TableColumnConstraints(nullable=column.type.startswith("Nullable")),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _link(uri: str) -> dg.MetadataValue:
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return dg.MetadataValue.path(Path(unquote(parts.path)))
+    return dg.MetadataValue.url(uri)

@@ -1,0 +1,45 @@
+"""Names in Dagster: asset keys, and the narrower names that ops, groups and pools allow."""
+
+import re
+import zlib
+
+import dagster as dg
+
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Frequency
+
+PROJECT_TAG = "langfuse/project"
+
+# Dagster's own run tags, as its documentation names them.
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+PRIORITY_TAG = "dagster/priority"
+SCHEDULE_TAG = "dagster/schedule_name"
+
+
+def asset_key(project: ProjectExport, table: Table) -> dg.AssetKey:
+    """The key of a project's table."""
+    return dg.AssetKey(["langfuse", project.project_id, table.name])
+
+
+def safe_name(project_id: str) -> str:
+    """The project id in letters, digits and underscores, still distinct from every other project's.
+
+    `support-bot` becomes `support_bot`; an id that has underscores or other characters itself gets a suffix.
+    """
+    plain = project_id.replace("-", "_")
+    if re.fullmatch(r"[A-Za-z0-9-]+", project_id):
+        return plain
+    return f"{re.sub(r'[^A-Za-z0-9_]', '_', plain)}_{zlib.crc32(project_id.encode()):08x}"
+
+
+def op_name(project: ProjectExport) -> str:
+    """Name of the project's op, and of the pool that lets one run of a project export at a time."""
+    return f"export_{safe_name(project.project_id)}"
+
+
+def job_name(frequency: Frequency) -> str:
+    """Name of the job that holds every project of a frequency."""
+    return f"export_{frequency.value}"

@@ -1,0 +1,165 @@
+"""Reads the footer of a Parquet file from the tail of its byte stream.
+
+The footer is a Thrift compact message (https://github.com/apache/parquet-format: `FileMetaData`); only the
+fields that verification needs are interpreted. A Parquet library would cost more memory than the export.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC = b"PAR1"
+
+
+class FooterError(ValueError):
+    """The bytes do not end with a complete Parquet footer."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a Parquet file says of itself.
+
+    Attributes:
+        rows: rows of the file.
+        row_group_rows: rows of each row group.
+        data_end: offset in the file where column data, indexes and filters end; the footer must start there.
+        start: offset of the footer in the file, by the count of bytes that passed.
+        time_min: smallest value of the time column (its raw integer), None without rows or statistics.
+        time_max: largest value, likewise.
+        created_by: the writer.
+    """
+
+    rows: int
+    row_group_rows: tuple[int, ...]
+    data_end: int
+    start: int
+    time_min: int | None
+    time_max: int | None
+    created_by: str
+
+
+def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
+    """Parse the footer.
+
+    Args:
+        tail: the last bytes of the file, the whole footer among them.
+        size: bytes of the whole file.
+        time_column: name of the column whose statistics are wanted.
+
+    Raises:
+        FooterError: there is no footer, or it does not fit the file.
+    """
+    if size < 12 or len(tail) < 12 or tail[-4:] != MAGIC:
+        raise FooterError("the file does not end with a Parquet footer")
+    (length,) = struct.unpack("<I", tail[-8:-4])
+    if length > size - 12:
+        raise FooterError(f"the footer claims {length} bytes of a file of {size}")
+    if length > len(tail) - 8:
+        raise FooterError(f"the footer of {length} bytes is longer than the {len(tail)} that were kept")
+    try:
+        metadata = _Reader(tail[-8 - length : -8]).struct()
+        return _footer(metadata, size - 8 - length, time_column.encode())
+    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise FooterError(f"the footer is damaged: {error!r}") from error
+
+
+def _footer(metadata: dict[int, Any], start: int, time_column: bytes) -> Footer:
+    groups = metadata.get(4, [])
+    chunks = [chunk for group in groups for chunk in group[1]]
+    bounds = [_bounds(chunk) for chunk in chunks if chunk[3][3] == [time_column]]
+    known = [pair for pair in bounds if pair is not None]
+    return Footer(
+        rows=metadata[3],
+        row_group_rows=tuple(group[3] for group in groups),
+        data_end=max((_chunk_end(chunk) for chunk in chunks), default=len(MAGIC)),
+        start=start,
+        time_min=min((low for low, _ in known), default=None) if len(known) == len(bounds) else None,
+        time_max=max((high for _, high in known), default=None) if len(known) == len(bounds) else None,
+        created_by=metadata.get(6, b"").decode(errors="replace"),
+    )
+
+
+def _chunk_end(chunk: dict[int, Any]) -> int:
+    """Where a column chunk, its indexes and its bloom filter end."""
+    meta = chunk[3]
+    data_start = min(offset for offset in (meta.get(11), meta[9]) if offset is not None)
+    ends = [data_start + meta[7]]
+    for owner, offset, length in ((chunk, 4, 5), (chunk, 6, 7), (meta, 14, 15)):
+        if owner.get(offset) is not None:
+            ends.append(owner[offset] + owner.get(length, 0))
+    return max(ends)
+
+
+def _bounds(chunk: dict[int, Any]) -> tuple[int, int] | None:
+    statistics = chunk[3].get(12, {})
+    low, high = statistics.get(6), statistics.get(5)
+    if low is None or high is None or len(low) != 8 or len(high) != 8:
+        return None
+    return struct.unpack("<q", low)[0], struct.unpack("<q", high)[0]
+
+
+class _Reader:
+    """A reader of the Thrift compact protocol into plain dicts (field id to value) and lists."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def struct(self) -> dict[int, Any]:
+        """Read fields up to the stop byte."""
+        fields: dict[int, Any] = {}
+        field = 0
+        while True:
+            header = self._byte()
+            if header == 0:
+                return fields
+            kind, delta = header & 0x0F, header >> 4
+            field = field + delta if delta else self._zigzag()
+            fields[field] = kind == 1 if kind in (1, 2) else self._value(kind)
+
+    def _value(self, kind: int) -> Any:
+        if kind in (4, 5, 6):
+            return self._zigzag()
+        if kind == 8:
+            return self._take(self._varint())
+        if kind == 12:
+            return self.struct()
+        if kind in (9, 10):
+            return self._list()
+        if kind in (1, 2, 3):
+            return self._byte()
+        if kind == 7:
+            return struct.unpack("<d", self._take(8))[0]
+        raise ValueError(f"Thrift type {kind} at byte {self._at}")
+
+    def _list(self) -> list[Any]:
+        header = self._byte()
+        size, kind = header >> 4, header & 0x0F
+        if size == 15:
+            size = self._varint()
+        return [self._value(kind) for _ in range(size)]
+
+    def _byte(self) -> int:
+        value = self._data[self._at]
+        self._at += 1
+        return value
+
+    def _take(self, count: int) -> bytes:
+        taken = self._data[self._at : self._at + count]
+        if len(taken) != count:
+            raise IndexError("end of footer")
+        self._at += count
+        return taken
+
+    def _varint(self) -> int:
+        result = shift = 0
+        while True:
+            byte = self._byte()
+            result |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return result
+            shift += 7
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)

@@ -1,0 +1,49 @@
+"""One project's export, as every catalog reader delivers it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from langfuse_export.formats import Encoding
+from langfuse_export.tables import Table
+from langfuse_export.windows import Frequency, Window
+from langfuse_worker.blobstore import StoreConfig
+from langfuse_worker.clickhouse import QueryLimits
+
+
+@dataclass(frozen=True)
+class ProjectExport:
+    """What is exported of a project, where to, how often.
+
+    Attributes:
+        project_id: Langfuse's project id; the first folder of every key.
+        name: for people; the id where the catalog has no name.
+        enabled: False pauses the project: nothing is scheduled.
+        start: the first window's start, on the frequency's grid, UTC.
+        limits: the deployment's limits, or lower ones that the catalog sets.
+        row_group_rows: rows of a Parquet row group at most.
+        destination_name: the catalog's name of the destination.
+    """
+
+    project_id: str
+    name: str
+    enabled: bool
+    tables: tuple[Table, ...]
+    frequency: Frequency
+    start: datetime
+    encoding: Encoding
+    limits: QueryLimits
+    row_group_rows: int
+    destination: StoreConfig
+    destination_name: str
+
+    def object_key(self, table: Table, window: Window) -> str:
+        """Key of a table's object below the destination's prefix."""
+        return f"{self.project_id}/{table.path}/{window.stamp}.{self.encoding.extension}"
+
+    def manifest_key(self, window: Window) -> str:
+        """Key of the window's manifest below the destination's prefix."""
+        return f"{self.project_id}/manifests/{window.stamp}.json"
+
+    def table(self, name: str) -> Table:
+        """The project's table of that name; raises KeyError."""
+        return next(table for table in self.tables if table.name == name)

@@ -1,0 +1,66 @@
+"""What assets and schedules work with; tests and the command line pass their own."""
+
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from langfuse_export.exporter import NoProgress, Progress
+from langfuse_worker.clickhouse import ClickHouse, connect
+from langfuse_worker.settings import Settings
+from langfuse_worker.telemetry import Telemetry, build_telemetry
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How runs behave, from the settings."""
+
+    windows_per_run: int
+    table_concurrency: int
+    retry_delay_s: float
+    lag_ms: int
+    lookback_hours: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ExportOptions":
+        """The deployment's options."""
+        return cls(
+            windows_per_run=settings.export_windows_per_run,
+            table_concurrency=settings.export_table_concurrency,
+            retry_delay_s=settings.export_retry_delay_s,
+            lag_ms=settings.export_lag_ms,
+            lookback_hours=settings.export_lookback_hours,
+        )
+
+
+@dataclass(frozen=True)
+class ExportResources:
+    """The parts that talk to the world.
+
+    Attributes:
+        clickhouse: the one place that puts the limits on every query.
+        telemetry: the metrics.
+        progress: hears of bytes, objects and windows.
+    """
+
+    clickhouse: ClickHouse
+    telemetry: Telemetry
+    progress: Progress = field(default_factory=NoProgress)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, progress: Progress | None = None) -> "ExportResources":
+        """Real parts, connected on first use."""
+        return cls(connect(settings), build_telemetry(settings), progress or NoProgress())
+
+    def as_dagster(self) -> dict[str, object]:
+        """By the names that assets and schedules ask for."""
+        return {
+            "clickhouse": dg.ResourceDefinition.hardcoded_resource(
+                self.clickhouse, "ClickHouse; every query carries the export limits."
+            ),
+            "telemetry": dg.ResourceDefinition.hardcoded_resource(
+                self.telemetry, "OpenTelemetry metrics, exported as the OTEL_* variables say."
+            ),
+            "progress": dg.ResourceDefinition.hardcoded_resource(
+                self.progress, "Hears of bytes, objects and windows as they pass."
+            ),
+        }

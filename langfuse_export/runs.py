@@ -1,0 +1,172 @@
+"""One Dagster run of a project: its windows one after the other, each recorded as it finishes."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+import structlog
+
+from langfuse_export.errors import WindowError, is_transient, reason_of
+from langfuse_export.exporter import Progress, WindowExporter
+from langfuse_export.manifest import Manifest, ManifestFile
+from langfuse_export.metadata import manifest_entry, window_metadata
+from langfuse_export.naming import SCHEDULE_TAG, asset_key
+from langfuse_export.project import ProjectExport
+from langfuse_export.table_export import ExportedTable
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window
+from langfuse_worker.blobstore import BlobStore, StoreError
+from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+# These fail the next window just as well.
+_STOPS_RUN = {
+    "cancelled",
+    "clickhouse_overloaded",
+    "clickhouse_unavailable",
+    "destination_access",
+    "destination_full",
+    "destination_unavailable",
+}
+
+
+class ProjectRun:
+    """Exports the run's windows of one project.
+
+    Attributes:
+        exported: by table name and window, what this attempt committed.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        project: ProjectExport,
+        clickhouse: ClickHouse,
+        telemetry: Telemetry,
+        progress: Progress,
+        table_concurrency: int,
+    ) -> None:
+        self._context = context
+        self._project = project
+        self._store = BlobStore(project.destination)
+        self._mode = run_mode(context.instance, context.run)
+        self._telemetry = telemetry
+        self._exporter = WindowExporter(
+            source=clickhouse.with_limits(project.limits),
+            store=self._store,
+            project=project,
+            telemetry=telemetry,
+            mode=self._mode,
+            run_id=context.run_id,
+            table_concurrency=table_concurrency,
+            progress=progress,
+        )
+        selected = context.selected_asset_keys
+        self._tables = [table for table in project.tables if asset_key(project, table) in selected]
+        self.exported: dict[str, dict[Window, ExportedTable]] = {}
+
+    def export_windows(self, is_last_attempt: bool) -> None:
+        """Export every window of the run, oldest first.
+
+        A window that fails does not keep the others from being exported, unless they would fail alike.
+
+        Raises:
+            dagster.Failure: a fault that a retry cannot mend, or the last attempt; the run fails.
+            Exception: a transient fault; Dagster's retry policy runs the op again after a delay.
+        """
+        failures: list[Exception] = []
+        for key in self._context.partition_keys:
+            window = self._project.frequency.window_of_key(key)
+            if window.start < self._project.start:
+                log.info("blob_export_window_skipped", projectId=self._project.project_id, window=key)
+                self._context.log.info(f"{key} lies before the project's start {self._project.start}")
+                continue
+            try:
+                self._export_window(key, window)
+            except Exception as error:
+                failures.append(error)
+                if reason_of(error) in _STOPS_RUN:
+                    break
+        if failures:
+            self._raise(failures, is_last_attempt)
+
+    def has_manifest(self, window: Window, table: Table) -> bool:
+        """Whether the window's manifest stands in the store and describes the object of this run."""
+        try:
+            manifest = Manifest.model_validate_json(self._store.read(self._project.manifest_key(window)))
+        except (StoreError, ValueError):
+            return False
+        file = self.exported[table.name][window].file
+        return any(entry.sha256 == file.sha256 and entry.key == file.key for entry in manifest.files)
+
+    def _export_window(self, key: str, window: Window) -> None:
+        done = self._done_by_this_run(key) if self._context.retry_number else {}
+        tables = [table for table in self._tables if table.name not in done]
+        if not tables:
+            return
+        known = {**self._committed_elsewhere(key), **done}
+        try:
+            exported = self._exporter.export(window, tables, known).exported
+        except WindowError as error:
+            self._record(key, window, error.exported)
+            raise
+        self._record(key, window, exported)
+
+    def _record(self, key: str, window: Window, exported: Mapping[str, ExportedTable]) -> None:
+        for name, table in exported.items():
+            spec = self._project.table(name)
+            self._context.log_event(
+                dg.AssetMaterialization(
+                    asset_key(self._project, spec),
+                    partition=key,
+                    metadata=window_metadata(spec, window, table, self._mode),
+                )
+            )
+            self.exported.setdefault(name, {})[window] = table
+            if self._mode == "steady":
+                lag_s = (datetime.now(UTC) - window.end).total_seconds()
+                self._telemetry.lag(self._project.project_id, name, lag_s)
+
+    def _done_by_this_run(self, key: str) -> dict[str, ManifestFile]:
+        """Tables that an earlier attempt of this run has committed."""
+        return self._recorded(key, self._tables, run_id=self._context.run_id)
+
+    def _committed_elsewhere(self, key: str) -> dict[str, ManifestFile]:
+        """Tables that are not part of this run but of the window's manifest."""
+        others = [table for table in self._project.tables if table not in self._tables]
+        return self._recorded(key, others, run_id=None)
+
+    def _recorded(self, key: str, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
+        found: dict[str, ManifestFile] = {}
+        for table in tables:
+            records = self._context.instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key(self._project, table), asset_partitions=[key]), limit=1
+            ).records
+            for record in records:
+                entry = manifest_entry(record.asset_materialization) if record.asset_materialization else None
+                if entry and run_id in (None, record.run_id):
+                    found[table.name] = entry
+        return found
+
+    def _raise(self, failures: list[Exception], is_last_attempt: bool) -> None:
+        transient = [error for error in failures if is_transient(error)]
+        if transient and not is_last_attempt:
+            raise transient[0]
+        description = "\n".join(str(error) for error in failures)
+        raise dg.Failure(
+            description,
+            metadata={"reasons": dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
+            allow_retries=False,
+        ) from failures[0]
+
+
+def run_mode(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """`steady` when a schedule asked for the run, else `catchup`: a backfill, or somebody by hand.
+
+    A retry follows its root run, because tags may be lost on the way.
+    """
+    root = instance.get_run_by_id(run.root_run_id) if run.root_run_id else None
+    tags = {**(root.tags if root else {}), **run.tags}
+    return "steady" if SCHEDULE_TAG in tags else "catchup"

@@ -1,0 +1,105 @@
+"""Renders every query of the export path from the table specs."""
+
+from collections.abc import Mapping, Sequence
+
+from langfuse_export.tables import Column, Table
+from langfuse_export.windows import Window
+
+Scalar = str | int | float
+
+# Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
+FINAL_SETTINGS: Mapping[str, Scalar] = {"do_not_merge_across_partitions_select_final": 1}
+
+# Exact text: no rounding through float, no quotes that depend on the server's version, no lost NaN.
+TEXT_SETTINGS: Mapping[str, Scalar] = {
+    "output_format_json_quote_64bit_integers": 0,
+    "output_format_json_quote_decimals": 0,
+    "output_format_json_quote_denormals": 1,
+    "output_format_json_escape_forward_slashes": 0,
+    "output_format_json_named_tuples_as_objects": 1,
+    "date_time_output_format": "simple",
+    # Otherwise an error in mid-stream looks like a row.
+    "http_write_exception_in_output_format": 0,
+}
+
+
+def window_parameters(project_id: str, window: Window) -> dict[str, Scalar]:
+    """Bound parameters of a window's queries. Times are milliseconds since the epoch, UTC."""
+    return {"project": project_id, "start_ms": window.start_ms, "end_ms": window.end_ms}
+
+
+def select(table: Table, *, as_text: bool = False, as_csv: bool = False) -> str:
+    """The rows of a window.
+
+    Args:
+        table: what to read.
+        as_text: render times in UTC whatever the server's time zone.
+        as_csv: render every value as the string that CSV quotes; NULL as the empty string.
+    """
+    render = _csv if as_csv else _text if as_text else _native
+    columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
+    return f"SELECT\n  {columns}\n{_from_window(table)}"
+
+
+def summary(table: Table) -> str:
+    """Row count, and the time column's min and max in microseconds since the epoch, of a window.
+
+    Reads the columns of the sorting key only, none of the payload.
+    """
+    time = f"toUnixTimestamp64Micro(t.{table.time_column})"
+    return f"SELECT count(), min({time}), max({time})\n{_from_window(table)}"
+
+
+def projects(tables: Sequence[Table]) -> str:
+    """Every project in the tables with the time of its first row (seconds since the epoch, UTC)."""
+    union = "\nUNION ALL\n".join(
+        f"SELECT project_id, toUnixTimestamp(min({table.time_column})) AS first FROM {table.source} "
+        f"WHERE {table.time_column} > 0 GROUP BY project_id"
+        for table in tables
+    )
+    return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
+
+
+def _from_window(table: Table) -> str:
+    conditions = ["t.project_id = {project:String}", *_window_conditions(table)]
+    if table.row_filter:
+        conditions.append(table.row_filter)
+    return f"FROM `{table.source}` AS t FINAL\nWHERE " + "\n  AND ".join(conditions)
+
+
+def _window_conditions(table: Table) -> list[str]:
+    start, end = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
+    time = f"t.{table.time_column}"
+    if not table.sorted_by_day:
+        return [f"{time} >= {start}", f"{time} < {end}"]
+    # A newer version of a row may have moved within its day. A plain comparison would let ClickHouse skip
+    # the part that holds it before FINAL sees it, and the old version would come back to life. So parts
+    # are chosen by the day (in the server's zone, like the sorting key's date), and identity() keeps the
+    # exact bounds away from the index. The sorting key answers the first condition, partitions the others.
+    last = "fromUnixTimestamp64Milli({end_ms:Int64} - 1)"
+    return [
+        f"toDate({time}) BETWEEN toDate({start}) AND toDate({last})",
+        f"{time} >= toStartOfDay({start})",
+        f"{time} < toStartOfDay({last}) + INTERVAL 1 DAY",
+        f"identity({time}) >= {start}",
+        f"identity({time}) < {end}",
+    ]
+
+
+def _native(column: Column) -> str:
+    return column.sql
+
+
+def _text(column: Column) -> str:
+    return f"toTimeZone({column.sql}, 'UTC')" if "DateTime64" in column.type else column.sql
+
+
+def _csv(column: Column) -> str:
+    value, kind = _text(column), column.type
+    if kind.startswith(("Map(", "Array(")):
+        return f"toJSONString({value})"
+    if kind == "Nullable(String)":
+        return f"ifNull({value}, '')"
+    if kind.startswith("Nullable("):
+        return f"ifNull(toString({value}), '')"
+    return value if kind in ("String", "LowCardinality(String)") else f"toString({value})"

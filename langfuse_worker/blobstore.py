@@ -1,0 +1,275 @@
+"""One blob store from a URL: file://, s3://, az:// or gs://, through obstore.
+
+Objects appear whole or not at all: streams go up as multipart uploads (on disk: as a staged file) that are
+aborted when the stream raises.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+PART_BYTES = 32 << 20
+PARTS_IN_FLIGHT = 3
+MAX_PARTS = 10_000  # S3's limit for one multipart upload
+SCHEMES = ("file", "s3", "az", "gs")
+
+
+class StoreError(Exception):
+    """The blob store failed; trying again may help."""
+
+
+class StoreAccessError(StoreError):
+    """The blob store says no: credentials, permissions, or no such bucket."""
+
+
+class ObjectTooLargeError(StoreError):
+    """The stream does not fit into an upload's number of parts."""
+
+
+class ObjectNotFoundError(StoreError):
+    """There is no such object."""
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Where a store is and how to get in. Without keys, the ambient credentials are used.
+
+    Attributes:
+        url: `file:///dir/`, `s3://bucket/prefix/`, `az://container/prefix/` or `gs://bucket/prefix/`. What
+            follows the bucket is put before every key as it is.
+        endpoint: address of an S3-compatible store, or of an Azure emulator.
+        part_bytes: size of an upload's parts; 10 000 of them bound an object's size.
+    """
+
+    url: str
+    endpoint: str | None = None
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    sse_kms_key_id: str | None = None
+    storage_class: str | None = None
+    part_bytes: int = PART_BYTES
+
+
+@dataclass(frozen=True)
+class WrittenObject:
+    """An object that has been committed; the key is its whole key in the bucket, prefix included."""
+
+    key: str
+    uri: str
+    bytes: int
+    e_tag: str | None
+
+
+class BlobStore:
+    """Reads and writes objects below a prefix. Thread-safe."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        """Connect lazily.
+
+        Raises:
+            ValueError: the URL's scheme is not supported.
+        """
+        self.config = config
+        self._scheme = urlsplit(config.url).scheme
+        self._prefix, self._store = _open(config)
+
+    def write(self, key: str, chunks: Iterator[bytes], content_type: str) -> WrittenObject:
+        """Upload a stream as one object; an exception in the stream aborts the upload.
+
+        Args:
+            key: key below the store's prefix.
+            chunks: the content.
+            content_type: MIME type.
+
+        Raises:
+            StoreError: nothing has been committed.
+        """
+        counted = _Counted(chunks, self.config.part_bytes * MAX_PARTS)
+        self._remove_leftovers(key)
+        with _errors(self.uri(key), counted):
+            result = obstore.put(
+                self._store,
+                self._prefix + key,
+                counted,
+                attributes=self._attributes(content_type),
+                use_multipart=True,
+                chunk_size=self.config.part_bytes,
+                max_concurrency=PARTS_IN_FLIGHT,
+            )
+        return WrittenObject(self._prefix + key, self.uri(key), counted.bytes, result["e_tag"])
+
+    def write_bytes(self, key: str, data: bytes, content_type: str) -> WrittenObject:
+        """Write a small object at once. Raises StoreError."""
+        with _errors(self.uri(key)):
+            result = obstore.put(
+                self._store,
+                self._prefix + key,
+                data,
+                attributes=self._attributes(content_type),
+                use_multipart=False,
+            )
+        return WrittenObject(self._prefix + key, self.uri(key), len(data), result["e_tag"])
+
+    def read(self, key: str) -> bytes:
+        """The content of a small object. Raises ObjectNotFoundError, StoreError."""
+        with _errors(self.uri(key)):
+            return bytes(obstore.get(self._store, self._prefix + key).bytes())
+
+    def e_tag(self, key: str) -> str | None:
+        """The entity tag of the object as it is now. Raises ObjectNotFoundError, StoreError."""
+        with _errors(self.uri(key)):
+            return obstore.head(self._store, self._prefix + key)["e_tag"]
+
+    def delete(self, key: str) -> None:
+        """Delete an object. Raises StoreError."""
+        with _errors(self.uri(key)):
+            obstore.delete(self._store, self._prefix + key)
+
+    def keys(self, below: str) -> list[str]:
+        """Keys that start with the folder `below`, sorted. Raises StoreError."""
+        with _errors(self.uri(below)):
+            pages = obstore.list(self._store, prefix=(self._prefix + below).rstrip("/") or None)
+            found = [meta["path"] for page in pages for meta in page]
+        return sorted(path.removeprefix(self._prefix) for path in found)
+
+    def uri(self, key: str) -> str:
+        """The object's URI, for people and for readers such as DuckDB."""
+        parts = urlsplit(self.config.url)
+        if self._scheme == "file":
+            return f"file://{Path(unquote(parts.path)).absolute()}/{key}"
+        return f"{self._scheme}://{parts.netloc}/{self._prefix}{key}"
+
+    def _attributes(self, content_type: str) -> dict[str, str] | None:
+        if self._scheme == "file":  # a file has no place for them
+            return None
+        attributes = {"Content-Type": content_type}
+        if self.config.storage_class:
+            attributes["Storage-Class"] = self.config.storage_class
+        return attributes
+
+    def _remove_leftovers(self, key: str) -> None:
+        """Remove what a killed process left staged beside the file it was writing."""
+        if self._scheme != "file":
+            return
+        target = Path(unquote(urlsplit(self.config.url).path)) / key
+        for staged in target.parent.glob(f"{_glob_literal(target.name)}#*"):
+            if staged.name.rpartition("#")[2].isdigit():
+                staged.unlink(missing_ok=True)
+
+
+class _Counted(Iterator[bytes]):
+    """Counts the bytes and remembers the exception of a stream while another library consumes it."""
+
+    def __init__(self, chunks: Iterator[bytes], limit: int) -> None:
+        self._chunks = chunks
+        self._limit = limit
+        self.bytes = 0
+        self.error: BaseException | None = None
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self._chunks)
+            self.bytes += len(chunk)
+            if self.bytes > self._limit:
+                raise ObjectTooLargeError(
+                    f"the object is larger than {MAX_PARTS} parts of "
+                    f"{self._limit // MAX_PARTS} bytes; raise the destination's part_bytes"
+                )
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+        return chunk
+
+
+_ACCESS = (
+    exceptions.PermissionDeniedError,
+    exceptions.UnauthenticatedError,
+    exceptions.UnknownConfigurationKeyError,
+)
+_ACCESS_TEXT = re.compile(
+    r"NoSuchBucket|ContainerNotFound|InvalidBucketName|status: 40[13]|InvalidAccessKeyId"
+)
+
+
+@contextmanager
+def _errors(uri: str, stream: _Counted | None = None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if stream is not None and stream.error is not None:
+            raise stream.error from None
+        message = f"{uri}: {_brief(error)}"
+        if isinstance(error, _ACCESS) or _ACCESS_TEXT.search(str(error)):
+            raise StoreAccessError(message) from error
+        if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
+            raise ObjectNotFoundError(message) from error
+        if isinstance(error, exceptions.BaseError | OSError):
+            raise StoreError(message) from error
+        raise
+
+
+def _brief(error: Exception) -> str:
+    """The message without the debug dump that obstore appends."""
+    return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
+
+
+def _glob_literal(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _open(config: StoreConfig) -> tuple[str, Any]:
+    parts = urlsplit(config.url)
+    prefix = unquote(parts.path).lstrip("/")
+    client: ClientConfig = {"timeout": timedelta(minutes=10), "connect_timeout": timedelta(seconds=10)}
+    if config.endpoint and config.endpoint.startswith("http://"):
+        client["allow_http"] = True
+    retry: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(minutes=3)}
+    if parts.scheme == "file":
+        return "", LocalStore(Path(unquote(parts.path)), mkdir=True)
+    if parts.scheme == "s3":
+        return prefix, S3Store(parts.netloc, config=_s3(config), client_options=client, retry_config=retry)
+    if parts.scheme == "az":
+        return prefix, AzureStore(
+            parts.netloc, config=_azure(config), client_options=client, retry_config=retry
+        )
+    if parts.scheme == "gs":
+        return prefix, GCSStore(parts.netloc, client_options=client, retry_config=retry)
+    raise ValueError(f"{config.url}: a destination's URL starts with {', '.join(s + '://' for s in SCHEMES)}")
+
+
+def _s3(config: StoreConfig) -> Any:
+    options = {
+        "endpoint": config.endpoint,
+        "region": config.region or "us-east-1",
+        "access_key_id": config.access_key_id,
+        "secret_access_key": config.secret_access_key,
+        "server_side_encryption": "aws:kms" if config.sse_kms_key_id else None,
+        "sse_kms_key_id": config.sse_kms_key_id,
+        # SHA-256 of every part would double the CPU of an upload; TLS and the manifest's sum cover it.
+        "unsigned_payload": "false" if (config.endpoint or "").startswith("http://") else "true",
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _azure(config: StoreConfig) -> Any:
+    options = {
+        "account_name": config.access_key_id,
+        "account_key": config.secret_access_key,
+        "endpoint": config.endpoint,
+    }
+    return {name: value for name, value in options.items() if value is not None}

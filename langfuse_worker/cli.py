@@ -1,0 +1,73 @@
+"""The `langfuse-worker` command; packages add theirs as entry points of `langfuse_worker.commands`."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.console import fail
+from langfuse_worker.settings import SettingsError, settings
+
+app = typer.Typer(
+    name="langfuse-worker",
+    help="Exports Langfuse's ClickHouse tables to blob storage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root() -> None:
+    """Exports Langfuse's ClickHouse tables to blob storage."""
+
+
+@app.command()
+def start(
+    host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+) -> None:
+    """Start what LANGFUSE_WORKER_ROLE asks for on this machine: Dagster's UI, daemon and code location.
+
+    Example: LANGFUSE_WORKER_ROLE=export langfuse-worker start --port 3001
+    """
+    role = settings().worker_role
+    loads = "langfuse_export" if role.runs_export else "no exports (LANGFUSE_WORKER_ROLE)"
+    print(f"Worker role: {role.value}; Dagster loads {loads}; UI on http://{host}:{port}", file=sys.stderr)
+    workspace = ["-w", "workspace.yaml"] if Path("workspace.yaml").exists() else ["-m", _LOCATION]
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    # The process becomes Dagster, so that signals and the exit code are Dagster's own.
+    os.execv(dagster, [dagster, "dev", *workspace, "--host", host, "--port", str(port)])
+
+
+_LOCATION = "langfuse_export.definitions"
+
+
+def _add_commands() -> None:
+    for entry in sorted(entry_points(group="langfuse_worker.commands"), key=lambda entry: entry.name):
+        loaded: typer.Typer | Callable[..., None] = entry.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=entry.name)
+        else:
+            app.command(entry.name)(loaded)
+
+
+def main() -> None:
+    """Run the command; a wrong setting is one line and exit code 2."""
+    try:
+        settings()
+        _add_commands()
+        app()
+    except SettingsError as error:
+        fail(str(error), code=2)
+    except ClickHouseError as error:
+        fail(str(error), code=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The interface that exports use, and the factory that picks the implementation by URL."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
+from langfuse_worker.settings import Settings
+
+Scalar = str | int | float
+
+
+class ClickHouseError(Exception):
+    """ClickHouse refused or broke a query.
+
+    Attributes:
+        code: ClickHouse's error code, or None when no server answered.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query: text with `{name:Type}` parameters, its comment, and settings beyond the limits."""
+
+    sql: str
+    comment: QueryComment
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    query_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class ClickHouse(Protocol):
+    """A ClickHouse to read from. Thread-safe. Every query carries the limits."""
+
+    limits: QueryLimits
+
+    def rows(self, query: Query) -> list[tuple[Any, ...]]:
+        """Run a query with a small result.
+
+        Raises:
+            ClickHouseError: the server cannot be reached or refuses the query.
+        """
+        ...
+
+    def stream(self, query: Query, output_format: str) -> AbstractContextManager[Iterator[bytes]]:
+        """Run a query and yield the bytes of its result in `output_format` as ClickHouse writes them.
+
+        Leaving the context early cancels the query.
+
+        Raises:
+            ClickHouseError: before the first byte or in the middle of the stream.
+        """
+        ...
+
+    def kill(self, query_id: str) -> None:
+        """Cancel a query if it still runs. Best effort, never raises."""
+        ...
+
+    def with_limits(self, limits: QueryLimits) -> Self:
+        """The same server with other limits, sharing connections."""
+        ...
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep an embedded engine open between queries; opening it costs some 30 ms each time."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class Address:
+    """A ClickHouse URL taken apart; what the URL leaves open comes from the settings."""
+
+    url: str
+    user: str
+    password: str
+    database: str
+
+    @classmethod
+    def of(cls, url: str, settings: Settings) -> Self:
+        """Credentials in the URL win over CLICKHOUSE_USER and CLICKHOUSE_PASSWORD."""
+        parts = urlsplit(url)
+        return cls(
+            url=url,
+            user=parts.username or settings.clickhouse_user,
+            password=parts.password or settings.clickhouse_password.get_secret_value(),
+            database=settings.clickhouse_db,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The URL without credentials, for logs and messages."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown}, user={self.user}, database={self.database})"
+
+
+def connect(settings: Settings) -> ClickHouse:
+    """The ClickHouse that exports read, as the deployment's settings name it. Connects on first use."""
+    # The embedded engine is an extra of some 500 MB, so only its user imports it.
+    from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse  # noqa: PLC0415
+    from langfuse_worker.clickhouse.http import HttpClickHouse  # noqa: PLC0415
+
+    address = Address.of(settings.export_source_url, settings)
+    limits = QueryLimits.from_settings(settings)
+    if settings.embedded:
+        return EmbeddedClickHouse(address, limits)
+    return HttpClickHouse(address, limits)
+
+
+def prepared(query: Query, limits: QueryLimits) -> Query:
+    """The query with the limits and its comment among its settings: the one place that adds them."""
+    settings = {**query.settings, **limits.settings(), "log_comment": str(query.comment)}
+    return replace(query, settings=settings)

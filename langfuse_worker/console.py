@@ -1,0 +1,20 @@
+"""The terminal: results on stdout, everything else on stderr, colours only where somebody looks."""
+
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line on stderr and exit.
+
+    Args:
+        message: what is wrong and what to do.
+        code: 1 when the work failed, 2 when a setting, the catalog or an argument is wrong.
+    """
+    err.print(f"langfuse-worker: {message}", style="red", markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,127 @@
+"""OpenTelemetry metrics: the instruments, and a provider that short-lived processes can flush."""
+
+import os
+from dataclasses import dataclass
+
+import structlog
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    ConsoleMetricExporter,
+    MetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+
+from langfuse_worker.settings import Settings
+
+log = structlog.get_logger()
+
+FLUSH_TIMEOUT_MS = 5_000
+# From an empty window of a small table to a day of a large one, ms.
+DURATION_BUCKETS_MS = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
+DURATION_BUCKETS_MS += [60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000]
+
+# Run processes live for seconds. Cumulative series of each would have to be told apart by an instance id;
+# deltas simply add up.
+_DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
+
+
+@dataclass(frozen=True)
+class TableAttributes:
+    """Attributes of one table's export. Few values each, so that series stay few."""
+
+    table: str
+    mode: str
+    format: str
+    outcome: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The attributes as OpenTelemetry takes them."""
+        return {"table": self.table, "mode": self.mode, "format": self.format, "outcome": self.outcome}
+
+
+class Telemetry:
+    """The instruments of the export. Safe to use whether or not anything is exported."""
+
+    def __init__(self, provider: MeterProvider) -> None:
+        self._provider = provider
+        meter = provider.get_meter("langfuse.blob_export")
+        self._lags: dict[tuple[str, str], float] = {}
+        self._table = meter.create_histogram("langfuse.blob_export.table_duration_ms", "ms")
+        self._job = meter.create_histogram("langfuse.blob_export.job_duration_ms", "ms")
+        self._rows = meter.create_counter("langfuse.blob_export.rows", "{row}")
+        self._bytes = meter.create_counter("langfuse.blob_export.bytes", "By")
+        self._failures = meter.create_counter("langfuse.blob_export.failures", "{failure}")
+        self._register_lag(meter)
+
+    def table_exported(self, attributes: TableAttributes, duration_ms: float, rows: int, size: int) -> None:
+        """Record one table of one window.
+
+        Args:
+            attributes: table, mode, format and outcome.
+            duration_ms: wall time, ms.
+            rows: rows in the object.
+            size: bytes of the object.
+        """
+        self._table.record(duration_ms, attributes.as_dict())
+        labels = {"table": attributes.table, "mode": attributes.mode}
+        self._rows.add(rows, labels)
+        self._bytes.add(size, labels)
+
+    def table_failed(self, attributes: TableAttributes, duration_ms: float, reason: str) -> None:
+        """Record a failed table; the reason comes from a small fixed set."""
+        self._table.record(duration_ms, attributes.as_dict())
+        self._failures.add(1, {"table": attributes.table, "mode": attributes.mode, "reason": reason})
+
+    def job_finished(self, mode: str, outcome: str, duration_ms: float) -> None:
+        """Record one window of a project with all its tables, manifest included; wall time in ms."""
+        self._job.record(duration_ms, {"mode": mode, "outcome": outcome})
+
+    def lag(self, project: str, table: str, seconds: float) -> None:
+        """Set the gauge: seconds from the end of the newest committed window to now."""
+        self._lags[project, table] = seconds
+
+    def flush(self) -> None:
+        """Push what has been recorded, before the process ends; waits 5 s at most."""
+        if not self._provider.force_flush(FLUSH_TIMEOUT_MS):
+            log.warning("metrics_flush_incomplete", timeoutMs=FLUSH_TIMEOUT_MS)
+
+    def shutdown(self) -> None:
+        """Flush and stop; nothing is recorded afterwards."""
+        self._provider.shutdown(FLUSH_TIMEOUT_MS)
+
+    def _register_lag(self, meter: Meter) -> None:
+        def observe(_: CallbackOptions) -> list[Observation]:
+            lags = self._lags.items()
+            return [Observation(value, {"project": p, "table": t}) for (p, t), value in lags]
+
+        meter.create_observable_gauge("langfuse.blob_export.lag_seconds", [observe], "s")
+
+
+def build_telemetry(settings: Settings) -> Telemetry:
+    """Instruments that export where the OTEL_* variables say: OTLP over HTTP, the console, or nowhere."""
+    exporter = _exporter(settings)
+    readers: list[MetricReader] = [PeriodicExportingMetricReader(exporter)] if exporter else []
+    view = View(
+        instrument_name="langfuse.*_duration_ms",
+        aggregation=ExplicitBucketHistogramAggregation(DURATION_BUCKETS_MS),
+    )
+    name = os.environ.get("OTEL_SERVICE_NAME", "langfuse-worker")
+    resource = Resource.create({"service.name": name})
+    return Telemetry(MeterProvider(readers, resource, views=[view]))
+
+
+def _exporter(settings: Settings) -> MetricExporter | None:
+    endpoint = settings.otel_metrics_endpoint or settings.otel_endpoint
+    kind = settings.otel_metrics_exporter or ("otlp" if endpoint else "none")
+    if kind == "otlp":
+        # A dead collector must not hold up a run: the SDK's default would wait 10 s and retry.
+        return OTLPMetricExporter(preferred_temporality=dict(_DELTA), timeout=2)
+    if kind == "console":
+        return ConsoleMetricExporter(preferred_temporality=dict(_DELTA))
+    return None
