@@ -20,7 +20,7 @@ from langfuse_export.demo.seed import seed
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
-from langfuse_export.windows import Frequency, Window
+from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
@@ -72,9 +72,7 @@ def _seeded_period(config: Settings) -> DemoPeriod:
         return period
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     period = DemoPeriod(start=today - timedelta(days=DAYS), days=DAYS)
-    engine = EmbeddedClickHouse(
-        Address.of(config.embedded_url, config), QueryLimits.from_settings(config)
-    )
+    engine = EmbeddedClickHouse(Address.of(config.embedded_url, config), QueryLimits.from_settings(config))
     with engine.client() as client, Progress(console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("[bold]seeding", total=None)
 
@@ -107,15 +105,11 @@ def _export(config: Settings, catalog: Catalog, period: DemoPeriod) -> list[RunR
                     resources=ExportResources.from_settings(config, progress),
                 )
                 per_run = config.export_windows_per_run
-                reports.append(
-                    run_windows(defs, instance, project, project.tables, missing, per_run)
-                )
+                reports.append(run_windows(defs, instance, project, project.tables, missing, per_run))
     return reports
 
 
-def _missing(
-    instance: dg.DagsterInstance, project: ProjectExport, windows: Sequence[Window]
-) -> list[Window]:
+def _missing(instance: dg.DagsterInstance, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
     """Windows that Dagster does not know as exported, or whose manifest is gone."""
     done = set.intersection(
         *(instance.get_materialized_partitions(asset_key(project, table)) for table in project.tables)
@@ -158,7 +152,7 @@ def _next_steps(blobs: Path, catalog: Catalog) -> None:
     out.print(
         f"""
 Read the result:
-  DuckDB      SELECT type, count(*), sum(total_cost) FROM '{blobs}/{project}/observations/*.parquet' GROUP BY 1
+  DuckDB      SELECT type, sum(total_cost) FROM '{blobs}/{project}/observations/*.parquet' GROUP BY type
   pandas      pandas.read_parquet('{blobs}/{project}/traces')
   manifests   {blobs}/{project}/manifests/
 
