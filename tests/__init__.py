@@ -1,0 +1,1 @@
+"""Tests against real engines and servers, which they start themselves."""

@@ -1,0 +1,41 @@
+"""What every test gets: an environment of its own, and embedded engines on demand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from langfuse_worker.clickhouse.client import Address
+from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
+from langfuse_worker.clickhouse.limits import QueryLimits
+from langfuse_worker.settings import Settings, settings
+
+_OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable and no `.env` of the person who runs the tests reaches them."""
+    for name in os.environ:
+        if name.startswith(_OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def embedded_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a deployment on an embedded engine under `tmp_path`; retries wait 10 ms."""
+    monkeypatch.setenv("LANGFUSE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_EXPORT_RETRY_DELAY_S", "0.01")
+    return Settings()
+
+
+@pytest.fixture
+def engine(embedded_settings: Settings) -> EmbeddedClickHouse:
+    """The embedded ClickHouse of `embedded_settings`; its first use creates Langfuse's tables."""
+    address = Address.of(embedded_settings.embedded_url, embedded_settings)
+    return EmbeddedClickHouse(address, QueryLimits.from_settings(embedded_settings))

@@ -1,0 +1,1 @@
+"""The servers that the tests talk to over the wire."""
