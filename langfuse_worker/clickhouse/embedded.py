@@ -99,9 +99,10 @@ class EmbeddedClickHouse:
         engine.acquire()
         try:
             is_new = not self._path.exists()
-            client = clickhouse_connect.get_client(
-                interface="chdb", path=str(self._path), database=self._address.database
-            )
+            with _errors():
+                client = clickhouse_connect.get_client(
+                    interface="chdb", path=str(self._path), database=self._address.database
+                )
             try:
                 if is_new:
                     for statement in schema.statements():
@@ -116,9 +117,7 @@ class EmbeddedClickHouse:
         """See `ClickHouse.rows`."""
         query = prepared(query, self.limits)
         with _errors(), self.client() as client:
-            result = client.query(
-                _marked(query), parameters=dict(query.parameters), settings=dict(query.settings)
-            )
+            result = client.query(query.sql, parameters=dict(query.parameters), settings=dict(query.settings))
         return [tuple(row) for row in result.result_rows]
 
     @contextmanager
@@ -126,7 +125,7 @@ class EmbeddedClickHouse:
         """See `ClickHouse.stream`."""
         query = prepared(query, self.limits)
         with tempfile.TemporaryDirectory(prefix="langfuse-fifo-") as directory, self.client() as client:
-            fifo = os.path.join(directory, "result")
+            fifo = os.path.join(directory, query.query_id)
             os.mkfifo(fifo)
             reading, held_open = _open_both_ends(fifo)
             writer = _Writer(client, query, fifo, output_format, held_open)
@@ -142,7 +141,8 @@ class EmbeddedClickHouse:
     def kill(self, query_id: str) -> None:
         """See `ClickHouse.kill`."""
         with suppress(DriverError, ClickHouseError), self.client() as client:
-            client.command(f"KILL QUERY WHERE query LIKE '/* {query_id} */%' ASYNC")
+            # chDB takes no query ids and drops comments, but the name of the FIFO stays in the text.
+            client.command(f"KILL QUERY WHERE query LIKE '%/{query_id}''%' ASYNC")
 
     def with_limits(self, limits: QueryLimits) -> Self:
         """See `ClickHouse.with_limits`."""
@@ -179,7 +179,7 @@ class _Writer(threading.Thread):
             structure = ", ".join(f"`{name}` {kind}" for name, kind, *_ in described.result_rows)
             target = f"file('{self._fifo}', '{self._format}', {_quoted(structure)}, 'none')"
             self._client.command(
-                f"/* {self._query.query_id} */ INSERT INTO FUNCTION {target} {self._query.sql}",
+                f"INSERT INTO FUNCTION {target} {self._query.sql}",
                 parameters=parameters,
                 settings=settings,
             )
@@ -206,10 +206,6 @@ def _chunks(read: Callable[[int], bytes], writer: _Writer) -> Iterator[bytes]:
     writer.join()
     if writer.error is not None:
         raise ClickHouseError(str(writer.error), _code(writer.error)) from writer.error
-
-
-def _marked(query: Query) -> str:
-    return f"/* {query.query_id} */ {query.sql}"
 
 
 def _quoted(text: str) -> str:

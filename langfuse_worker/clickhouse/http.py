@@ -125,8 +125,7 @@ class HttpClickHouse:
         assert isinstance(response, urllib3.HTTPResponse)
         body = _Body(response)
         try:
-            with self._errors():
-                yield body.chunks()
+            yield self._translated(body.chunks())
         finally:
             if not body.finished:
                 self.kill(query.query_id)
@@ -167,9 +166,22 @@ class HttpClickHouse:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise ClickHouseError(self._message(error)) from error
 
+    def _translated(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Errors of the reading side alone: what the consumer of the chunks raises is its own."""
+        with self._errors():
+            yield from chunks
+
     def _message(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
+        text = str(_reason(error)) or type(error).__name__
         return f"ClickHouse at {self._address.shown}: {text[:2000]}"
+
+
+def _reason(error: Exception) -> BaseException:
+    """What lies below the driver's retries, whose message repeats the whole URL."""
+    retries = error.__cause__ or error.__context__
+    if isinstance(retries, urllib3.exceptions.MaxRetryError) and retries.reason is not None:
+        return retries.reason
+    return error
 
 
 class _Body:

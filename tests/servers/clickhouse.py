@@ -1,0 +1,130 @@
+"""A ClickHouse server of the tests' own, started as a process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import urllib3
+
+from langfuse_worker.settings import Settings
+from tests.servers.clickhouse_http import Fault, Request
+
+_ROOT = Path(__file__).parents[2]
+_TABLES = ("traces", "observations", "scores", "events_full", "events_core")
+
+
+@dataclass
+class ClickHouseServer:
+    """ClickHouse over HTTP; the data outlives a restart.
+
+    Attributes:
+        directory: where it keeps its data.
+        environment: variables of its process, such as TZ.
+    """
+
+    directory: Path
+    user: str = "langfuse"
+    password: str = "p@ss:word/%"
+    environment: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    _process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Self:
+        """Start, on the same port as before if it ran before."""
+        command = [sys.executable, "-m", "tests.servers.clickhouse_http"]
+        command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
+        command += ["--user", self.user, "--password", self.password]
+        self._process = subprocess.Popen(
+            command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, env={"PATH": "", **self.environment}
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        return self
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """Its address, without credentials."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def settings(self, **environment: str) -> Settings:
+        """Settings of a deployment that exports from it; keyword arguments are further variables."""
+        variables: dict[str, Any] = {
+            "CLICKHOUSE_URL": self.url,
+            "CLICKHOUSE_USER": self.user,
+            "CLICKHOUSE_PASSWORD": self.password,
+            **environment,
+        }
+        return Settings(**variables)
+
+    def execute(self, sql: str) -> str:
+        """Run SQL as somebody who is not the export; the answer is JSON or text."""
+        response = urllib3.request(
+            "POST",
+            f"{self.url}/?log_comment=test",
+            body=sql.encode(),
+            headers={"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password},
+            retries=False,
+        )
+        assert response.status == 200, response.data.decode()
+        return response.data.decode()
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return [json.loads(line) for line in self.execute(f"{sql} FORMAT JSONEachRow").splitlines()]
+
+    def empty(self) -> None:
+        """Remove every row and every fault."""
+        self.break_next()
+        for table in _TABLES:
+            self.execute(f"TRUNCATE TABLE {table}")
+
+    def break_next(self, *faults: Fault) -> None:
+        """Set the faults, instead of those set before."""
+        body = json.dumps([asdict(fault) for fault in faults])
+        assert urllib3.request("POST", f"{self.url}/_test/faults", body=body).status == 200
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every query that has arrived since the start."""
+        answer = urllib3.request("GET", f"{self.url}/_test/requests")
+        return [Request(**request) for request in answer.json()]
+
+    def exports_in_query_log(self) -> list[dict[str, Any]]:
+        """What the engine's own log has of the export's queries: query, settings and comment."""
+        self.execute("SYSTEM FLUSH LOGS query_log")
+        return self.rows(
+            "SELECT query, Settings AS settings, log_comment AS comment FROM system.query_log "
+            "WHERE type = 'QueryStart' AND log_comment LIKE '%langfuse-export%' AND query NOT LIKE 'SET %' "
+            "AND query NOT LIKE '%described by the test server%'"
+        )
+
+    def running_exports(self) -> list[str]:
+        """Export queries that run now and have not been killed."""
+        # A killed query stays until its blocked write into the FIFO returns.
+        sql = "SELECT query FROM system.processes WHERE query LIKE 'INSERT INTO FUNCTION%' "
+        sql += "AND NOT is_cancelled AND query NOT LIKE '%system.processes%'"
+        return [row["query"] for row in self.rows(sql)]
+
+    def wait_for_running_exports(self, count: int, timeout_s: float = 20) -> None:
+        """Return once so many export queries run; raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while len(running := self.running_exports()) != count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(running)} queries run instead of {count}: {running}")
