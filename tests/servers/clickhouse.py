@@ -40,7 +40,7 @@ class ClickHouseServer:
         command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
         command += ["--user", self.user, "--password", self.password]
         self._process = subprocess.Popen(
-            command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, env={"PATH": "", **self.environment}
+            command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, env={"TZ": "UTC", **self.environment}
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
@@ -107,12 +107,12 @@ class ClickHouseServer:
         return [Request(**request) for request in answer.json()]
 
     def exports_in_query_log(self) -> list[dict[str, Any]]:
-        """What the engine's own log has of the export's queries: query, settings and comment."""
+        """The export's queries in the engine's own log, in their order: query, settings and comment."""
         self.execute("SYSTEM FLUSH LOGS query_log")
         return self.rows(
             "SELECT query, Settings AS settings, log_comment AS comment FROM system.query_log "
             "WHERE type = 'QueryStart' AND log_comment LIKE '%langfuse-export%' AND query NOT LIKE 'SET %' "
-            "AND query NOT LIKE '%described by the test server%'"
+            "AND query NOT LIKE 'DESCRIBE%' ORDER BY event_time_microseconds"
         )
 
     def running_exports(self) -> list[str]:

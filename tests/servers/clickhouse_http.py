@@ -303,7 +303,7 @@ class Execution:
     def _into(self, connection: Connection, fifo: str) -> str:
         described = _query(
             connection,
-            f"/* described by the test server */ DESCRIBE ({self._sql})",
+            f"DESCRIBE ({self._sql})",
             "TSVRaw",
             self._parameters,
         )

@@ -1,0 +1,1 @@
+"""The export path against ClickHouse over HTTP."""

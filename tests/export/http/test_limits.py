@@ -1,0 +1,109 @@
+"""What ClickHouse's own log says of the queries that an export sends."""
+
+import json
+from dataclasses import replace
+
+from langfuse_export.catalog.discovery import query_projects
+from langfuse_export.tables import TABLES
+from langfuse_worker.clickhouse import Query, QueryComment, connect
+from tests.export.http.exporting import HOUR, Deployment
+from tests.rows import PROJECT, trace
+
+DEFAULTS = {
+    "max_threads": "10",
+    "priority": "2",
+    "max_memory_usage": "20000000000",
+    "max_execution_time": "3600",
+}
+
+
+def test_every_query_of_an_export_carries_the_limits(deployment: Deployment) -> None:
+    deployment.insert("traces", trace("t1"))
+    seen = len(deployment.server.exports_in_query_log())
+
+    deployment.export()
+    query_projects(deployment.source, list(TABLES.values()))
+    deployment.source.kill("no-such-query")
+
+    queries = deployment.server.exports_in_query_log()[seen:]
+    purposes = [json.loads(query["comment"])["purpose"] for query in queries]
+    assert purposes.count("export") == 4
+    assert purposes.count("count") == 4
+    assert {"handshake", "discover", "kill"} <= set(purposes)
+    for query in queries:
+        assert {name: query["settings"].get(name) for name in DEFAULTS} == DEFAULTS, query
+
+
+def test_no_request_of_the_client_lacks_the_limits(deployment: Deployment) -> None:
+    seen = len(deployment.server.requests)
+
+    deployment.export()
+
+    requests = deployment.server.requests[seen:]
+    ours = [request for request in requests if "langfuse-export" in request.client]
+    assert len(ours) > 8  # more than the queries of the tables: the driver's handshake too
+    for request in ours:
+        assert {name: request.parameters.get(name) for name in DEFAULTS} == DEFAULTS, request.sql
+
+
+def test_the_comment_names_product_project_table_and_window(deployment: Deployment) -> None:
+    seen = len(deployment.server.exports_in_query_log())
+
+    deployment.export(tables=[TABLES["traces"]])
+
+    comments = [json.loads(q["comment"]) for q in deployment.server.exports_in_query_log()[seen:]]
+    [comment] = [comment for comment in comments if comment["purpose"] == "export"]
+    assert comment == {
+        "product": "langfuse-export",
+        "purpose": "export",
+        "project": PROJECT,
+        "table": "traces",
+        "window": str(HOUR),
+    }
+
+
+def test_the_settings_of_the_deployment_reach_the_server(deployment: Deployment) -> None:
+    prefix = "LANGFUSE_CLICKHOUSE_DATA_EXPORT_"
+    own = {prefix + "MAX_THREADS": "3", prefix + "PRIORITY": "7", prefix + "REQUEST_TIMEOUT_MS": "90500"}
+    own[prefix + "MAX_MEMORY_USAGE"] = "500000000"
+    seen = len(deployment.server.exports_in_query_log())
+
+    deployment.with_(environment=own).export()
+
+    for query in deployment.server.exports_in_query_log()[seen:]:
+        settings = query["settings"]
+        assert (settings["max_threads"], settings["priority"]) == ("3", "7")
+        assert (settings["max_memory_usage"], settings["max_execution_time"]) == ("500000000", "91")
+
+
+def test_a_project_with_lower_limits_has_them_on_its_queries(deployment: Deployment) -> None:
+    project = deployment.project
+    project = replace(project, limits=replace(project.limits, max_threads=1, priority=9))
+    deployment.source.rows(Query("SELECT 1", QueryComment(purpose="warm-up")))
+    seen = len(deployment.server.exports_in_query_log())
+
+    deployment.exporter(project).export(HOUR, project.tables)
+
+    queries = deployment.server.exports_in_query_log()[seen:]
+    assert len(queries) == 8
+    assert {(q["settings"]["max_threads"], q["settings"]["priority"]) for q in queries} == {("1", "9")}
+
+
+def test_a_parquet_row_group_has_at_most_the_rows_of_the_setting(deployment: Deployment) -> None:
+    seen = len(deployment.server.requests)
+    own = {"LANGFUSE_CLICKHOUSE_DATA_EXPORT_PARQUET_ROW_GROUP_SIZE": "1234"}
+
+    deployment.with_(environment=own).export()
+
+    sizes = {
+        r.parameters.get("output_format_parquet_row_group_size") for r in deployment.server.requests[seen:]
+    }
+    assert sizes == {None, "1234"}
+
+
+def test_exports_use_an_address_of_their_own_when_there_is_one(deployment: Deployment) -> None:
+    server = deployment.server
+    settings = server.settings(CLICKHOUSE_URL="http://primary.invalid:8123", CLICKHOUSE_EXPORT_URL=server.url)
+    source = connect(settings)
+    assert source.rows(Query("SELECT 1", QueryComment(purpose="test"))) == [(1,)]
+    source.close()

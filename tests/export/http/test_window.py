@@ -1,0 +1,97 @@
+"""One window over HTTP: objects, manifest, contents."""
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.windows import iso
+from tests.export.http.exporting import ENCODINGS, HOUR, Deployment
+from tests.rows import NOON, PROJECT, event, observation, score, trace
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
+def test_every_table_becomes_an_object_and_the_manifest_names_them(
+    deployment: Deployment, encoding: Encoding
+) -> None:
+    deployment.encoding = encoding
+    deployment.insert(
+        "traces", trace("t1"), trace("t2", NOON + timedelta(minutes=59, seconds=59, milliseconds=999))
+    )
+    deployment.insert("observations", observation("o1"))
+    deployment.insert("scores", score("s1"))
+    deployment.insert("events_full", event("e1"), event("e2"), event("e3"))
+
+    deployment.export()
+
+    extension = encoding.extension
+    assert deployment.files() == [
+        f"{PROJECT}/manifests/2026-06-01T13-00-00.json",
+        f"{PROJECT}/observations/2026-06-01T13-00-00.{extension}",
+        f"{PROJECT}/observations_v2/2026-06-01T13-00-00.{extension}",
+        f"{PROJECT}/scores/2026-06-01T13-00-00.{extension}",
+        f"{PROJECT}/traces/2026-06-01T13-00-00.{extension}",
+    ]
+    assert deployment.ids("traces") == ["t1", "t2"]
+    assert deployment.ids("events") == ["e1", "e2", "e3"]
+    manifest = deployment.manifest()
+    assert manifest.tables == ["scores", "traces", "observations", "observations_v2"]
+    assert (manifest.window.min_timestamp, manifest.window.max_timestamp) == (iso(HOUR.start), iso(HOUR.end))
+    assert {file.table: file.row_count for file in manifest.files} == {
+        "scores": 1,
+        "traces": 2,
+        "observations": 1,
+        "observations_v2": 3,
+    }
+    for file in manifest.files:
+        data = deployment.store.read(file.key)
+        assert file.size_bytes == len(data)
+        assert file.sha256 == hashlib.sha256(data).hexdigest()
+    traces = manifest.files[1]
+    assert (traces.min_time, traces.max_time) == ("2026-06-01T12:00:00.000Z", "2026-06-01T12:59:59.999Z")
+    assert [column.name for column in traces.columns][:3] == ["id", "timestamp", "name"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
+def test_an_empty_window_gives_valid_empty_files(deployment: Deployment, encoding: Encoding) -> None:
+    deployment.encoding = encoding
+
+    deployment.export()
+
+    for name in ("traces", "observations", "scores", "events"):
+        assert deployment.rows(name) == []
+    assert [file.row_count for file in deployment.manifest().files] == [0, 0, 0, 0]
+    assert [file.min_time for file in deployment.manifest().files] == [None] * 4
+
+
+def test_an_empty_csv_has_its_header_and_an_empty_parquet_file_its_schema(deployment: Deployment) -> None:
+    csv = deployment.with_(encoding=Encoding(FileFormat.CSV))
+    csv.export()
+    key = csv.project.object_key(csv.project.table("scores"), HOUR)
+    header = csv.store.read(key).decode().splitlines()[0]
+    assert header.split(",")[:3] == ['"id"', '"timestamp"', '"project_id"']
+
+
+def test_a_second_export_of_a_window_changes_its_content_and_no_key(deployment: Deployment) -> None:
+    deployment.insert("traces", trace("t1"))
+    deployment.export()
+    before = deployment.files()
+    deployment.insert("traces", trace("late"))
+
+    deployment.export()
+
+    assert deployment.files() == before
+    assert deployment.ids("traces") == ["late", "t1"]
+    assert deployment.manifest().files[1].row_count == 2
+
+
+def test_rows_of_400_kb_pass_in_small_row_groups(deployment: Deployment) -> None:
+    for part in range(10):
+        rows = [observation(f"{part}-{n}", input=f"{n}" * 400_000) for n in range(10)]
+        deployment.insert("observations", *rows)
+
+    deployment.export()
+
+    assert len(deployment.ids("observations")) == 100
+    assert {len(row["input"]) for row in deployment.rows("observations")} == {400_000}
