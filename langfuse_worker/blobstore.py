@@ -4,9 +4,11 @@ Objects appear whole or not at all: streams go up as multipart uploads (on disk:
 aborted when the stream raises.
 """
 
+import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 PART_BYTES = 32 << 20
 PARTS_IN_FLIGHT = 3
 MAX_PARTS = 10_000  # S3's limit for one multipart upload
+# obstore stages a file as `name#1` and renames it. One that grows is somebody's upload.
+_STAGED = re.compile(r"\.\w+#\d+$")
+_ABANDONED_S = 3600
 SCHEMES = ("file", "s3", "az", "gs")
 
 
@@ -80,11 +85,15 @@ class BlobStore:
         """Connect lazily.
 
         Raises:
+            StoreAccessError: the directory of a file:// URL is none and cannot be made.
             ValueError: the URL's scheme is not supported.
         """
         self.config = config
         self._scheme = urlsplit(config.url).scheme
-        self._prefix, self._store = _open(config)
+        try:
+            self._prefix, self._store = _open(config)
+        except OSError as error:  # only a directory is made at once
+            raise StoreAccessError(f"{config.url}: cannot make the directory: {error}") from error
 
     def write(self, key: str, chunks: Iterator[bytes], content_type: str) -> WrittenObject:
         """Upload a stream as one object; an exception in the stream aborts the upload.
@@ -98,8 +107,8 @@ class BlobStore:
             StoreError: nothing has been committed.
         """
         counted = _Counted(chunks, self.config.part_bytes * MAX_PARTS)
-        self._remove_leftovers(key)
         with _errors(self.uri(key), counted):
+            self._remove_leftovers(key)
             result = obstore.put(
                 self._store,
                 self._prefix + key,
@@ -161,13 +170,18 @@ class BlobStore:
         return attributes
 
     def _remove_leftovers(self, key: str) -> None:
-        """Remove what a killed process left staged beside the file it was writing."""
+        """Remove what killed processes left staged in the directory that is written to."""
         if self._scheme != "file":
             return
-        target = Path(unquote(urlsplit(self.config.url).path)) / key
-        for staged in target.parent.glob(f"{_glob_literal(target.name)}#*"):
-            if staged.name.rpartition("#")[2].isdigit():
-                staged.unlink(missing_ok=True)
+        directory = (Path(unquote(urlsplit(self.config.url).path)) / key).parent
+        if not directory.is_dir():
+            return
+        abandoned = time.time() - _ABANDONED_S
+        for entry in os.scandir(directory):
+            if _STAGED.search(entry.name):
+                with suppress(FileNotFoundError):  # its writer has finished meanwhile
+                    if entry.stat().st_mtime < abandoned:
+                        os.unlink(entry)
 
 
 class _Counted(Iterator[bytes]):
@@ -226,10 +240,6 @@ def _errors(uri: str, stream: _Counted | None = None) -> Iterator[None]:
 def _brief(error: Exception) -> str:
     """The message without the debug dump that obstore appends."""
     return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
-
-
-def _glob_literal(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _open(config: StoreConfig) -> tuple[str, Any]:

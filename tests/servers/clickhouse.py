@@ -36,6 +36,7 @@ class ClickHouseServer:
 
     def start(self) -> Self:
         """Start, on the same port as before if it ran before."""
+        self.directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.servers.clickhouse_http"]
         command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
         command += ["--user", self.user, "--password", self.password]

@@ -255,6 +255,7 @@ class Execution:
         self._settings = {
             k: v for k, v in parameters.items() if k not in _NOT_SETTINGS and not k.startswith("param_")
         }
+        self._database = parameters.get("database")
         self._query_id = parameters.get("query_id", "result")
 
     @property
@@ -316,6 +317,8 @@ class Execution:
     def _connection(self) -> Iterator[Connection]:
         connection = Connection(self._connection_string)
         try:
+            if self._database:
+                _query(connection, f"USE `{self._database}`", "TabSeparated", {})
             if self._settings:
                 clause = ", ".join(f"{k} = {_quoted(v)}" for k, v in self._settings.items())
                 _query(connection, f"SET {clause}", "TabSeparated", {})
