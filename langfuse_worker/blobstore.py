@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PART_BYTES = 32 << 20
 PARTS_IN_FLIGHT = 3
 MAX_PARTS = 10_000  # S3's limit for one multipart upload
+_FILE_CHUNK_BYTES = 4 << 20  # a file has no parts to be counted, and smaller buffers are faster
 # obstore stages a file as `name#1` and renames it. One that grows is somebody's upload.
 _STAGED = re.compile(r"\.\w+#\d+$")
 _ABANDONED_S = 3600
@@ -55,7 +56,7 @@ class StoreConfig:
         url: `file:///dir/`, `s3://bucket/prefix/`, `az://container/prefix/` or `gs://bucket/prefix/`. What
             follows the bucket is put before every key as it is.
         endpoint: address of an S3-compatible store, or of an Azure emulator.
-        part_bytes: size of an upload's parts; 10 000 of them bound an object's size.
+        part_bytes: size of an upload's parts; 10 000 of them bound an object's size. Files have none.
     """
 
     url: str
@@ -106,7 +107,7 @@ class BlobStore:
         Raises:
             StoreError: nothing has been committed.
         """
-        counted = _Counted(chunks, self.config.part_bytes * MAX_PARTS)
+        counted = _Counted(chunks, None if self._scheme == "file" else self.config.part_bytes * MAX_PARTS)
         with _errors(self.uri(key), counted):
             self._remove_leftovers(key)
             result = obstore.put(
@@ -115,7 +116,7 @@ class BlobStore:
                 counted,
                 attributes=self._attributes(content_type),
                 use_multipart=True,
-                chunk_size=self.config.part_bytes,
+                chunk_size=_FILE_CHUNK_BYTES if self._scheme == "file" else self.config.part_bytes,
                 max_concurrency=PARTS_IN_FLIGHT,
             )
         return WrittenObject(self._prefix + key, self.uri(key), counted.bytes, result["e_tag"])
@@ -187,7 +188,7 @@ class BlobStore:
 class _Counted(Iterator[bytes]):
     """Counts the bytes and remembers the exception of a stream while another library consumes it."""
 
-    def __init__(self, chunks: Iterator[bytes], limit: int) -> None:
+    def __init__(self, chunks: Iterator[bytes], limit: int | None) -> None:
         self._chunks = chunks
         self._limit = limit
         self.bytes = 0
@@ -197,7 +198,7 @@ class _Counted(Iterator[bytes]):
         try:
             chunk = next(self._chunks)
             self.bytes += len(chunk)
-            if self.bytes > self._limit:
+            if self._limit is not None and self.bytes > self._limit:
                 raise ObjectTooLargeError(
                     f"the object is larger than {MAX_PARTS} parts of "
                     f"{self._limit // MAX_PARTS} bytes; raise the destination's part_bytes"

@@ -64,14 +64,18 @@ class ClickHouseServer:
         """Its address, without credentials."""
         return f"http://127.0.0.1:{self.port}"
 
-    def settings(self, **environment: str) -> Settings:
-        """Settings of a deployment that exports from it; keyword arguments are further variables."""
-        variables: dict[str, Any] = {
+    @property
+    def environment_of_a_worker(self) -> dict[str, str]:
+        """The variables of a worker that exports from it."""
+        return {
             "CLICKHOUSE_URL": self.url,
             "CLICKHOUSE_USER": self.user,
             "CLICKHOUSE_PASSWORD": self.password,
-            **environment,
         }
+
+    def settings(self, **environment: str) -> Settings:
+        """Settings of a deployment that exports from it; keyword arguments are further variables."""
+        variables: dict[str, Any] = {**self.environment_of_a_worker, **environment}
         return Settings(**variables)
 
     def execute(self, sql: str) -> str:
@@ -82,6 +86,7 @@ class ClickHouseServer:
             body=sql.encode(),
             headers={"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password},
             retries=False,
+            timeout=600,
         )
         assert response.status == 200, response.data.decode()
         return response.data.decode()

@@ -6,6 +6,7 @@ query id), `KILL QUERY` by that id, and faults on demand.
 
 import argparse
 import base64
+import fcntl
 import json
 import os
 import re
@@ -25,7 +26,8 @@ from chdb.state.sqlitelike import Connection
 
 from langfuse_worker import schema
 
-CHUNK_BYTES = 64 << 10
+CHUNK_BYTES = 256 << 10
+_F_SETPIPE_SZ = 1031
 # Of the HTTP interface itself; everything else in the query string is a setting.
 _NOT_SETTINGS = {"query", "database", "query_id", "user", "password", "session_id", "client_protocol_version"}
 _NOT_SETTINGS |= {"buffer_size", "wait_end_of_query", "compress", "decompress", "role", "quota_key"}
@@ -276,6 +278,7 @@ class Execution:
             reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             writing = os.open(fifo, os.O_WRONLY)  # held open, so that only closing it ends the stream
             os.set_blocking(reading, True)
+            fcntl.fcntl(reading, _F_SETPIPE_SZ, CHUNK_BYTES)
             errors: list[QueryFailed] = []
 
             def write() -> None:

@@ -15,6 +15,7 @@ from tests.export.http.exporting import ENCODINGS, HOUR, Deployment, decompresse
 from tests.export.http.strategies import versions
 from tests.rows import PROJECT, Row
 
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 # Numbers that JSON readers would round come as strings.
 QUOTED = "SETTINGS output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1"
 
@@ -78,7 +79,7 @@ def test_every_object_holds_exactly_what_final_returns(
     table = TABLES[name]
     deployment.encoding = encoding
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
     @given(st.lists(versions(name), max_size=12), st.booleans())
     def check(rows: list[Row], merged: bool) -> None:
         deployment.server.execute(f"TRUNCATE TABLE {table.source}")

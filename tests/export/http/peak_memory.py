@@ -1,0 +1,46 @@
+"""Exports observations of one window in a process of its own and prints the most memory it had, bytes.
+
+Nothing but the product is imported, so that the number is the product's.
+"""
+
+import resource
+import sys
+from datetime import UTC, datetime
+
+from langfuse_export.exporter import WindowExporter
+from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import OBSERVATIONS
+from langfuse_export.windows import Frequency
+from langfuse_worker.blobstore import BlobStore, StoreConfig
+from langfuse_worker.clickhouse import QueryLimits, connect
+from langfuse_worker.settings import Settings
+from langfuse_worker.telemetry import build_telemetry
+
+START = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def main(project_id: str, blobs: str, part_bytes: str) -> None:
+    """Args: the project, the directory to export to, and the size of an upload's parts; the rest is settings."""
+    settings = Settings()
+    project = ProjectExport(
+        project_id=project_id,
+        name=project_id,
+        enabled=True,
+        tables=(OBSERVATIONS,),
+        frequency=Frequency.HOURLY,
+        start=START,
+        encoding=Encoding(FileFormat.PARQUET),
+        limits=QueryLimits.from_settings(settings),
+        row_group_rows=settings.export_parquet_row_group_size,
+        destination=StoreConfig(f"file://{blobs}/", part_bytes=int(part_bytes)),
+        destination_name="blobs",
+    )
+    source, telemetry = connect(settings), build_telemetry(settings)
+    exporter = WindowExporter(source, BlobStore(project.destination), project, telemetry, "catchup")
+    exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
