@@ -11,6 +11,8 @@ from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.clickhouse.limits import QueryLimits
 from langfuse_worker.settings import Settings, settings
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 _OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_")
 
 

@@ -41,7 +41,12 @@ class ClickHouseServer:
         command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
         command += ["--user", self.user, "--password", self.password]
         self._process = subprocess.Popen(
-            command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, env={"TZ": "UTC", **self.environment}
+            command,
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"TZ": "UTC", **self.environment},
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())

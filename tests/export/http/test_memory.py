@@ -28,8 +28,9 @@ def test_a_window_ten_times_larger_needs_at_most_a_tenth_more_memory(
 
 def _insert(server: ClickHouseServer, first: int, count: int) -> None:
     server.execute(
-        "INSERT INTO observations (id, project_id, type, start_time, input) SELECT toString(number), "
-        f"'{PROJECT}', 'SPAN', '2026-06-01 12:30:00', randomPrintableASCII(5000) FROM numbers({first}, {count})"
+        "INSERT INTO observations (id, project_id, type, start_time, input) "
+        f"SELECT toString(number), '{PROJECT}', 'SPAN', '2026-06-01 12:30:00', randomPrintableASCII(5000) "
+        f"FROM numbers({first}, {count})"
     )
 
 

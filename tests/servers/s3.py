@@ -1,0 +1,219 @@
+"""An S3 server as a process of its own, and a proxy that records, refuses and delays what goes to it."""
+
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import boto3
+import urllib3
+
+from langfuse_worker.blobstore import StoreConfig
+
+REGION = "eu-central-1"
+# Prints its port, so that nobody has to guess one, and ends with the process that holds its stdin.
+_SERVE = """
+import os, sys, threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+class S3Server:
+    """S3 over HTTP (moto). Buckets are made by hand; any key pair gets in."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def create_bucket(self, name: str) -> None:
+        """Make a bucket, empty it if it is there."""
+        if name not in {bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]}:
+            self.client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        for key in self.keys(name):
+            self.client.delete_object(Bucket=name, Key=key)
+        for key, upload in self.open_uploads(name).items():
+            self.client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload)
+
+    def keys(self, bucket: str) -> list[str]:
+        """Keys of the objects, sorted."""
+        return sorted(item["Key"] for item in self.client.list_objects_v2(Bucket=bucket).get("Contents", []))
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """Content of an object."""
+        return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def head(self, bucket: str, key: str) -> dict[str, Any]:
+        """What the store says of an object."""
+        return self.client.head_object(Bucket=bucket, Key=key)
+
+    def open_uploads(self, bucket: str) -> dict[str, str]:
+        """Multipart uploads that are neither completed nor aborted: key to upload id."""
+        uploads = self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+        return {upload["Key"]: upload["UploadId"] for upload in uploads}
+
+    def store_config(self, bucket: str, prefix: str = "", endpoint: str | None = None) -> StoreConfig:
+        """How the product reaches a bucket."""
+        return StoreConfig(
+            url=f"s3://{bucket}/{prefix}",
+            endpoint=endpoint or self.url,
+            region=REGION,
+            access_key_id="key",
+            secret_access_key="secret",
+        )
+
+
+@dataclass(frozen=True)
+class S3Request:
+    """A request as it arrived; header names in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+@dataclass
+class S3Fault:
+    """What happens to requests of a method whose path and query contain a text.
+
+    Attributes:
+        status: the answer's HTTP status; 0 closes the connection without an answer.
+        body: the answer's body.
+        times: how many requests; -1 for all of them.
+        until: answered, by the real server, only once this is set.
+    """
+
+    method: str = "PUT"
+    contains: str = ""
+    status: int = 503
+    body: str = ""
+    times: int = -1
+    until: threading.Event | None = None
+
+
+@dataclass
+class S3Proxy:
+    """Stands between the product and an S3 server."""
+
+    upstream: S3Server
+    faults: list[S3Fault] = field(default_factory=list)
+    requests: list[S3Request] = field(default_factory=list)
+    _arrived: threading.Condition = field(default_factory=threading.Condition)
+
+    def __enter__(self) -> Self:
+        proxy = self
+
+        class Handler(_Forwarding):
+            s3 = proxy
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait_for(self, method: str, contains: str, timeout_s: float = 60) -> None:
+        """Return once such a request has come; raises TimeoutError."""
+
+        def came() -> bool:
+            return any(r.method == method and contains in f"{r.path}?{r.query}" for r in self.requests)
+
+        with self._arrived:
+            if not self._arrived.wait_for(came, timeout_s):
+                raise TimeoutError(f"no {method} {contains}")
+
+    def record(self, request: S3Request) -> None:
+        """Note a request that has come."""
+        with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+
+    def fault_for(self, request: S3Request) -> S3Fault | None:
+        """The fault that hits this request, if any; counts it."""
+        for fault in self.faults:
+            target = f"{request.path}?{request.query}"
+            if fault.method == request.method and fault.contains in target and fault.times != 0:
+                fault.times -= fault.times > 0
+                return fault
+        return None
+
+
+class _Forwarding(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    s3: S3Proxy
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = S3Request(self.command, parts.path, parts.query, headers)
+        self.s3.record(request)
+        fault = self.s3.fault_for(request)
+        if fault and fault.until:
+            fault.until.wait()
+        elif fault and fault.status == 0:
+            self.close_connection = True
+            return
+        elif fault:
+            self._answer(fault.status, {"Content-Type": "application/xml"}, fault.body.encode())
+            return
+        answer = urllib3.request(
+            self.command,
+            self.s3.upstream.url + self.path,
+            body=body,
+            headers=headers,
+            retries=False,
+            timeout=60,
+            decode_content=False,
+        )
+        kept = {
+            n: v for n, v in answer.headers.items() if n.lower() not in ("connection", "transfer-encoding")
+        }
+        self._answer(answer.status, kept, answer.data)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
