@@ -20,8 +20,11 @@ SCHEDULE_TAG = "dagster/schedule_name"
 
 
 def asset_key(project: ProjectExport, table: Table) -> dg.AssetKey:
-    """The key of a project's table."""
-    return dg.AssetKey(["langfuse", project.project_id, table.name])
+    """The key of a project's table; the project's id as it is where Dagster takes its characters."""
+    is_plain = re.fullmatch(r"[A-Za-z0-9_-]+", project.project_id)
+    return dg.AssetKey(
+        ["langfuse", project.project_id if is_plain else safe_name(project.project_id), table.name]
+    )
 
 
 def safe_name(project_id: str) -> str:

@@ -1,0 +1,1 @@
+"""The Dagster side of exports, on the embedded engine."""

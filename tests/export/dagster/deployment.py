@@ -1,0 +1,151 @@
+"""A deployment with an embedded engine, a Dagster instance and files as its destination."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from langfuse_export.build import build_defs
+from langfuse_export.catalog import Catalog
+from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.project import ProjectExport
+from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_export.tables import TABLES, Table
+from langfuse_export.windows import Frequency, Window
+from langfuse_worker.blobstore import BlobStore, StoreConfig
+from langfuse_worker.clickhouse import ClickHouse, Query, QueryLimits
+from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
+from langfuse_worker.settings import Settings
+from langfuse_worker.telemetry import build_telemetry
+from tests.rows import PROJECT, insert
+
+START = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@dataclass
+class FlakyClickHouse:
+    """The embedded engine, whose streams of payload raise the given errors first, one each."""
+
+    engine: ClickHouse
+    errors: list[Exception]
+    streamed: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def with_limits(self, limits: QueryLimits) -> "FlakyClickHouse":
+        """The limits do not matter here."""
+        return self
+
+    @contextmanager
+    def stream(self, query: Query, output_format: str) -> Iterator[Iterator[bytes]]:
+        """Note the query's window; raise the next error instead of the last bytes."""
+        self.streamed.append(f"{query.comment.table} {(query.comment.window or '')[:16]}")
+        error = self.errors.pop(0) if self.errors else None
+        with self.engine.stream(query, output_format) as chunks:
+            yield _broken(chunks, error) if error else chunks
+
+
+def _broken(chunks: Iterator[bytes], error: Exception) -> Iterator[bytes]:
+    yield next(chunks)[:100]
+    raise error
+
+
+@dataclass
+class Deployment:
+    """Project p1, hourly from 1 June 2026, unless said otherwise."""
+
+    settings: Settings
+    engine: EmbeddedClickHouse
+    instance: dg.DagsterInstance
+    clickhouse: ClickHouse | FlakyClickHouse
+    projects: Sequence[ProjectExport] = ()
+
+    def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:
+        """An export of a project."""
+        fields: dict[str, Any] = {
+            "project_id": project_id,
+            "name": project_id,
+            "enabled": True,
+            "tables": tuple(TABLES.values()),
+            "frequency": Frequency.HOURLY,
+            "start": START,
+            "encoding": Encoding(FileFormat.PARQUET),
+            "limits": QueryLimits.from_settings(self.settings),
+            "row_group_rows": 20_000,
+            "destination": StoreConfig(f"file://{self.settings.home.absolute()}/blobs/"),
+            "destination_name": "blobs",
+        }
+        return ProjectExport(**{**fields, **changes})
+
+    @property
+    def first(self) -> ProjectExport:
+        """The project that most tests look at."""
+        return self.projects[0] if self.projects else self.project()
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """What Dagster loads."""
+        resources = ExportResources(self.clickhouse, build_telemetry(self.settings))  # type: ignore[arg-type]
+        return build_defs(
+            catalog=Catalog(tuple(self.projects or [self.project()])),
+            options=ExportOptions.from_settings(self.settings),
+            resources=resources,
+        )
+
+    def run(
+        self,
+        first: str,
+        last: str,
+        *,
+        tables: Sequence[Table] | None = None,
+        project: ProjectExport | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """A run of the windows between two partition keys, both included."""
+        project = project or self.first
+        return self.defs.resolve_job_def(job_name(project.frequency)).execute_in_process(
+            instance=self.instance,
+            asset_selection=[asset_key(project, table) for table in tables or project.tables],
+            tags={RANGE_START_TAG: first, RANGE_END_TAG: last, **(tags or {})},
+            raise_on_error=False,
+        )
+
+    def insert(self, table: str, *rows: dict[str, Any]) -> None:
+        """Insert rows as one part."""
+        with self.engine.client() as client:
+            insert(client.command, table, rows)
+
+    def materialization(self, table: str, partition: str) -> dict[str, Any]:
+        """The newest recorded metadata of a window; KeyError if there is none."""
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key(self.first, TABLES[table]), asset_partitions=[partition]), limit=1
+        ).records
+        if not records or records[0].asset_materialization is None:
+            raise KeyError(partition)
+        return {k: v.value for k, v in records[0].asset_materialization.metadata.items()}
+
+    def materialized(self, table: str = "traces") -> set[str]:
+        """Partitions that Dagster knows as exported."""
+        return self.instance.get_materialized_partitions(asset_key(self.first, TABLES[table]))
+
+    def ids(self, table: str, window: Window) -> list[str]:
+        """The ids in a window's object, sorted."""
+        key = self.first.object_key(TABLES[table], window)
+        path = self.settings.home / "blobs" / key
+        return sorted(row["id"] for row in pq.read_table(path, columns=["id"]).to_pylist())
+
+    def objects(self) -> list[str]:
+        """Every object in the destination."""
+        return BlobStore(self.first.destination).keys("")
+
+
+def hour(number: int) -> Window:
+    """A window of 1 June."""
+    return Frequency.HOURLY.window(START.replace(hour=number))

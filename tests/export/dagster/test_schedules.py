@@ -1,0 +1,187 @@
+"""Schedules: what they ask for on time, after a downtime, and what they leave alone."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from langfuse_export.naming import asset_key
+from langfuse_export.project import ProjectExport
+from langfuse_export.schedules import cron, due_windows
+from langfuse_export.tables import TABLES
+from langfuse_export.windows import Frequency
+from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.telemetry import build_telemetry
+from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+
+# 20 minutes after the end of the window 09:00 to 10:00.
+TEN_TWENTY = datetime(2026, 6, 1, 10, 20, tzinfo=UTC)
+NINE = "2026-06-01T09"
+
+
+@pytest.fixture
+def traces_only(deployment: Deployment) -> Deployment:
+    """A project with one table, so that runs are short."""
+    deployment.projects = [deployment.project(tables=(TABLES["traces"],))]
+    return deployment
+
+
+def _tick(deployment: Deployment, at: datetime, frequency: str = "hourly") -> Sequence[dg.RunRequest]:
+    """Evaluate the schedule as the daemon does; runs that it asks for are in the answer."""
+    repository = deployment.defs.get_repository_def()
+    context = dg.build_schedule_context(
+        instance=deployment.instance,
+        scheduled_execution_time=at,
+        repository_def=repository,
+        resources={"telemetry": build_telemetry(deployment.settings)},
+    )
+    schedule = repository.get_schedule_def(f"export_{frequency}_schedule")
+    return schedule.evaluate_tick(context).run_requests or []
+
+
+def _asked(request: dg.RunRequest) -> tuple[str, str]:
+    """First and last partition of a request."""
+    first = request.tags.get("dagster/asset_partition_range_start", request.partition_key or "")
+    return first, request.tags.get("dagster/asset_partition_range_end", first)
+
+
+def _execute(deployment: Deployment, request: dg.RunRequest) -> None:
+    first, last = _asked(request)
+    tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
+    deployment.run(first, last, tags=tags)
+
+
+def _catch_up(deployment: Deployment, at: datetime) -> None:
+    for request in _tick(deployment, at):
+        _execute(deployment, request)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "lag_minutes", "expected"),
+    [
+        (Frequency.HOURLY, 20, "20 * * * *"),
+        (Frequency.HOURLY, 0, "0 * * * *"),
+        (Frequency.HOURLY, 90, "30 * * * *"),
+        (Frequency.EVERY_20_MINUTES, 20, "0,20,40 * * * *"),
+        (Frequency.EVERY_20_MINUTES, 5, "5,25,45 * * * *"),
+        (Frequency.DAILY, 20, "20 0 * * *"),
+        (Frequency.DAILY, 90, "30 1 * * *"),
+        (Frequency.WEEKLY, 20, "20 0 * * 1"),
+        (Frequency.WEEKLY, 60 * 24 * 6 + 61, "1 1 * * 0"),
+    ],
+)
+def test_schedules_tick_a_lag_after_the_windows_end(
+    frequency: Frequency, lag_minutes: int, expected: str
+) -> None:
+    assert cron(frequency, timedelta(minutes=lag_minutes)) == expected
+
+
+def test_the_newest_closed_window_is_asked_for_before_missed_ones(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY - timedelta(hours=1))
+
+    [request] = _tick(traces_only, TEN_TWENTY)
+
+    assert request.partition_key == NINE
+    assert request.tags["dagster/priority"] == "10"
+    assert request.asset_selection == [asset_key(traces_only.first, TABLES["traces"])]
+
+
+def test_after_a_downtime_the_missed_windows_are_asked_for_without_a_person(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+
+    requests = _tick(traces_only, TEN_TWENTY + timedelta(hours=5))
+
+    assert [_asked(request) for request in requests] == [
+        ("2026-06-01T14", "2026-06-01T14"),
+        ("2026-06-01T10", "2026-06-01T13"),
+    ]
+    assert [request.tags["dagster/priority"] for request in requests] == ["10", "5"]
+    for request in requests:
+        _execute(traces_only, request)
+    assert {"2026-06-01T10", "2026-06-01T13", "2026-06-01T14"} <= traces_only.materialized()
+    assert _tick(traces_only, TEN_TWENTY + timedelta(hours=5)) == []
+
+
+def test_one_missed_hour_is_asked_for_too(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+
+    requests = _tick(traces_only, TEN_TWENTY + timedelta(hours=2))
+
+    assert [_asked(request)[0] for request in requests] == ["2026-06-01T11", "2026-06-01T10"]
+
+
+def test_windows_of_unfinished_runs_are_not_asked_for_again(traces_only: Deployment) -> None:
+    requests = _tick(traces_only, TEN_TWENTY)
+    job = traces_only.defs.resolve_job_def("export_hourly")
+    for request in requests:
+        first, last = _asked(request)
+        tags = dict(request.tags) | ({"dagster/partition": first} if first == last else {})
+        traces_only.instance.create_run_for_job(
+            job,
+            tags=tags,
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset(request.asset_selection or ()),
+        )
+
+    assert _tick(traces_only, TEN_TWENTY) == []
+
+
+def test_a_window_that_failed_is_left_to_its_retries_and_to_people(traces_only: Deployment) -> None:
+    """Defect D14 of Langfuse: a failing export is started again by every tick, for ever."""
+    _catch_up(traces_only, TEN_TWENTY - timedelta(hours=1))
+    traces_only.clickhouse = FlakyClickHouse(traces_only.engine, [ClickHouseError("no such table", 60)] * 9)
+    del traces_only.defs
+    _catch_up(traces_only, TEN_TWENTY)
+    assert NINE not in traces_only.materialized()
+
+    assert [_asked(request)[0] for request in _tick(traces_only, TEN_TWENTY + timedelta(hours=1))] == [
+        "2026-06-01T10"
+    ]
+
+
+def test_no_window_is_asked_for_before_a_projects_start_or_the_look_back(traces_only: Deployment) -> None:
+    starts = START + timedelta(hours=7)
+    traces_only.projects = [traces_only.project(tables=(TABLES["traces"],), start=starts)]
+    assert [_asked(request) for request in _tick(traces_only, TEN_TWENTY)] == [
+        (NINE, NINE),
+        ("2026-06-01T07", "2026-06-01T08"),
+    ]
+
+    later = _tick(traces_only, TEN_TWENTY + timedelta(days=3))
+    assert [_asked(request) for request in later] == [
+        ("2026-06-04T09", "2026-06-04T09"),
+        ("2026-06-03T10", "2026-06-04T08"),
+    ]
+
+
+def test_a_project_that_is_paused_is_never_asked_for(deployment: Deployment) -> None:
+    paused, other = deployment.project("paused", enabled=False), deployment.project("other")
+    deployment.projects = [paused, other]
+
+    assets = {key.path[1] for r in _tick(deployment, TEN_TWENTY) for key in r.asset_selection or ()}
+
+    assert assets == {"other"}
+
+
+def test_every_project_of_a_frequency_is_asked_for_on_its_own(deployment: Deployment) -> None:
+    daily = {"frequency": Frequency.DAILY}
+    projects: list[ProjectExport] = [deployment.project("a", **daily), deployment.project("b", **daily)]
+    deployment.projects = [*projects, deployment.project("hourly")]
+
+    requests = _tick(deployment, datetime(2026, 6, 2, 0, 20, tzinfo=UTC), "daily")
+
+    assert [(r.partition_key, len(r.asset_selection or ())) for r in requests] == [("2026-06-01", 4)] * 2
+    assert len({request.run_key for request in requests}) == 2
+
+
+def test_two_evaluations_of_a_tick_have_the_same_run_keys(traces_only: Deployment) -> None:
+    keys = [[request.run_key for request in _tick(traces_only, TEN_TWENTY)] for _ in range(2)]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("frequency", list(Frequency))
+def test_due_windows_are_closed_and_at_least_one(frequency: Frequency) -> None:
+    windows = due_windows(frequency, TEN_TWENTY, 24)
+    assert windows[-1].end <= TEN_TWENTY < windows[-1].end + frequency.length
+    assert len(windows) == max(1, int(timedelta(hours=24) / frequency.length))
