@@ -1,6 +1,7 @@
 """OpenTelemetry metrics: the instruments, and a provider that short-lived processes can flush."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import structlog
@@ -123,5 +124,6 @@ def _exporter(settings: Settings) -> MetricExporter | None:
         # A dead collector must not hold up a run: the SDK's default would wait 10 s and retry.
         return OTLPMetricExporter(preferred_temporality=dict(_DELTA), timeout=2)
     if kind == "console":
-        return ConsoleMetricExporter(preferred_temporality=dict(_DELTA))
+        # stdout belongs to the results of commands.
+        return ConsoleMetricExporter(out=sys.stderr, preferred_temporality=dict(_DELTA))
     return None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.otlp import OtlpReceiver
 from tests.servers.s3 import S3Proxy, S3Server
 
 
@@ -19,3 +20,10 @@ def s3_proxy(s3: S3Server) -> Iterator[S3Proxy]:
     """A proxy in front of it, without faults."""
     with S3Proxy(s3) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def otlp() -> Iterator[OtlpReceiver]:
+    """A receiver of metrics."""
+    with OtlpReceiver() as receiver:
+        yield receiver
