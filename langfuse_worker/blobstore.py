@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -83,18 +84,18 @@ class BlobStore:
     """Reads and writes objects below a prefix. Thread-safe."""
 
     def __init__(self, config: StoreConfig) -> None:
-        """Connect lazily.
-
-        Raises:
-            StoreAccessError: the directory of a file:// URL is none and cannot be made.
-            ValueError: the URL's scheme is not supported.
-        """
+        """Nothing is opened before it is used."""
         self.config = config
-        self._scheme = urlsplit(config.url).scheme
+        parts = urlsplit(config.url)
+        self._scheme = parts.scheme
+        self._prefix = "" if parts.scheme == "file" else unquote(parts.path).lstrip("/")
+
+    @cached_property
+    def _store(self) -> Any:
         try:
-            self._prefix, self._store = _open(config)
+            return _open(self.config)
         except OSError as error:  # only a directory is made at once
-            raise StoreAccessError(f"{config.url}: cannot make the directory: {error}") from error
+            raise StoreAccessError(f"{self.config.url}: cannot make the directory: {error}") from error
 
     def write(self, key: str, chunks: Iterator[bytes], content_type: str) -> WrittenObject:
         """Upload a stream as one object; an exception in the stream aborts the upload.
@@ -243,24 +244,21 @@ def _brief(error: Exception) -> str:
     return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
 
 
-def _open(config: StoreConfig) -> tuple[str, Any]:
+def _open(config: StoreConfig) -> Any:
     parts = urlsplit(config.url)
-    prefix = unquote(parts.path).lstrip("/")
     client: ClientConfig = {"timeout": timedelta(minutes=10), "connect_timeout": timedelta(seconds=10)}
     if config.endpoint and config.endpoint.startswith("http://"):
         client["allow_http"] = True
     retry: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(minutes=3)}
     if parts.scheme == "file":
-        return "", LocalStore(Path(unquote(parts.path)), mkdir=True)
+        return LocalStore(Path(unquote(parts.path)), mkdir=True)
     if parts.scheme == "s3":
-        return prefix, S3Store(parts.netloc, config=_s3(config), client_options=client, retry_config=retry)
+        return S3Store(parts.netloc, config=_s3(config), client_options=client, retry_config=retry)
     if parts.scheme == "az":
-        return prefix, AzureStore(
-            parts.netloc, config=_azure(config), client_options=client, retry_config=retry
-        )
+        return AzureStore(parts.netloc, config=_azure(config), client_options=client, retry_config=retry)
     if parts.scheme == "gs":
-        return prefix, GCSStore(parts.netloc, client_options=client, retry_config=retry)
-    raise ValueError(f"{config.url}: a destination's URL starts with {', '.join(s + '://' for s in SCHEMES)}")
+        return GCSStore(parts.netloc, client_options=client, retry_config=retry)
+    raise StoreAccessError(f"{config.url}: must start with {', '.join(s + '://' for s in SCHEMES)}")
 
 
 def _s3(config: StoreConfig) -> Any:

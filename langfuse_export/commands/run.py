@@ -146,13 +146,17 @@ def _run(
                 report.bytes += file.size_bytes
             partition = materialization.partition or ""
             finished[partition] = finished.get(partition, 0) + 1
-        if event.is_step_failure and event.step_failure_data.error:
-            report.failures.append(_root_message(event.step_failure_data.error))
+        if event.is_step_failure:
+            report.failures.append(_message(event))
     report.exported_windows += sum(count == len(tables) for count in finished.values())
 
 
-def _root_message(error: object) -> str:
-    cause = getattr(error, "cause", None)
-    while cause is not None:
-        error, cause = cause, getattr(cause, "cause", None)
-    return str(getattr(error, "message", error)).strip()
+def _message(event: dg.DagsterEvent) -> str:
+    """What went wrong in a failed step, without Dagster's words around it."""
+    failure = event.step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    return error.message.strip() if error else "the step failed"

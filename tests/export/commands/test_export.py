@@ -1,0 +1,177 @@
+"""`langfuse-worker export`: results, exit codes, and errors of one line."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from langfuse_export.catalog.model import CatalogModel
+from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
+from tests.export.commands.command import Ended, langfuse_worker
+from tests.rows import NOON, PROJECT, insert, observation, trace
+
+PERIOD = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")
+
+
+@pytest.fixture
+def home(engine: EmbeddedClickHouse, tmp_path: Path) -> Path:
+    """A deployment with some rows of project p1."""
+    with engine.client() as client:
+        insert(client.command, "traces", [trace("t1"), trace("t2", NOON + timedelta(hours=1))])
+        insert(client.command, "observations", [observation("o1")])
+    return tmp_path / "home"
+
+
+def _run(home: Path, *arguments: str, **environment: str) -> Ended:
+    return langfuse_worker("export", "run", "--project", PROJECT, *arguments, home=home, **environment)
+
+
+def test_run_exports_windows_and_status_shows_them(home: Path) -> None:
+    ended = _run(home, *PERIOD, "--json")
+
+    assert ended.code == 0, ended.err
+    report = ended.json
+    assert (report["windows"], report["exported_windows"], report["rows"]) == (2, 2, 3)
+    assert len(report["objects"]) == 8
+    assert {line["event"] for line in ended.logs} == {
+        "blob_export_table_exported",
+        "blob_export_window_exported",
+    }
+    for line in ended.logs:
+        assert {"projectId", "windowStart", "windowEnd", "durationMs", "mode"} <= set(line)
+    assert len(list((home / "blobs" / PROJECT / "manifests").iterdir())) == 2
+
+    status = langfuse_worker("export", "status", "--json", home=home)
+
+    assert status.code == 0
+    rows = {row["table"]: row for row in status.json}
+    assert rows["traces"]["last_window"] == "2026-06-01T14:00:00.000Z"
+    assert (rows["traces"]["rows"], rows["traces"]["exported_windows"]) == (1, 2)
+    assert rows["traces"]["lag_s"] > 0
+    assert rows["scores"]["failed_windows"] == 0
+
+
+def test_without_json_people_read_one_line_and_a_table_without_colours(home: Path) -> None:
+    ended = _run(home, *PERIOD, "--table", "traces")
+
+    assert ended.code == 0
+    assert "2 of 2 windows exported: 2 rows" in ended.out
+    assert "\x1b[" not in ended.out + ended.err
+    assert not (home / "blobs" / PROJECT / "scores").exists()
+    status = langfuse_worker("export", "status", home=home)
+    assert "traces" in status.out
+    assert "\x1b[" not in status.out
+
+
+def test_a_window_that_fails_is_exit_code_1_with_its_reason(home: Path) -> None:
+    (home / "blobs").write_text("a file where the directory should be")
+
+    ended = _run(home, *PERIOD, "--json")
+
+    assert ended.code == 1
+    assert "cannot make the directory" in ended.json["failures"][0]
+    assert ended.json["exported_windows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--from", "2099-01-01", "--to", "2099-01-02"), "--to 2099-01-02T00:00:00.000Z lies in the future"),
+        (("--from", "2026-06-01T12:30", "--to", "2026-06-01T14:00"), "--from 2026-06-01T12:30:00.000Z cuts"),
+        (("--from", "2026-06-01T14:00", "--to", "2026-06-01T12:00"), "is not before --to"),
+        (("--from", "2026-05-01", "--to", "2026-06-01"), "lies before the project's start"),
+        (("--from", "yesterday", "--to", "2026-06-01"), "--from 'yesterday'"),
+        ((*PERIOD, "--table", "tracez"), "--table 'tracez'"),
+        ((*PERIOD, "--project", "nobody"), "no project 'nobody' in the catalog; there are: p1"),
+    ],
+    ids=[
+        "future",
+        "off the grid",
+        "reversed",
+        "before the start",
+        "no time",
+        "unknown table",
+        "unknown project",
+    ],
+)
+def test_a_wrong_argument_is_exit_code_2_and_one_line(
+    home: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = _run(home, *arguments)
+
+    assert ended.code == 2
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("LANGFUSE_WORKER_ROLE", "exports", "'all', 'ingestion' or 'export'"),
+        ("CLICKHOUSE_URL", "clickhouse:8123", "http://host:8123"),
+        ("LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS", "0", "greater than or equal to 1"),
+        ("LANGFUSE_EXPORT_CONFIG", "nowhere.yaml", "No such file"),
+    ],
+)
+def test_a_wrong_setting_is_exit_code_2_and_names_variable_value_and_remedy(
+    tmp_path: Path, name: str, value: str, allowed: str
+) -> None:
+    ended = langfuse_worker("export", "status", home=tmp_path / "home", **{name: value})
+
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert name in ended.err
+    assert value in ended.err
+    assert allowed in ended.err
+
+
+def test_a_role_without_exports_refuses_to_export(tmp_path: Path) -> None:
+    ended = langfuse_worker("export", "status", home=tmp_path / "home", LANGFUSE_WORKER_ROLE="ingestion")
+    assert (ended.code, ended.out) == (2, "")
+    assert "LANGFUSE_WORKER_ROLE=ingestion" in ended.err
+
+
+def test_check_tries_source_tables_and_destination(home: Path, tmp_path: Path) -> None:
+    good = langfuse_worker("export", "check", "--json", home=home)
+    assert good.code == 0
+    findings = {finding["what"]: finding for finding in good.json}
+    assert all(finding["ok"] for finding in findings.values())
+    assert {"catalog", "source", "p1: traces", "p1: events", "destination blobs"} <= set(findings)
+    assert list((home / "blobs").glob("langfuse-export-check-*")) == []
+
+    (tmp_path / "file").write_text("")
+    catalog = {
+        "destinations": {"broken": {"url": f"file://{tmp_path}/file/below/"}},
+        "projects": [{"id": PROJECT, "destination": "broken", "start": "2026-06-01"}],
+    }
+    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    bad = langfuse_worker(
+        "export", "check", "--json", home=home, LANGFUSE_EXPORT_CONFIG=str(tmp_path / "exports.yaml")
+    )
+    assert bad.code == 1
+    assert [finding["what"] for finding in bad.json if not finding["ok"]] == ["destination broken"]
+
+
+def test_the_published_schema_is_the_models(tmp_path: Path) -> None:
+    ended = langfuse_worker("export", "schema", home=tmp_path / "home")
+    assert json.loads(ended.out) == CatalogModel.model_json_schema()
+    published = Path(__file__).parents[3] / "docs" / "exports.schema.json"
+    assert published.read_text() == ended.out
+
+
+@pytest.mark.parametrize("command", [(), ("export",), ("export", "run"), ("demo",), ("start",)], ids=" ".join)
+def test_help_is_there_and_shows_an_example(tmp_path: Path, command: tuple[str, ...]) -> None:
+    ended = langfuse_worker(*command, "--help", home=tmp_path / "home")
+    assert ended.code == 0
+    assert "Usage: langfuse-worker" in ended.out
+    if command in (("export", "run"), ("start",)):
+        assert "Example" in ended.out
+
+
+def test_rows_at_noon_are_the_ones_that_were_inserted(home: Path) -> None:
+    _run(home, "--from", "2026-06-01T12:00", "--to", "2026-06-01T13:00", "--table", "traces")
+    [file] = (home / "blobs" / PROJECT / "traces").iterdir()
+    assert file.name == f"{NOON + timedelta(hours=1):%Y-%m-%dT%H-%M-%S}.parquet"
