@@ -53,7 +53,10 @@ def build_project_assets(
         run = ProjectRun(context, project, clickhouse, telemetry, progress, options.table_concurrency)
         try:
             with clickhouse.hold():
-                run.export_windows(is_last_attempt=context.retry_number >= MAX_RETRIES)
+                if context.has_partition_key or context.has_partition_key_range:
+                    run.export_windows(is_last_attempt=context.retry_number >= MAX_RETRIES)
+                else:  # somebody executes checks by themselves
+                    run.recall_newest_windows()
             yield from check_results(context, project, run)
         finally:
             # The process of this run may end before the next periodic export of metrics.

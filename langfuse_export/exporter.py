@@ -114,6 +114,10 @@ class WindowExporter:
             if outcome == "success":
                 log.info("blob_export_window_exported", **self._fields(window, duration_ms))
 
+    def count(self, table: Table, window: Window) -> int:
+        """Rows that ClickHouse has in the window now. Raises ClickHouseError."""
+        return self._table_export(table, window, Cancellation(self.source)).summarise().rows
+
     def _export(
         self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile]
     ) -> WindowResult:
@@ -154,7 +158,16 @@ class WindowExporter:
 
     def _export_table(self, table: Table, window: Window, cancellation: Cancellation) -> ExportedTable:
         started = time.monotonic()
-        export = TableExport(
+        try:
+            exported = self._table_export(table, window, cancellation).run()
+        except BaseException as error:
+            self._record_failure(table, window, started, error)
+            raise
+        self._record_success(table, window, started, exported)
+        return exported
+
+    def _table_export(self, table: Table, window: Window, cancellation: Cancellation) -> TableExport:
+        return TableExport(
             self.source,
             self.store,
             self.project,
@@ -164,13 +177,6 @@ class WindowExporter:
             cancellation,
             self.progress.bytes_read,
         )
-        try:
-            exported = export.run()
-        except BaseException as error:
-            self._record_failure(table, window, started, error)
-            raise
-        self._record_success(table, window, started, exported)
-        return exported
 
     def _record_success(self, table: Table, window: Window, started: float, exported: ExportedTable) -> None:
         duration_ms = (time.monotonic() - started) * 1000

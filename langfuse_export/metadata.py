@@ -18,7 +18,7 @@ MANIFEST_ENTRY = "manifest_entry"
 def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.MetadataValue]:
     """Metadata of the asset itself."""
     return {
-        "dagster/table_name": dg.MetadataValue.text(table.source),
+        "source_table": dg.MetadataValue.text(table.source),
         "dagster/uri": dg.MetadataValue.text(f"{project.destination.url}{project.project_id}/{table.path}/"),
         "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
         "destination": dg.MetadataValue.text(project.destination_name),

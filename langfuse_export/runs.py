@@ -36,7 +36,7 @@ class ProjectRun:
     """Exports the run's windows of one project.
 
     Attributes:
-        exported: by table name and window, what this attempt committed.
+        exported: by table name and window, what this attempt committed or recalled.
     """
 
     def __init__(
@@ -91,6 +91,17 @@ class ProjectRun:
                     break
         if failures:
             self._raise(failures, is_last_attempt)
+
+    def recall_newest_windows(self) -> None:
+        """Take each table's newest exported window as it stands, and count its rows in ClickHouse now."""
+        frequency = self._project.frequency
+        for table in self._project.tables:
+            done = self._context.instance.get_materialized_partitions(asset_key(self._project, table))
+            for window in frequency.windows_of_keys(done)[-1:]:
+                for file in self._recorded(frequency.key(window), [table], run_id=None).values():
+                    uri = self._store.uri(self._project.object_key(table, window))
+                    rows = self._exporter.count(table, window)
+                    self.exported[table.name] = {window: ExportedTable(table.name, uri, None, rows, file)}
 
     def has_manifest(self, window: Window, table: Table) -> bool:
         """Whether the window's manifest stands in the store and describes the object of this run."""

@@ -159,16 +159,8 @@ class Tick:
         """Set the lag gauge of each table: from the newest exported window's end to now."""
         for table in project.tables:
             done = self._instance.get_materialized_partitions(asset_key(project, table))
-            ends = [self._frequency.window_of_key(key).end for key in done if self._is_ours(key)]
-            newest = max(ends, default=project.start)
+            newest = max((w.end for w in self._frequency.windows_of_keys(done)), default=project.start)
             telemetry.lag(project.project_id, table.name, (now - newest).total_seconds())
-
-    def _is_ours(self, key: str) -> bool:
-        try:
-            self._frequency.window_of_key(key)
-        except ValueError:  # from the time when the project had another frequency
-            return False
-        return True
 
     def _never_attempted(self, project: ProjectExport, keys: list[str]) -> list[str]:
         probe = asset_key(project, project.tables[0])

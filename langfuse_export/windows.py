@@ -1,6 +1,7 @@
 """Frequencies and the windows they cut time into: half-open, aligned to the clock in UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -93,6 +94,14 @@ class Frequency(StrEnum):
     def window_of_key(self, key: str) -> Window:
         """The window of a partition key; raises ValueError if the key is none of this frequency."""
         return self.window(datetime.strptime(key, self.key_format).replace(tzinfo=UTC))
+
+    def windows_of_keys(self, keys: Iterable[str]) -> list[Window]:
+        """The windows of partition keys, in order; keys of other frequencies are left out."""
+        windows = []
+        for key in keys:
+            with suppress(ValueError):
+                windows.append(self.window_of_key(key))
+        return sorted(windows)
 
     def windows(self, start: datetime, end: datetime) -> Iterator[Window]:
         """Every window that overlaps [start, end), in order."""

@@ -13,7 +13,14 @@ import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
-from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.naming import (
+    PROJECT_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    asset_key,
+    job_name,
+    safe_name,
+)
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
@@ -130,7 +137,7 @@ def _run(
     result = defs.resolve_job_def(job_name(frequency)).execute_in_process(
         instance=instance,
         asset_selection=[asset_key(project, table) for table in tables],
-        tags={RANGE_START_TAG: first, RANGE_END_TAG: last},
+        tags={PROJECT_TAG: safe_name(project.project_id), RANGE_START_TAG: first, RANGE_END_TAG: last},
         # The bar and our own log lines say it; Dagster's console log would say it again.
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,

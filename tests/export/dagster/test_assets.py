@@ -173,15 +173,3 @@ def test_one_denied_access_stops_nothing_for_good(deployment: Deployment) -> Non
     blocked.unlink()
 
     assert deployment.run("2026-06-01T00", "2026-06-01T00").success
-
-
-def test_the_checks_of_a_run_pass_and_carry_its_numbers(deployment: Deployment) -> None:
-    _hourly_traces(deployment, 2)
-
-    result = deployment.run("2026-06-01T00", "2026-06-01T01")
-
-    evaluations = {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
-    assert len(evaluations) == 8
-    assert all(evaluation.passed for evaluation in evaluations.values())
-    rows = evaluations["traces", "rows_match_source"].metadata
-    assert (rows["rows"].value, rows["source_rows"].value, rows["windows"].value) == (3, 3, 2)

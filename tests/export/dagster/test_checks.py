@@ -1,0 +1,75 @@
+"""Asset checks, as part of a run and by themselves."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from langfuse_export.checks import MANIFEST_CHECK, ROWS_CHECK
+from langfuse_export.naming import asset_key
+from langfuse_export.tables import TABLES
+from tests.export.dagster.deployment import START, Deployment, hour
+from tests.rows import trace
+
+LAST = "2026-06-01T01"
+
+
+def _export_two_hours(deployment: Deployment) -> dg.ExecuteInProcessResult:
+    """One trace in the first hour, two in the second."""
+    deployment.insert("traces", trace("a", START), trace("b", START + timedelta(hours=1)))
+    deployment.insert("traces", trace("c", START + timedelta(hours=1, minutes=59)))
+    return deployment.run("2026-06-01T00", LAST)
+
+
+def _execute_alone(deployment: Deployment, name: str) -> dg.AssetCheckEvaluation:
+    """What the UI's button `Execute` on a check of traces does."""
+    check = dg.AssetCheckKey(asset_key(deployment.first, TABLES["traces"]), name)
+    job = deployment.defs.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=set(), asset_check_selection={check})
+    [evaluation] = subset.execute_in_process(instance=deployment.instance).get_asset_check_evaluations()
+    return evaluation
+
+
+def test_the_checks_of_a_run_pass_and_carry_its_numbers(deployment: Deployment) -> None:
+    result = _export_two_hours(deployment)
+
+    evaluations = {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
+    assert len(evaluations) == 8
+    assert all(evaluation.passed for evaluation in evaluations.values())
+    rows = evaluations["traces", ROWS_CHECK].metadata
+    assert (rows["rows"].value, rows["source_rows"].value, rows["windows"].value) == (3, 3, 2)
+
+
+def test_a_check_by_itself_looks_at_the_newest_window(deployment: Deployment) -> None:
+    _export_two_hours(deployment)
+
+    evaluation = _execute_alone(deployment, ROWS_CHECK)
+
+    assert evaluation.passed
+    assert (evaluation.metadata["windows"].value, evaluation.metadata["rows"].value) == (1, 2)
+
+
+def test_rows_that_arrived_after_the_export_fail_the_check_of_rows(deployment: Deployment) -> None:
+    _export_two_hours(deployment)
+    deployment.insert("traces", trace("late", START + timedelta(hours=1, minutes=30)))
+
+    evaluation = _execute_alone(deployment, ROWS_CHECK)
+
+    assert not evaluation.passed
+    assert evaluation.metadata["source_rows"].value == 3
+    assert evaluation.metadata["differing_windows"].value == [str(hour(1))]
+
+
+def test_a_manifest_that_somebody_removed_fails_its_check(deployment: Deployment) -> None:
+    _export_two_hours(deployment)
+    assert _execute_alone(deployment, MANIFEST_CHECK).passed
+    blobs = deployment.settings.home / "blobs"
+    (blobs / deployment.first.manifest_key(hour(1))).unlink()
+
+    evaluation = _execute_alone(deployment, MANIFEST_CHECK)
+
+    assert not evaluation.passed
+    assert evaluation.severity is dg.AssetCheckSeverity.WARN
+
+
+def test_checks_of_what_was_never_exported_pass_over_nothing(deployment: Deployment) -> None:
+    assert _execute_alone(deployment, ROWS_CHECK).metadata["windows"].value == 0

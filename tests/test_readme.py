@@ -1,0 +1,43 @@
+"""The README says what the code does."""
+
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from langfuse_export.catalog.yaml_file import read_yaml
+from langfuse_worker.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings_rows() -> list[str]:
+    """The lines of the README's settings table."""
+    rows = []
+    for field in Settings.model_fields.values():
+        default = field.default.value if isinstance(field.default, Enum) else field.default
+        secret = hasattr(default, "get_secret_value")
+        shown = " " if default is None or secret else f" `{default}` "
+        rows.append(f"| `{field.validation_alias}` |{shown}| {field.description} |")
+    return rows
+
+
+def test_the_settings_table_is_complete_and_right() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8").splitlines()
+    table = [line for line in readme if line.startswith("| `") and "`OTEL_*`" not in line]
+    assert table == settings_rows()
+
+
+def test_the_example_catalog_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ARCHIVE_KEY_ID", "ARCHIVE_SECRET", "AZURE_KEY"):
+        monkeypatch.setenv(name, "x")
+    model = read_yaml(ROOT / "docs" / "exports.example.yaml")
+    assert [project.id for project in model.projects] == ["support-bot", "internal-tools", "*"]
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        targets = [part.split(")")[0] for part in page.read_text("utf-8").split("](")[1:]]
+        for target in targets:
+            if "://" not in target:
+                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
