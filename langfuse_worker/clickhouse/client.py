@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 from langfuse_worker.settings import Settings
@@ -91,8 +91,8 @@ class Address:
         parts = urlsplit(url)
         return cls(
             url=url,
-            user=parts.username or settings.clickhouse_user,
-            password=parts.password or settings.clickhouse_password.get_secret_value(),
+            user=unquote(parts.username or "") or settings.clickhouse_user,
+            password=unquote(parts.password or "") or settings.clickhouse_password.get_secret_value(),
             database=settings.clickhouse_db,
         )
 

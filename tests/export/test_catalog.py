@@ -1,0 +1,198 @@
+"""`exports.yaml`: what it means, and what is said of a wrong one."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from langfuse_export.catalog.load import Catalog, load_catalog, read_model, resolve
+from langfuse_export.catalog.model import CatalogError
+from langfuse_export.catalog.yaml_file import read_yaml
+from langfuse_export.formats import Compression, FileFormat
+from langfuse_export.windows import Frequency
+from langfuse_worker.settings import Settings
+
+DESTINATION = {
+    "url": "s3://llm-archive/langfuse/",
+    "endpoint": "http://127.0.0.1:9000",
+    "region": "eu-central-1",
+    "access_key_id": "${ARCHIVE_KEY_ID}",
+    "secret_access_key": "${ARCHIVE_SECRET}",
+}
+PROJECT = {"id": "support-bot", "destination": "archive", "start": "2026-06-01"}
+NOW = datetime(2026, 7, 1, 12, 34, 56, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVE_KEY_ID", "the-key")
+    monkeypatch.setenv("ARCHIVE_SECRET", "hunter2")
+
+
+def _write(document: object) -> Path:
+    path = Path("exports.yaml")
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def _catalog(*projects: dict[str, Any], first_rows: Mapping[str, datetime] | None = None) -> Catalog:
+    path = _write({"destinations": {"archive": DESTINATION}, "projects": list(projects)})
+    return resolve(read_yaml(path), Settings(), first_rows or {}, NOW)
+
+
+def test_the_shape_of_the_documentation_becomes_an_export() -> None:
+    document = """
+destinations:
+  archive:
+    url: s3://llm-archive/langfuse/
+    endpoint: http://127.0.0.1:9000
+    region: eu-central-1
+    access_key_id: ${ARCHIVE_KEY_ID}
+    secret_access_key: ${ARCHIVE_SECRET}
+projects:
+  - id: support-bot
+    destination: archive
+    tables: [traces, observations, scores, events]
+    frequency: daily
+    format: jsonl
+    compression: gzip
+    start: 2026-06-01
+"""
+    Path("exports.yaml").write_text(document)
+
+    [project] = resolve(read_yaml(Path("exports.yaml")), Settings(), {}, NOW).projects
+
+    assert (project.project_id, project.name, project.enabled) == ("support-bot", "support-bot", True)
+    assert [table.name for table in project.tables] == ["traces", "observations", "scores", "events"]
+    assert project.frequency is Frequency.DAILY
+    assert (project.encoding.format, project.encoding.compression) == (FileFormat.JSONL, Compression.GZIP)
+    assert project.start == datetime(2026, 6, 1, tzinfo=UTC)
+    assert project.destination.url == "s3://llm-archive/langfuse/"
+    assert (project.destination.access_key_id, project.destination.secret_access_key) == (
+        "the-key",
+        "hunter2",
+    )
+    assert (project.limits.max_threads, project.limits.priority) == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("project", "message"),
+    [
+        ({"tables": ["tracez"]}, "projects[0].tables[0]='tracez'"),
+        ({"frequency": "monthly"}, "'every_20_minutes', 'hourly', 'daily' or 'weekly'"),
+        ({"format": "avro"}, "'parquet', 'jsonl', 'csv' or 'json'"),
+        ({"destination": "elsewhere"}, "'elsewhere'; there are archive"),
+        ({"tables": ["traces", "traces"]}, "names a table twice"),
+        ({"compression": "gzip"}, "compression: gzip is for text formats"),
+        ({"id": "a/b"}, "must not contain '/'"),
+        ({"intervall": 5}, "projects[0].intervall"),
+        ({"start": "tomorrow"}, "projects[0].start"),
+        ({"columns": {"traces": ["nmae"]}}, "traces has no column 'nmae'"),
+        ({"field_groups": ["everything"]}, "field_groups: 'everything' is none of basic, core"),
+        ({"limits": {"max_threads": 11}}, "limits.max_threads: 11 raises the deployment's 10"),
+        ({"limits": {"priority": 1}}, "limits.priority: 1 raises the deployment's 2"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_project_is_one_line_that_names_the_place(project: dict[str, Any], message: str) -> None:
+    with pytest.raises(CatalogError) as error:
+        _catalog({**PROJECT, **project})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ({"url": "ftp://archive/"}, "must start with file://, s3://, az://, gs://"),
+        ({"url": "s3://archive"}, "must end with '/'"),
+        ({"url": "file://relative/"}, "must be absolute"),
+        ({"url": "s3:///"}, "names no bucket"),
+        ({"endpoint": "127.0.0.1:9000"}, "destinations.archive.endpoint"),
+        ({"part_bytes": 1000}, "destinations.archive.part_bytes=1000"),
+        ({"secret_access_key": ["hunter2"]}, "destinations.archive.secret_access_key"),
+        ({"access_key_id": "${NOT_SET}"}, "the environment variable NOT_SET is not set"),
+    ],
+    ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
+)
+def test_a_wrong_destination_is_one_line_that_names_the_place(
+    destination: dict[str, Any], message: str
+) -> None:
+    path = _write({"destinations": {"archive": {**DESTINATION, **destination}}, "projects": [PROJECT]})
+    with pytest.raises(CatalogError) as error:
+        read_yaml(path)
+    assert message in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "", "- a list", "\tprojects: []", "destinations: {}\nprojects: []"])
+def test_a_file_that_is_no_catalog_is_named(text: str) -> None:
+    Path("exports.yaml").write_text(text)
+    with pytest.raises(CatalogError, match=r"exports\.yaml") as error:
+        read_yaml(Path("exports.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", "nowhere.yaml")
+    with pytest.raises(CatalogError, match=r"LANGFUSE_EXPORT_CONFIG=nowhere.yaml: No such file"):
+        load_catalog(Settings())
+
+
+def test_a_server_without_a_catalog_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://clickhouse:8123")
+    with pytest.raises(CatalogError, match="LANGFUSE_EXPORT_CONFIG is not set"):
+        read_model(Settings())
+
+
+def test_a_project_listed_twice_is_refused() -> None:
+    with pytest.raises(CatalogError, match="'support-bot' is listed twice"):
+        _catalog(PROJECT, PROJECT)
+
+
+def test_a_star_stands_for_every_project_that_is_not_listed() -> None:
+    march = datetime(2026, 3, 3, 3, 33, tzinfo=UTC)
+    found = {"a": march, "b": march, "support-bot": march}
+
+    catalog = _catalog(
+        {**PROJECT, "frequency": "daily"}, {"id": "*", "destination": "archive"}, first_rows=found
+    )
+
+    assert [(p.project_id, p.frequency.value) for p in catalog.projects] == [
+        ("support-bot", "daily"),
+        ("a", "hourly"),
+        ("b", "hourly"),
+    ]
+    assert catalog.project("a").start == datetime(2026, 3, 3, 3, tzinfo=UTC)
+
+
+def test_a_project_without_rows_and_start_begins_now() -> None:
+    [project] = _catalog({"id": "new", "destination": "archive"}).projects
+    assert project.start == datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+def test_limits_may_be_lowered() -> None:
+    limits = {"max_threads": 2, "priority": 9, "max_memory_usage": 10**9, "max_execution_time_s": 60}
+    [project] = _catalog({**PROJECT, "limits": limits}).projects
+    assert vars(project.limits) == limits
+
+
+def test_chosen_columns_and_groups_keep_the_order_and_the_keys() -> None:
+    [project] = _catalog(
+        {**PROJECT, "columns": {"traces": ["tags", "name"]}, "field_groups": ["usage"]}
+    ).projects
+    assert project.table("traces").column_names == ["id", "timestamp", "name", "project_id", "tags"]
+    observations = project.table("observations").column_names
+    assert observations[:3] == ["id", "trace_id", "project_id"]
+    assert {"usage_details", "total_cost"} <= set(observations)
+    assert "input" not in observations
+
+
+def test_a_secret_is_in_no_representation() -> None:
+    [project] = _catalog(PROJECT).projects
+    assert "hunter2" not in repr(project)
+    assert "hunter2" not in repr(read_yaml(Path("exports.yaml")))
