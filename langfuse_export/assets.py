@@ -27,6 +27,12 @@ def build_project_assets(
     project: ProjectExport, partitions: dg.TimeWindowPartitionsDefinition, options: ExportOptions
 ) -> dg.AssetsDefinition:
     """The assets of a project; any subset of its tables can be materialized."""
+    retries = dg.RetryPolicy(
+        max_retries=MAX_RETRIES,
+        delay=options.retry_delay_s,
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
 
     @dg.multi_asset(
         name=op_name(project),
@@ -36,13 +42,6 @@ def build_project_assets(
         can_subset=True,
         pool=op_name(project),
         backfill_policy=dg.BackfillPolicy.multi_run(options.windows_per_run),
-        # Permanent faults end in Failure(allow_retries=False); finished windows are not exported again.
-        retry_policy=dg.RetryPolicy(
-            max_retries=MAX_RETRIES,
-            delay=options.retry_delay_s,
-            backoff=dg.Backoff.EXPONENTIAL,
-            jitter=dg.Jitter.PLUS_MINUS,
-        ),
     )
     def export(
         context: dg.AssetExecutionContext,
@@ -54,7 +53,7 @@ def build_project_assets(
         try:
             with clickhouse.hold():
                 if context.has_partition_key or context.has_partition_key_range:
-                    run.export_windows(is_last_attempt=context.retry_number >= MAX_RETRIES)
+                    run.export_windows(retries)
                 else:  # somebody executes checks by themselves
                     run.recall_newest_windows()
             yield from check_results(context, project, run)

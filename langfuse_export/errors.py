@@ -89,6 +89,8 @@ _TRANSIENT_CODES = {
 
 def reason_of(error: BaseException) -> str:
     """The failure counter's `reason` of any exception of the export path."""
+    if not isinstance(error, Exception):  # KeyboardInterrupt, and Dagster's own interrupt
+        return CancelledError.reason
     if isinstance(error, WindowError):
         return reason_of(next(iter(error.failures.values())))
     if isinstance(error, ExportError):

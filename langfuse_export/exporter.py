@@ -105,7 +105,7 @@ class WindowExporter:
             outcome = "success"
             return result
         except BaseException as error:
-            self._log_window_failure(window, started, error)
+            self._record_window_failure(window, started, error)
             raise
         finally:
             duration_ms = (time.monotonic() - started) * 1000
@@ -206,8 +206,10 @@ class WindowExporter:
             **self._fields(window, duration_ms),
         )
 
-    def _log_window_failure(self, window: Window, started: float, error: BaseException) -> None:
+    def _record_window_failure(self, window: Window, started: float, error: BaseException) -> None:
         duration_ms = (time.monotonic() - started) * 1000
+        if not isinstance(error, WindowError):  # whose tables have been counted
+            self.telemetry.window_failed(self.mode, reason_of(error))
         log.error(
             "blob_export_window_failed",
             table=",".join(error.failures) if isinstance(error, WindowError) else "*",

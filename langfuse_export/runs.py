@@ -67,14 +67,15 @@ class ProjectRun:
         self._tables = [table for table in project.tables if asset_key(project, table) in selected]
         self.exported: dict[str, dict[Window, ExportedTable]] = {}
 
-    def export_windows(self, is_last_attempt: bool) -> None:
+    def export_windows(self, retries: dg.RetryPolicy) -> None:
         """Export every window of the run, oldest first.
 
         A window that fails does not keep the others from being exported, unless they would fail alike.
 
         Raises:
+            dagster.RetryRequested: a transient fault; finished windows are not exported again. An op that has
+                a policy of its own would be retried after its run was cancelled, too.
             dagster.Failure: a fault that a retry cannot mend, or the last attempt; the run fails.
-            Exception: a transient fault; Dagster's retry policy runs the op again after a delay.
         """
         failures: list[Exception] = []
         for key in self._context.partition_keys:
@@ -90,7 +91,7 @@ class ProjectRun:
                 if reason_of(error) in _STOPS_RUN:
                     break
         if failures:
-            self._raise(failures, is_last_attempt)
+            self._raise(failures, retries)
 
     def recall_newest_windows(self) -> None:
         """Take each table's newest exported window as it stands, and count its rows in ClickHouse now."""
@@ -161,15 +162,14 @@ class ProjectRun:
                     found[table.name] = entry
         return found
 
-    def _raise(self, failures: list[Exception], is_last_attempt: bool) -> None:
-        transient = [error for error in failures if is_transient(error)]
-        if transient and not is_last_attempt:
-            raise transient[0]
-        description = "\n".join(str(error) for error in failures)
+    def _raise(self, failures: list[Exception], retries: dg.RetryPolicy) -> None:
+        attempt = self._context.retry_number + 1
+        if attempt <= retries.max_retries and any(is_transient(error) for error in failures):
+            delay_s = retries.calculate_delay(attempt)
+            raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]
         raise dg.Failure(
-            description,
+            "\n".join(str(error) for error in failures),
             metadata={"reasons": dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
-            allow_retries=False,
         ) from failures[0]
 
 

@@ -1,6 +1,7 @@
 """The `langfuse-worker` command; packages add theirs as entry points of `langfuse_worker.commands`."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -59,6 +60,8 @@ def _add_commands() -> None:
 
 def main() -> None:
     """Run the command; a wrong setting is one line and exit code 2."""
+    # What stops a container is to abort uploads and kill queries as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings()
         _add_commands()

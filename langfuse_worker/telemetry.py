@@ -79,6 +79,10 @@ class Telemetry:
         self._table.record(duration_ms, attributes.as_dict())
         self._failures.add(1, {"table": attributes.table, "mode": attributes.mode, "reason": reason})
 
+    def window_failed(self, mode: str, reason: str) -> None:
+        """Record a window that failed as a whole, such as before its first query."""
+        self._failures.add(1, {"table": "*", "mode": mode, "reason": reason})
+
     def job_finished(self, mode: str, outcome: str, duration_ms: float) -> None:
         """Record one window of a project with all its tables, manifest included; wall time in ms."""
         self._job.record(duration_ms, {"mode": mode, "outcome": outcome})

@@ -134,14 +134,17 @@ def _run(
 ) -> None:
     frequency = project.frequency
     first, last = frequency.key(windows[0]), frequency.key(windows[-1])
-    result = defs.resolve_job_def(job_name(frequency)).execute_in_process(
-        instance=instance,
-        asset_selection=[asset_key(project, table) for table in tables],
-        tags={PROJECT_TAG: safe_name(project.project_id), RANGE_START_TAG: first, RANGE_END_TAG: last},
-        # The bar and our own log lines say it; Dagster's console log would say it again.
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
+    try:
+        result = defs.resolve_job_def(job_name(frequency)).execute_in_process(
+            instance=instance,
+            asset_selection=[asset_key(project, table) for table in tables],
+            tags={PROJECT_TAG: safe_name(project.project_id), RANGE_START_TAG: first, RANGE_END_TAG: last},
+            # The bar and our own log lines say it; Dagster's console log would say it again.
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None
     finished: dict[str, int] = {}
     for event in result.all_events:
         if event.is_step_materialization:

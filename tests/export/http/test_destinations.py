@@ -1,24 +1,17 @@
 """Destinations over the wire: what they are told, and what happens when they are not there."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import yaml
 
 from langfuse_export.errors import WindowError, is_transient, reason_of
 from langfuse_export.exporter import NoProgress
 from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreAccessError
-from tests.export.http.exporting import HOUR, JSONL, Deployment
+from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, trace
-from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
 BUCKET = "destinations"
@@ -151,57 +144,3 @@ def test_a_slow_destination_holds_the_stream_back_instead_of_filling_memory(
 
     assert sum(received) > 80e6
     assert len(s3.keys(BUCKET)) == 2
-
-
-@pytest.fixture
-def command_line(on_s3: Deployment, s3: S3Server, tmp_path: Path) -> list[str]:
-    """`langfuse-worker export run` of the window, as a process of its own would be started."""
-    assert on_s3.destination is not None
-    catalog = {
-        "destinations": {
-            "bucket": {
-                "url": on_s3.destination.url,
-                "endpoint": on_s3.destination.endpoint,
-                "access_key_id": "key",
-                "secret_access_key": "secret",
-                "region": on_s3.destination.region,
-                "part_bytes": 5 << 20,
-            }
-        },
-        "projects": [
-            {"id": PROJECT, "destination": "bucket", "tables": ["traces"], "start": "2026-06-01"}
-            | {"format": "jsonl"}
-        ],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    period = ["--from", "2026-06-01T12:00", "--to", "2026-06-01T13:00"]
-    return [sys.executable, "-m", "langfuse_worker.cli", "export", "run", "--project", PROJECT, *period]
-
-
-def test_a_worker_that_is_killed_half_way_leaves_no_object_and_the_next_run_repairs_it(
-    on_s3: Deployment, s3: S3Server, s3_proxy: S3Proxy, command_line: list[str], tmp_path: Path
-) -> None:
-    on_s3.insert("traces", *[trace(f"t{n}", input="x" * 10_000) for n in range(3000)])
-    on_s3.server.break_next(Fault("stall", match="t.input", after_bytes=20_000_000))
-    environment = {
-        **os.environ,
-        **on_s3.server.environment_of_a_worker,
-        "LANGFUSE_EXPORT_CONFIG": str(tmp_path / "exports.yaml"),
-        "DAGSTER_HOME": str(tmp_path),
-    }
-
-    worker = subprocess.Popen(command_line, env=environment, cwd=tmp_path)
-    s3_proxy.wait_for("PUT", "partNumber")
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    assert s3.keys(BUCKET) == []
-    on_s3.server.break_next()
-    repaired = subprocess.run(command_line, env=environment, cwd=tmp_path, check=False)
-
-    assert repaired.returncode == 0
-    assert s3.keys(BUCKET) == [
-        f"langfuse/{PROJECT}/manifests/2026-06-01T13-00-00.json",
-        f"langfuse/{PROJECT}/traces/2026-06-01T13-00-00.jsonl",
-    ]
-    on_s3.encoding = JSONL
-    assert len(on_s3.ids("traces")) == 3000

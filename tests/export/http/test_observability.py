@@ -5,6 +5,7 @@ import json
 import pytest
 
 from langfuse_export.errors import WindowError
+from langfuse_worker.blobstore import StoreAccessError
 from langfuse_worker.logs import configure_logging
 from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, trace
@@ -41,6 +42,29 @@ def test_an_export_sends_its_histograms_counters_and_outcome(
     assert rows["traces"] == 4
     [failure] = otlp.named("langfuse.blob_export.failures")
     assert failure.attributes == {"table": "scores", "mode": "catchup", "reason": "clickhouse_memory"}
+
+
+def test_d13_a_fault_before_the_first_query_is_recorded_like_any_other(
+    deployment: Deployment,
+    otlp: OtlpReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    configure_logging("info")
+    deployment.blobs.write_text("a file where the directory should be")
+
+    with pytest.raises(StoreAccessError):
+        deployment.export()
+
+    deployment.telemetry.flush()
+    [failure] = otlp.named("langfuse.blob_export.failures")
+    assert failure.attributes == {"table": "*", "mode": "catchup", "reason": "destination_access"}
+    [job] = otlp.named("langfuse.blob_export.job_duration_ms")
+    assert job.attributes["outcome"] == "failure"
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert set(line) >= FIELDS
+    assert (line["event"], line["reason"]) == ("blob_export_window_failed", "destination_access")
 
 
 def test_every_outcome_is_a_line_with_the_same_fields(

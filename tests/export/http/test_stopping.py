@@ -1,0 +1,116 @@
+"""A worker that is stopped in the middle of a window, gently and otherwise."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from langfuse_export.tables import TABLES
+from tests.export.http.exporting import JSONL, Deployment
+from tests.rows import PROJECT, trace
+from tests.servers.clickhouse_http import Fault
+from tests.servers.s3 import S3Proxy, S3Server
+
+BUCKET = "stopped"
+MANIFEST = f"{PROJECT}/manifests/2026-06-01T13-00-00.json"
+OBJECT = f"{PROJECT}/traces/2026-06-01T13-00-00.jsonl"
+ROWS = 3000
+
+
+@dataclass
+class Worker:
+    """`langfuse-worker export run` of the window, as a shell starts it."""
+
+    deployment: Deployment
+    directory: Path
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start it."""
+        environment = {
+            **os.environ,
+            **self.deployment.server.environment_of_a_worker,
+            "LANGFUSE_EXPORT_CONFIG": str(self.directory / "exports.yaml"),
+            "DAGSTER_HOME": str(self.directory),
+        }
+        command = [str(Path(sys.executable).with_name("langfuse-worker")), "export", "run"]
+        command += ["--project", PROJECT, "--from", "2026-06-01T12:00", "--to", "2026-06-01T13:00"]
+        return subprocess.Popen(
+            command, env=environment, cwd=self.directory, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def worker(deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, tmp_path: Path) -> Worker:
+    """A worker whose ClickHouse stalls after 20 of 30 MB."""
+    s3.create_bucket(BUCKET)
+    destination = s3.store_config(BUCKET, endpoint=s3_proxy.url)
+    catalog = {
+        "destinations": {
+            "bucket": {
+                "url": destination.url,
+                "endpoint": destination.endpoint,
+                "access_key_id": "key",
+                "secret_access_key": "secret",
+                "region": destination.region,
+                "part_bytes": 5 << 20,
+            }
+        },
+        "projects": [
+            {
+                "id": PROJECT,
+                "destination": "bucket",
+                "tables": ["traces"],
+                "start": "2026-06-01",
+                "format": "jsonl",
+            }
+        ],
+    }
+    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    deployment.insert("traces", *[trace(f"t{n}", input="x" * 10_000) for n in range(ROWS)])
+    deployment.server.break_next(Fault("stall", match="t.input", after_bytes=20_000_000))
+    on_s3 = deployment.with_(destination=destination, encoding=JSONL, tables=[TABLES["traces"]])
+    return Worker(on_s3, tmp_path)
+
+
+def test_a_worker_that_is_killed_leaves_no_object_and_the_next_run_repairs_it(
+    worker: Worker, s3: S3Server, s3_proxy: S3Proxy
+) -> None:
+    first = worker.start()
+    s3_proxy.wait_for("PUT", "partNumber")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert s3.keys(BUCKET) == []
+    worker.deployment.server.break_next()
+
+    second = worker.start()
+
+    _, logs = second.communicate()
+    assert second.returncode == 0, logs
+    assert s3.keys(BUCKET) == [MANIFEST, OBJECT]
+    assert len(worker.deployment.ids("traces")) == ROWS
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_worker_that_is_asked_to_stop_kills_its_query_and_aborts_its_upload(
+    worker: Worker, s3: S3Server, s3_proxy: S3Proxy, stop: signal.Signals
+) -> None:
+    server = worker.deployment.server
+    process = worker.start()
+    s3_proxy.wait_for("PUT", "partNumber")
+    server.wait_for_running_exports(1)
+
+    process.send_signal(stop)
+
+    server.wait_for_running_exports(0)
+    server.break_next()  # the stalled answer ends
+    _, logs = process.communicate(timeout=60)
+    assert process.returncode not in (0, None), logs
+    assert "Traceback" not in logs
+    assert '"reason": "cancelled"' in logs
+    assert s3.keys(BUCKET) == []
+    assert s3.open_uploads(BUCKET) == {}

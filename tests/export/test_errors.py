@@ -1,0 +1,41 @@
+"""Which faults are tried again, and what they are called."""
+
+import pytest
+
+from langfuse_export.errors import CancelledError, OccupiedError, WindowError, is_transient, reason_of
+from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
+from langfuse_worker.clickhouse import ClickHouseError
+
+FULL = StoreError("file:///a: Unable to copy data to file: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "transient"),
+    [
+        (ClickHouseError("no route to host"), "clickhouse_unavailable", True),
+        (ClickHouseError("memory", 241), "clickhouse_memory", True),
+        (ClickHouseError("timeout", 159), "clickhouse_timeout", True),
+        (ClickHouseError("too many queries", 202), "clickhouse_overloaded", True),
+        (ClickHouseError("password", 516), "clickhouse_refused", False),
+        (ClickHouseError("no such table", 60), "clickhouse_refused", False),
+        (StoreError("503"), "destination_unavailable", True),
+        (StoreAccessError("403"), "destination_access", False),
+        (FULL, "destination_full", False),
+        (ObjectTooLargeError("parts"), "object_too_large", False),
+        (OccupiedError("another window"), "occupied", False),
+        (KeyboardInterrupt(), "cancelled", False),
+        (ZeroDivisionError(), "unexpected", False),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_fault_has_a_reason_and_is_retried_only_if_that_can_help(
+    error: BaseException, reason: str, transient: bool
+) -> None:
+    assert reason_of(error) == reason
+    assert is_transient(error) is transient
+
+
+def test_a_window_is_retried_unless_one_of_its_tables_can_never_succeed() -> None:
+    passing, lasting = ClickHouseError("network", 210), ClickHouseError("no such table", 60)
+    assert is_transient(WindowError("w", {"traces": passing, "scores": CancelledError("c")}, {}))
+    assert not is_transient(WindowError("w", {"traces": passing, "scores": lasting}, {}))
