@@ -17,6 +17,7 @@ from langfuse_worker import blobstore
 from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSON, JSONL, PARQUET, Deployment
 from tests.rows import NOON, PROJECT, event, observation, score, trace
 from tests.servers.clickhouse_http import Fault
+from tests.servers.s3 import S3Server
 
 MILLISECOND = timedelta(milliseconds=1)
 NEXT = Window(HOUR.end, HOUR.end + timedelta(hours=1))
@@ -165,16 +166,18 @@ def test_d8_history_starts_with_the_first_row_of_any_table_and_never_in_1970(dep
 
 
 def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_truncated(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    s3.create_bucket("parts")
     monkeypatch.setattr(blobstore, "MAX_PARTS", 1)
-    small = replace(deployment.project.destination, part_bytes=10_000)
+    small = replace(s3.store_config("parts"), part_bytes=10_000)
     deployment.insert("traces", *[trace(f"t{n}", input=str(hash(n)) * 10) for n in range(1000)])
 
     with pytest.raises(WindowError, match="part_bytes"):
         deployment.with_(destination=small).export()
 
-    assert [name for name in deployment.files() if "traces" in name or "manifests" in name] == []
+    assert [key for key in s3.keys("parts") if "traces" in key or "manifests" in key] == []
+    assert s3.open_uploads("parts") == {}
 
 
 def test_d9_the_default_part_size_allows_more_than_300_gb() -> None:
