@@ -13,8 +13,8 @@ NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def clock(moment: datetime) -> str:
-    """A DateTime64 value in SQL, UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    """A DateTime64 value for inserts: seconds since the epoch, whatever the server's time zone."""
+    return f"{moment.timestamp():.6f}"
 
 
 def trace(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = False, **columns: Any) -> Row:

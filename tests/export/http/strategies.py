@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.export.http.exporting import HOUR
-from tests.rows import Row, event, observation, score, trace
+from tests.rows import Row, clock, event, observation, score, trace
 
 MAKERS = {"traces": trace, "observations": observation, "scores": score, "events": event}
 MILLISECOND = timedelta(milliseconds=1)
@@ -47,7 +47,7 @@ LATER = st.sampled_from([None, *(HOUR.start + timedelta(seconds=n / 1000) for n 
 
 
 def _moment(at: datetime | None) -> str | None:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f") if at else None
+    return clock(at) if at else None
 
 
 COLUMNS: dict[str, Any] = {

@@ -186,7 +186,7 @@ def test_a_failing_destination_kills_the_query_that_feeds_it(deployment: Deploym
     }
 
 
-def test_two_runs_of_one_window_end_with_a_manifest_of_the_objects_that_are_there(
+def test_d12_two_runs_of_one_window_end_with_a_manifest_of_the_objects_that_are_there(
     deployment: Deployment,
 ) -> None:
     deployment.insert("traces", trace("t1"))

@@ -2,13 +2,16 @@
 
 import hashlib
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from langfuse_export.errors import OccupiedError
 from langfuse_export.formats import Encoding, FileFormat
-from langfuse_export.windows import iso
-from tests.export.http.exporting import ENCODINGS, HOUR, Deployment
+from langfuse_export.windows import Frequency, iso
+from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSONL, PARQUET, Deployment
 from tests.rows import NOON, PROJECT, event, observation, score, trace
+from tests.servers.clickhouse import ClickHouseServer
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
@@ -84,6 +87,46 @@ def test_a_second_export_of_a_window_changes_its_content_and_no_key(deployment: 
     assert deployment.files() == before
     assert deployment.ids("traces") == ["late", "t1"]
     assert deployment.manifest().files[1].row_count == 2
+
+
+def test_a_shorter_window_never_overwrites_a_longer_one(deployment: Deployment) -> None:
+    day = Frequency.DAILY.window(HOUR.start.replace(hour=0))
+    last_hour = Frequency.HOURLY.window(HOUR.start.replace(hour=23))
+    deployment.insert("traces", trace("noon"), trace("late", last_hour.start))
+    deployment.with_(frequency=Frequency.DAILY).export(day)
+
+    with pytest.raises(OccupiedError, match="belongs to the window 2026-06-01T00:00"):
+        deployment.export(last_hour)
+
+    assert deployment.ids("traces", last_hour) == ["late", "noon"]
+
+
+def test_a_longer_window_may_replace_the_shorter_one_that_ends_with_it(deployment: Deployment) -> None:
+    day = Frequency.DAILY.window(HOUR.start.replace(hour=0))
+    last_hour = Frequency.HOURLY.window(HOUR.start.replace(hour=23))
+    deployment.insert("traces", trace("noon"), trace("late", last_hour.start))
+    deployment.export(last_hour)
+
+    deployment.with_(frequency=Frequency.DAILY).export(day)
+
+    assert deployment.ids("traces", day) == ["late", "noon"]
+    assert deployment.manifest(day).window.min_timestamp == iso(day.start)
+
+
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV], ids=lambda e: e.extension)
+def test_the_time_zone_of_the_server_moves_no_window_and_no_time(encoding: Encoding, tmp_path: Path) -> None:
+    moments = {"first": HOUR.start, "last": HOUR.end - timedelta(milliseconds=1), "next": HOUR.end}
+    server = ClickHouseServer(tmp_path / "server", environment={"TZ": "America/New_York"})
+    with server, Deployment(server, tmp_path / "blobs", encoding=encoding) as deployment:
+        deployment.insert("traces", *[trace(id, at) for id, at in moments.items()])
+        deployment.insert("events_full", *[event(id, at) for id, at in moments.items()])
+
+        deployment.export()
+
+        assert deployment.ids("traces") == deployment.ids("events") == ["first", "last"]
+        [first] = [row for row in deployment.rows("traces") if row["id"] == "first"]
+        assert str(first["timestamp"])[:19] == "2026-06-01 12:00:00"
+        assert deployment.manifest().files[1].min_time == "2026-06-01T12:00:00.000Z"
 
 
 def test_rows_of_400_kb_pass_in_small_row_groups(deployment: Deployment) -> None:
