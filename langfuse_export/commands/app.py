@@ -50,7 +50,7 @@ def run(
     except (CatalogError, ValueError) as error:
         fail(str(error), code=2)
     configure_logging("error" if err.is_terminal else config.log_level)
-    with open_instance() as instance, WindowProgress(len(windows), err) as progress:
+    with open_instance() as instance, WindowProgress(len(windows)) as progress:
         resources = ExportResources.from_settings(config, progress)
         defs = build_defs(catalog=catalog, options=ExportOptions.from_settings(config), resources=resources)
         report = run_windows(defs, instance, export, tables, windows, config.export_windows_per_run)
@@ -66,8 +66,10 @@ def status(as_json: Json = False) -> None:
         rows = table_statuses(instance, catalog, datetime.now(UTC))
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
-        return
-    out.print(_status_table(rows))
+    elif rows:
+        out.print(_status_table(rows))
+    else:
+        out.print("No projects: the catalog lists none, or ClickHouse has no rows.")
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """A progress bar of windows, with rows and MB/s; silent where nobody looks."""
 
+import os
+import sys
 import threading
 from typing import Self
 
@@ -13,8 +15,11 @@ from langfuse_export.windows import Window
 class WindowProgress:
     """Implements `langfuse_export.exporter.Progress` on a terminal."""
 
-    def __init__(self, windows: int, console: Console, description: str = "windows") -> None:
-        """Args: how many windows there are, where to draw, and the bar's label."""
+    def __init__(self, windows: int, description: str = "windows") -> None:
+        """Args: how many windows there are, and the bar's label."""
+        # While a step runs, Dagster has stderr go into a file; this stays with the terminal.
+        self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+        console = Console(file=self._terminal)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -53,3 +58,4 @@ class WindowProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._terminal.close()

@@ -98,7 +98,7 @@ def _export(config: Settings, catalog: Catalog, period: DemoPeriod) -> list[RunR
             if not missing:
                 reports.append(RunReport(project.project_id, 0))
                 continue
-            with WindowProgress(len(missing), err, project.project_id) as progress:
+            with WindowProgress(len(missing), project.project_id) as progress:
                 defs = build_defs(
                     catalog=catalog,
                     options=ExportOptions.from_settings(config),
