@@ -124,13 +124,13 @@ def _print_report(report: RunReport, as_json: bool) -> None:
 
 
 def _status_table(rows: list[TableStatus]) -> RichTable:
-    table = RichTable("Project", "Table", "Last window", "Lag", "Rows", "Windows", "Failed", box=None)
+    table = RichTable("Project", "Table", "Last window (UTC)", "Lag", "Rows", "Windows", "Failed", box=None)
     for row in rows:
         failed = f"[red]{row.failed_windows}[/red]" if row.failed_windows else "0"
         table.add_row(
             row.project,
             row.table,
-            row.last_window or "-",
+            row.last_window[:16].replace("T", " ") if row.last_window else "-",
             row.lag_text,
             f"{row.rows:,}" if row.rows is not None else "-",
             f"{row.exported_windows:,}",
