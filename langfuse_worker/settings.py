@@ -7,7 +7,7 @@ further than `load_settings`, which names the variable, the value (masked if it 
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     @property
     def embedded_url(self) -> str:
         """The embedded engine's address, `chdb://` and the absolute path of LANGFUSE_HOME/clickhouse."""
-        return f"chdb://{(self.home / 'clickhouse').absolute()}"
+        return f"chdb://{quote(str((self.home / 'clickhouse').absolute()))}"
 
     @property
     def embedded(self) -> bool:

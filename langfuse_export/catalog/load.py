@@ -63,9 +63,9 @@ def read_model(settings: Settings) -> CatalogModel:
             "LANGFUSE_EXPORT_CONFIG is not set: with a ClickHouse server, an exports.yaml must say which "
             "projects go where"
         )
-    blobs = (settings.home / "blobs").absolute()
+    blobs = (settings.home / "blobs").absolute().as_uri()
     return CatalogModel(
-        destinations={"blobs": DestinationModel(url=f"file://{blobs}/")},
+        destinations={"blobs": DestinationModel(url=f"{blobs}/")},
         projects=[ProjectModel(id=EVERY_PROJECT, destination="blobs")],
     )
 

@@ -124,7 +124,7 @@ def _print_report(report: RunReport, as_json: bool) -> None:
 
 
 def _status_table(rows: list[TableStatus]) -> RichTable:
-    table = RichTable("Project", "Table", "Last window (UTC)", "Lag", "Rows", "Windows", "Failed", box=None)
+    table = RichTable("Project", "Table", "Up to (UTC)", "Lag", "Rows", "Windows", "Failed", box=None)
     for row in rows:
         failed = f"[red]{row.failed_windows}[/red]" if row.failed_windows else "0"
         table.add_row(

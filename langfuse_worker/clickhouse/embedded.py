@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -86,7 +86,7 @@ class EmbeddedClickHouse:
     def __init__(self, address: Address, limits: QueryLimits) -> None:
         self.limits = limits
         self._address = address
-        self._path = Path(urlsplit(address.url).path)
+        self._path = Path(unquote(urlsplit(address.url).path))
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from langfuse_export.catalog.model import CatalogModel
+from langfuse_worker.clickhouse import QueryLimits
+from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
+from langfuse_worker.settings import Settings
 from tests.export.commands.command import Ended, langfuse_worker
 from tests.rows import NOON, PROJECT, insert, observation, trace
 
@@ -16,12 +19,18 @@ PERIOD = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")
 
 
 @pytest.fixture
-def home(engine: EmbeddedClickHouse, tmp_path: Path) -> Path:
-    """A deployment with some rows of project p1."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A deployment with some rows of project p1, in a directory whose name URLs would not take as it is."""
+    directory = tmp_path / "my home #1 50%"
+    monkeypatch.setenv("LANGFUSE_HOME", str(directory))
+    settings = Settings()
+    engine = EmbeddedClickHouse(
+        Address.of(settings.embedded_url, settings), QueryLimits.from_settings(settings)
+    )
     with engine.client() as client:
         insert(client.command, "traces", [trace("t1"), trace("t2", NOON + timedelta(hours=1))])
         insert(client.command, "observations", [observation("o1")])
-    return tmp_path / "home"
+    return directory
 
 
 def _run(home: Path, *arguments: str, **environment: str) -> Ended:
