@@ -13,8 +13,8 @@ NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def clock(moment: datetime) -> str:
-    """A DateTime64 value for inserts: seconds since the epoch, whatever the server's time zone."""
-    return f"{moment.timestamp():.6f}"
+    """A DateTime64 value for `insert`, whatever the server's time zone."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def trace(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = False, **columns: Any) -> Row:
@@ -46,7 +46,9 @@ def event(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = Fal
 def insert(execute: Execute, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows into a ClickHouse table; each call makes a part of its own, as production does."""
     lines = "\n".join(json.dumps(row, ensure_ascii=True) for row in rows)
-    execute(f"INSERT INTO {table} FORMAT JSONEachRow\n{lines}")
+    execute(
+        f"INSERT INTO {table} SETTINGS date_time_input_format = 'best_effort' FORMAT JSONEachRow\n{lines}"
+    )
 
 
 def _versioned(
