@@ -156,6 +156,13 @@ class BlobStore:
             found = [meta["path"] for page in pages for meta in page]
         return sorted(path.removeprefix(self._prefix) for path in found)
 
+    def folders(self, below: str) -> list[str]:
+        """Names of the folders directly in the folder `below`, sorted. Raises StoreError."""
+        with _errors(self.uri(below)):
+            prefix = (self._prefix + below).rstrip("/") or None
+            found = obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
     def uri(self, key: str) -> str:
         """The object's URI, for people and for readers such as DuckDB."""
         parts = urlsplit(self.config.url)

@@ -1,22 +1,22 @@
 """The `langfuse-worker` command; packages add theirs as entry points of `langfuse_worker.commands`."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.console import fail
+from langfuse_worker.role import decide_locations, describe
 from langfuse_worker.settings import SettingsError, settings
+from langfuse_worker.start import run_parts
 
 app = typer.Typer(
     name="langfuse-worker",
-    help="Exports Langfuse's ClickHouse tables to blob storage.",
+    help="Exports Langfuse's ClickHouse tables to blob storage, and ingests its events.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 @app.callback()
 def root() -> None:
-    """Exports Langfuse's ClickHouse tables to blob storage."""
+    """Exports Langfuse's ClickHouse tables to blob storage, and ingests its events."""
 
 
 @app.command()
@@ -33,20 +33,18 @@ def start(
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
 ) -> None:
-    """Start what LANGFUSE_WORKER_ROLE asks for on this machine: Dagster's UI, daemon and code location.
+    """Start what LANGFUSE_WORKER_ROLE asks for on this machine: Dagster with its UI, and the consumers.
+
+    Exit code 0 after Ctrl-C or SIGTERM, 1 when a part ended by itself, 2 when a setting is wrong.
 
     Example: LANGFUSE_WORKER_ROLE=export langfuse-worker start --port 3001
     """
     role = settings().worker_role
-    loads = "langfuse_export" if role.runs_export else "no exports (LANGFUSE_WORKER_ROLE)"
-    print(f"Worker role: {role.value}; Dagster loads {loads}; UI on http://{host}:{port}", file=sys.stderr)
-    workspace = ["-w", "workspace.yaml"] if Path("workspace.yaml").exists() else ["-m", _LOCATION]
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    # The process becomes Dagster, so that signals and the exit code are Dagster's own.
-    os.execv(dagster, [dagster, "dev", *workspace, "--host", host, "--port", str(port)])
-
-
-_LOCATION = "langfuse_export.definitions"
+    decisions = decide_locations(role)
+    for entry in entry_points(group="langfuse_worker.decisions"):
+        decisions += entry.load()(role)
+    print(describe(role, decisions), file=sys.stderr, flush=True)
+    sys.exit(run_parts(settings(), host, port))
 
 
 def _add_commands() -> None:

@@ -4,17 +4,23 @@ The environment comes first, then a `.env` file in the working directory. A wron
 further than `load_settings`, which names the variable, the value (masked if it is a secret) and the remedy.
 """
 
+import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from langfuse_worker.role import WorkerRole
 
 EXPORT_PREFIX = "LANGFUSE_CLICKHOUSE_DATA_EXPORT_"
+EVENT_UPLOAD_PREFIX = "LANGFUSE_S3_EVENT_UPLOAD_"
+WRITE_PREFIX = "LANGFUSE_INGESTION_CLICKHOUSE_WRITE_"
+
+WriteMode = Literal["legacy", "dual", "events_only"]
 
 
 class SettingsError(Exception):
@@ -31,6 +37,27 @@ def _clickhouse_url(value: str) -> str:
 
 
 ClickHouseUrl = Annotated[str, AfterValidator(_clickhouse_url)]
+
+
+def _split(value: object) -> object:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _retention(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+    if not all(project.strip() and days.strip().isdecimal() and int(days) > 0 for project, _, days in pairs):
+        raise ValueError("must be project=days, separated by commas; * is every other project")
+    return {project.strip(): int(days) for project, _, days in pairs}
+
+
+Retention = Annotated[dict[str, int], NoDecode, BeforeValidator(_retention)]
 
 
 class Settings(BaseSettings):
@@ -145,6 +172,146 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds before the first retry of a transient fault; doubles, with jitter.",
     )
+    redis_connection_string: SecretStr | None = Field(
+        default=None,
+        validation_alias="REDIS_CONNECTION_STRING",
+        description="redis://user:password@host:6379/0 or rediss://. Wins over REDIS_HOST.",
+    )
+    redis_host: str | None = Field(
+        default=None,
+        validation_alias="REDIS_HOST",
+        description="Redis of the queues. Unset, as REDIS_CONNECTION_STRING: an embedded server.",
+    )
+    redis_port: int = Field(
+        default=6379, validation_alias="REDIS_PORT", ge=1, le=65535, description="Port of REDIS_HOST."
+    )
+    redis_auth: SecretStr = Field(
+        default=SecretStr(""), validation_alias="REDIS_AUTH", description="Password of REDIS_HOST."
+    )
+    redis_tls_enabled: bool = Field(
+        default=False, validation_alias="REDIS_TLS_ENABLED", description="Whether REDIS_HOST speaks TLS."
+    )
+    event_bucket: str | None = Field(
+        default=None,
+        validation_alias=EVENT_UPLOAD_PREFIX + "BUCKET",
+        description="Bucket of the event log, or a URL such as az://container/. Unset: LANGFUSE_HOME/events.",
+    )
+    event_prefix: str = Field(
+        default="",
+        validation_alias=EVENT_UPLOAD_PREFIX + "PREFIX",
+        description="What every key of the event log starts with, such as events/.",
+    )
+    event_region: str | None = Field(
+        default=None, validation_alias=EVENT_UPLOAD_PREFIX + "REGION", description="Region of that bucket."
+    )
+    event_endpoint: str | None = Field(
+        default=None,
+        validation_alias=EVENT_UPLOAD_PREFIX + "ENDPOINT",
+        description="Endpoint of an S3-compatible store.",
+    )
+    event_access_key_id: str | None = Field(
+        default=None,
+        validation_alias=EVENT_UPLOAD_PREFIX + "ACCESS_KEY_ID",
+        description="Key id. Unset: the ambient credentials.",
+    )
+    event_secret_access_key: SecretStr | None = Field(
+        default=None, validation_alias=EVENT_UPLOAD_PREFIX + "SECRET_ACCESS_KEY", description="Secret key."
+    )
+    event_concurrent_reads: int = Field(
+        default=50,
+        validation_alias="LANGFUSE_S3_CONCURRENT_READS",
+        ge=1,
+        le=1000,
+        description="Objects of the event log that a consumer reads side by side.",
+    )
+    write_mode: WriteMode = Field(
+        default="events_only",
+        validation_alias="LANGFUSE_MIGRATION_V4_WRITE_MODE",
+        description="legacy: traces and observations; events_only: events_full; dual: both. Scores always.",
+    )
+    ingestion_batch_size: int = Field(
+        default=5_000,
+        validation_alias=WRITE_PREFIX + "BATCH_SIZE",
+        ge=1,
+        le=1_000_000,
+        description="Events after which a consumer stops collecting jobs and writes.",
+    )
+    ingestion_batch_interval_ms: int = Field(
+        default=1_000,
+        validation_alias=WRITE_PREFIX + "INTERVAL_MS",
+        ge=0,
+        le=60_000,
+        description="Least time between two writes of a consumer that are not full, ms.",
+    )
+    ingestion_write_attempts: int = Field(
+        default=3,
+        validation_alias="LANGFUSE_INGESTION_CLICKHOUSE_MAX_ATTEMPTS",
+        ge=1,
+        le=100,
+        description="Attempts of one insert before its jobs go back to the queue.",
+    )
+    ingestion_max_event_bytes: int = Field(
+        default=10_000_000,
+        validation_alias="LANGFUSE_INGESTION_MAX_EVENT_BYTES",
+        ge=10_000,
+        le=500_000_000,
+        description="Largest event that is accepted, bytes of JSON.",
+    )
+    skip_read_projects: CommaSeparated = Field(
+        default=(),
+        validation_alias="LANGFUSE_SKIP_INGESTION_CLICKHOUSE_READ_PROJECT_IDS",
+        description="Projects, or *, that only this product has written to: merges need not read their rows.",
+    )
+    secondary_projects: CommaSeparated = Field(
+        default=(),
+        validation_alias="LANGFUSE_SECONDARY_INGESTION_QUEUE_ENABLED_PROJECT_IDS",
+        description="Projects whose events go to secondary-ingestion-queue, separated by commas.",
+    )
+    secondary_otel_projects: CommaSeparated = Field(
+        default=(),
+        validation_alias="LANGFUSE_SECONDARY_OTEL_INGESTION_QUEUE_ENABLED_PROJECT_IDS",
+        description="Projects whose spans go to secondary-otel-ingestion-queue, separated by commas.",
+    )
+    retention: Retention = Field(
+        default_factory=dict,
+        validation_alias="LANGFUSE_DATA_RETENTION",
+        description="Days to keep, by project: support-bot=30,*=365. Unset: everything is kept.",
+    )
+    health_port: int = Field(
+        default=3030,
+        validation_alias="LANGFUSE_WORKER_HEALTH_PORT",
+        ge=0,
+        le=65535,
+        description="Port of /healthz and /readyz of the consumers; 0 picks one.",
+    )
+    shutdown_deadline_s: float = Field(
+        default=30.0,
+        validation_alias="LANGFUSE_WORKER_SHUTDOWN_DEADLINE_S",
+        ge=0,
+        le=3600,
+        description="Seconds that consumers have to finish their batch when they are stopped.",
+    )
+    stuck_after_s: float = Field(
+        default=300.0,
+        validation_alias="LANGFUSE_WORKER_STUCK_AFTER_S",
+        gt=0,
+        le=86_400,
+        description="Seconds without progress after which /healthz calls a consumer wedged.",
+    )
+    job_lease_s: int = Field(
+        default=30,
+        validation_alias="LANGFUSE_WORKER_JOB_LEASE_S",
+        ge=2,
+        le=3600,
+        description="Seconds after which the jobs of a consumer that died are taken up by another.",
+    )
+    retry_delay_factor: float = Field(
+        default=1.0,
+        validation_alias="LANGFUSE_WORKER_RETRY_DELAY_FACTOR",
+        gt=0,
+        le=100,
+        description="Multiplies the delays between the attempts of a job.",
+    )
     otel_metrics_exporter: Literal["otlp", "console", "none"] | None = Field(
         default=None,
         validation_alias="OTEL_METRICS_EXPORTER",
@@ -177,6 +344,16 @@ class Settings(BaseSettings):
         return f"chdb://{quote(str((self.home / 'clickhouse').absolute()))}"
 
     @property
+    def ingestion_url(self) -> str:
+        """Where consumers write: CLICKHOUSE_URL, or the embedded engine."""
+        return self.clickhouse_url or self.embedded_url
+
+    @property
+    def embedded_redis(self) -> bool:
+        """Whether the queues live in a server of our own."""
+        return self.redis_connection_string is None and self.redis_host is None
+
+    @property
     def embedded(self) -> bool:
         """Whether exports read the embedded engine."""
         return self.export_source_url.startswith("chdb://")
@@ -187,9 +364,35 @@ def environment_names() -> dict[str, str]:
     return {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
 
 
+T = TypeVar("T", bool, int)
+
+
+def variable(name: str, kind: type[T], default: T) -> T:
+    """One variable that a registry names instead of `Settings`, such as the flag of a queue.
+
+    Args:
+        name: the environment variable; `.env` counts as it does for `Settings`.
+        kind: bool or int; an int must be positive.
+        default: its value when it is unset or empty.
+
+    Raises:
+        SettingsError: one line naming the variable and its value.
+    """
+    text = os.environ.get(name) or dotenv_values(".env").get(name)
+    if not text:
+        return default
+    try:
+        value = TypeAdapter(kind).validate_python(text)
+    except ValidationError as error:
+        raise SettingsError(f"{name}={text!r}: {error.errors()[0]['msg']}") from None
+    if kind is int and value < 1:
+        raise SettingsError(f"{name}={text!r}: must be at least 1")
+    return value
+
+
 def _is_secret(variable: str) -> bool:
     fields = Settings.model_fields.values()
-    return any(f.validation_alias == variable and f.annotation is SecretStr for f in fields)
+    return any(f.validation_alias == variable and "SecretStr" in str(f.annotation) for f in fields)
 
 
 def _shown(variable: str, value: Any) -> str:

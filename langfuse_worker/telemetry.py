@@ -109,7 +109,12 @@ class Telemetry:
 
 
 def build_telemetry(settings: Settings) -> Telemetry:
-    """Instruments that export where the OTEL_* variables say: OTLP over HTTP, the console, or nowhere."""
+    """The export's instruments."""
+    return Telemetry(build_provider(settings))
+
+
+def build_provider(settings: Settings) -> MeterProvider:
+    """A provider that exports where the OTEL_* variables say: OTLP over HTTP, the console, or nowhere."""
     exporter = _exporter(settings)
     readers: list[MetricReader] = [PeriodicExportingMetricReader(exporter)] if exporter else []
     view = View(
@@ -118,7 +123,7 @@ def build_telemetry(settings: Settings) -> Telemetry:
     )
     name = os.environ.get("OTEL_SERVICE_NAME", "langfuse-worker")
     resource = Resource.create({"service.name": name})
-    return Telemetry(MeterProvider(readers, resource, views=[view]))
+    return MeterProvider(readers, resource, views=[view])
 
 
 def _exporter(settings: Settings) -> MetricExporter | None:

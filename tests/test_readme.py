@@ -4,6 +4,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from pydantic_core import PydanticUndefined
 
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_worker.settings import Settings
@@ -17,7 +18,7 @@ def settings_rows() -> list[str]:
     for field in Settings.model_fields.values():
         default = field.default.value if isinstance(field.default, Enum) else field.default
         secret = hasattr(default, "get_secret_value")
-        shown = " " if default is None or secret else f" `{default}` "
+        shown = " " if default in (None, (), "", PydanticUndefined) or secret else f" `{default}` "
         rows.append(f"| `{field.validation_alias}` |{shown}| {field.description} |")
     return rows
 

@@ -1,6 +1,20 @@
 """ClickHouse over HTTP or embedded, behind one small interface with per-query limits and streamed bytes."""
 
-from langfuse_worker.clickhouse.client import ClickHouse, ClickHouseError, Query, connect
+from langfuse_worker.clickhouse.client import (
+    ClickHouse,
+    ClickHouseError,
+    Query,
+    connect,
+    connect_for_ingestion,
+)
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 
-__all__ = ["ClickHouse", "ClickHouseError", "Query", "QueryComment", "QueryLimits", "connect"]
+__all__ = [
+    "ClickHouse",
+    "ClickHouseError",
+    "Query",
+    "QueryComment",
+    "QueryLimits",
+    "connect",
+    "connect_for_ingestion",
+]

@@ -1,4 +1,4 @@
-"""The interface that exports use, and the factory that picks the implementation by URL."""
+"""The interface to ClickHouse, and the factories that pick the implementation by URL."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
+from langfuse_worker.clickhouse.limits import INGESTION_LIMITS, QueryComment, QueryLimits
 from langfuse_worker.settings import Settings
 
 Scalar = str | int | float
@@ -37,7 +37,7 @@ class Query:
 
 
 class ClickHouse(Protocol):
-    """A ClickHouse to read from. Thread-safe. Every query carries the limits."""
+    """A ClickHouse. Thread-safe. Every query carries the limits."""
 
     limits: QueryLimits
 
@@ -56,6 +56,15 @@ class ClickHouse(Protocol):
 
         Raises:
             ClickHouseError: before the first byte or in the middle of the stream.
+        """
+        ...
+
+    def execute(self, query: Query, data: bytes | None = None) -> None:
+        """Run a statement without a result, such as an INSERT with its rows in `data`.
+
+        Raises:
+            ClickHouseError: the server cannot be reached or refuses the statement. Without a code it is
+                unknown whether the statement ran.
         """
         ...
 
@@ -108,13 +117,21 @@ class Address:
 
 def connect(settings: Settings) -> ClickHouse:
     """The ClickHouse that exports read, as the deployment's settings name it. Connects on first use."""
+    return _connect(settings.export_source_url, settings, QueryLimits.from_settings(settings))
+
+
+def connect_for_ingestion(settings: Settings) -> ClickHouse:
+    """The ClickHouse that consumers write to. Connects on first use."""
+    return _connect(settings.ingestion_url, settings, INGESTION_LIMITS)
+
+
+def _connect(url: str, settings: Settings, limits: QueryLimits) -> ClickHouse:
     # The embedded engine is an extra of some 500 MB, so only its user imports it.
     from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse  # noqa: PLC0415
     from langfuse_worker.clickhouse.http import HttpClickHouse  # noqa: PLC0415
 
-    address = Address.of(settings.export_source_url, settings)
-    limits = QueryLimits.from_settings(settings)
-    if settings.embedded:
+    address = Address.of(url, settings)
+    if url.startswith("chdb://"):
         return EmbeddedClickHouse(address, limits)
     return HttpClickHouse(address, limits)
 

@@ -36,12 +36,21 @@ class _Engine:
         self._mutex = threading.Lock()
         self._users = 0
         self._lock_fd = -1
+        self._has_schema = False
 
     def acquire(self) -> None:
         with self._mutex:
             if self._users == 0:
                 self._lock_fd = _lock(self.path)
             self._users += 1
+
+    def apply_schema(self, client: Client) -> None:
+        """Create the tables that are missing, once in a process."""
+        with self._mutex:
+            if not self._has_schema:
+                for statement in schema.statements():
+                    client.command(statement)
+                self._has_schema = True
 
     def release(self) -> None:
         with self._mutex:
@@ -98,15 +107,12 @@ class EmbeddedClickHouse:
         engine = _engine(self._path)
         engine.acquire()
         try:
-            is_new = not self._path.exists()
             with _errors():
                 client = clickhouse_connect.get_client(
                     interface="chdb", path=str(self._path), database=self._address.database
                 )
             try:
-                if is_new:
-                    for statement in schema.statements():
-                        client.command(statement)
+                engine.apply_schema(client)
                 yield client
             finally:
                 client.close()
@@ -119,6 +125,12 @@ class EmbeddedClickHouse:
         with _errors(), self.client() as client:
             result = client.query(query.sql, parameters=dict(query.parameters), settings=dict(query.settings))
         return [tuple(row) for row in result.result_rows]
+
+    def execute(self, query: Query, data: bytes | None = None) -> None:
+        """See `ClickHouse.execute`."""
+        query = prepared(query, self.limits)
+        with _errors(), self.client() as client:
+            client.command(query.sql, dict(query.parameters), data, dict(query.settings))
 
     @contextmanager
     def stream(self, query: Query, output_format: str) -> Iterator[Iterator[bytes]]:

@@ -131,6 +131,17 @@ class HttpClickHouse:
                 self.kill(query.query_id)
             response.close()
 
+    def execute(self, query: Query, data: bytes | None = None) -> None:
+        """See `ClickHouse.execute`."""
+        query = prepared(query, self.limits)
+        with self._errors():
+            self._connection.client().command(
+                query.sql,
+                parameters=dict(query.parameters),
+                data=data,
+                settings={**query.settings, "query_id": query.query_id},
+            )
+
     def kill(self, query_id: str) -> None:
         """See `ClickHouse.kill`."""
         try:

@@ -44,6 +44,10 @@ class QueryLimits:
         }
 
 
+# Ingestion is as urgent as the people who wait for a page; 35 s is what Langfuse's own writer allows.
+INGESTION_LIMITS = QueryLimits(max_threads=4, priority=1, max_memory_usage=10**10, max_execution_time_s=35)
+
+
 @dataclass(frozen=True)
 class QueryComment:
     """Who sent a query and what for: JSON in `log_comment`, so that query_log joins to runs and objects."""

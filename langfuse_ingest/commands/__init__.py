@@ -1,0 +1,1 @@
+"""`langfuse-worker consume | ingest | queues | dead-letters`."""

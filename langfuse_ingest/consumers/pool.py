@@ -1,0 +1,114 @@
+"""RQ's worker pool for one queue or shard: consumers that are forked once and watched."""
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+import structlog
+from redis import ConnectionPool
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.serializers import JSONSerializer
+from rq.worker_pool import WorkerPool
+
+from langfuse_ingest.consumers.worker import ConsumerWorker
+from langfuse_ingest.queues import QueueSpec
+from langfuse_ingest.runtime import runtime
+from langfuse_worker.logs import configure_logging
+from langfuse_worker.redis import open_redis
+from langfuse_worker.settings import settings
+
+log = structlog.get_logger()
+
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class ConsumerState:
+    """One consumer process.
+
+    Attributes:
+        idle_s: seconds since its main thread last showed progress; waiting for jobs is progress.
+    """
+
+    queue: str
+    pid: int
+    alive: bool
+    idle_s: float
+
+
+class ConsumerPool(WorkerPool):
+    """The consumers of one queue or shard."""
+
+    def __init__(self, spec: QueueSpec, shard: str, size: int) -> None:
+        """Nothing is started yet.
+
+        Args:
+            spec: the queue.
+            shard: its name, or that of a shard.
+            size: number of consumers.
+        """
+        super().__init__(
+            [shard],
+            connection=open_redis(settings()),
+            num_workers=size,
+            worker_class=ConsumerWorker,
+            serializer=JSONSerializer,
+        )
+        self.spec, self.shard = spec, shard
+        self._burst = False
+        self._progress: dict[str, Synchronized[float]] = {}
+
+    def get_worker_process(self, name: str, *_: Any, **__: Any) -> BaseProcess:
+        """The process of a consumer, not started; it shares the time of its last progress."""
+        progress = _FORK.Value("d", time.monotonic())
+        self._progress[name] = progress
+        return _FORK.Process(
+            target=run_consumer, args=(name, self.shard, progress), name=f"{self.shard} {name}"
+        )
+
+    def states(self) -> list[ConsumerState]:
+        """The consumers as they are now."""
+        now = time.monotonic()
+        return [
+            ConsumerState(
+                self.shard, data.pid, data.process.is_alive(), now - self._progress[data.name].value
+            )
+            for data in list(self.worker_dict.values())
+        ]
+
+    def kill(self) -> int:
+        """End the consumers that have not stopped; returns how many there were."""
+        running = [data for data in self.worker_dict.values() if data.process.is_alive()]
+        for data in running:
+            data.process.kill()
+            data.process.join()
+        return len(running)
+
+    def handle_dead_worker(self, worker_data: Any) -> None:
+        """Forget a consumer that ended, and say so if it was not asked to."""
+        exit_code = worker_data.process.exitcode
+        if self.status is not self.Status.STOPPED:
+            log.warning("consumer_died", queue=self.shard, pid=worker_data.pid, exitCode=exit_code)
+        self._progress.pop(worker_data.name, None)
+        super().handle_dead_worker(worker_data)
+
+
+def run_consumer(name: str, shard: str, progress: "Synchronized[float]") -> None:
+    """The main function of a consumer process."""
+    config = settings()
+    configure_logging(config.log_level)
+    connection = open_redis(config)
+    assert isinstance(connection.connection_pool, ConnectionPool)
+    try:
+        worker = ConsumerWorker([Queue(shard, connection=connection)], name=name, connection=connection)
+        worker.progress = progress
+        worker.work(with_scheduler=False, logging_level="WARNING")
+        runtime().metrics.shutdown()
+    except RedisError as error:
+        log.warning("redis_unavailable", queue=shard, error=str(error))
+        os._exit(1)

@@ -1,0 +1,78 @@
+"""Brings back the jobs of consumers that died, and retries that are due."""
+
+import contextlib
+import time
+from collections.abc import Iterable
+
+import structlog
+from redis import Redis
+from rq.registry import StartedJobRegistry
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+
+from langfuse_ingest.enqueue import rq_queue
+
+log = structlog.get_logger()
+
+_REACQUIRE_S = 5.0
+_RECOVERY_LOCK = "langfuse:ingestion:recovery"
+# Starting a job takes it off the intermediate queue, so what is not there any more must not be put back.
+_PUT_BACK = """
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 then redis.call('LPUSH', KEYS[2], ARGV[1]) end
+"""
+
+
+class Recovery:
+    """Puts jobs back that nobody works on. Several deployments may do so at once."""
+
+    def __init__(self, redis: Redis, queues: Iterable[str], lease_s: int) -> None:
+        """Nothing happens before `tick`.
+
+        Args:
+            redis: where the queues are.
+            queues: names of queues and shards.
+            lease_s: seconds that a job may go without a sign of life.
+        """
+        self._redis = redis
+        self._queues = list(queues)
+        self._lease_s = lease_s
+        self._scheduler = RQScheduler(self._queues, redis, logging_level="WARNING", serializer=JSONSerializer)
+        self._moved: dict[tuple[str, str], float] = {}
+        self._locks_due = self._recovery_due = 0.0
+
+    def tick(self) -> None:
+        """Queue retries that are due; from time to time look for lost jobs. Raises redis.RedisError."""
+        now = time.monotonic()
+        if now >= self._locks_due:
+            self._scheduler.acquire_locks()
+            self._locks_due = now + _REACQUIRE_S
+        self._scheduler.enqueue_scheduled_jobs()
+        if now >= self._recovery_due:
+            self._recovery_due = now + self._lease_s / 3
+            # One deployment at a time, or a job would be counted as failed twice.
+            if self._redis.set(_RECOVERY_LOCK, 1, nx=True, px=max(500, int(self._lease_s * 300))):
+                self._recover()
+
+    def close(self) -> None:
+        """Let another deployment take over at once."""
+        with contextlib.suppress(Exception):
+            self._scheduler.release_locks()
+
+    def _recover(self) -> None:
+        for name in self._queues:
+            StartedJobRegistry(name, self._redis, serializer=JSONSerializer).cleanup()
+            self._recover_intermediate(name)
+
+    def _recover_intermediate(self, name: str) -> None:
+        """Put back jobs that were taken off the queue and never started, once they are seen for a lease."""
+        queue = rq_queue(name, self._redis)
+        ids = queue.intermediate_queue.get_job_ids()
+        now = time.monotonic()
+        self._moved = {key: seen for key, seen in self._moved.items() if key[0] != name or key[1] in set(ids)}
+        for job_id in ids:
+            seen = self._moved.setdefault((name, job_id), now)
+            if now - seen < self._lease_s:
+                continue
+            self._redis.eval(_PUT_BACK, 2, queue.intermediate_queue_key, queue.key, job_id)
+            del self._moved[name, job_id]
+            log.warning("queue_job_recovered", queue=name, jobId=job_id)

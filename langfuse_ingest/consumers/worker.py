@@ -1,0 +1,222 @@
+"""RQ workers that do not fork for a job. One worker listens to one queue.
+
+`rq worker -w langfuse_ingest.consumers.worker.ConsumerWorker ingestion-queue` obeys the role as well.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+import structlog
+from rq import Queue, SimpleWorker
+from rq.executions import Execution
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException
+from rq.utils import now
+from rq.worker.base import WorkerStatus
+
+from langfuse_ingest.consumers.batch import collect, count_of
+from langfuse_ingest.consumers.lease import Lease
+from langfuse_ingest.dead_letters import add_refused
+from langfuse_ingest.event_log import SegmentError
+from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
+from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
+from langfuse_ingest.runtime import runtime
+from langfuse_worker.blobstore import ObjectNotFoundError
+from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
+from langfuse_worker.settings import SettingsError, settings
+
+log = structlog.get_logger()
+
+_WORKER_TTL_S = 30
+# The same arguments will fail in the same way.
+_HOPELESS = (SegmentError, ObjectNotFoundError, PoisonedJobError)
+
+
+class ConsumerWorker(SimpleWorker):
+    """Works off one queue or shard; takes the jobs of a batched queue many at a time."""
+
+    log_job_description = False
+    log_result_lifespan = False
+    progress: "Synchronized[float] | None" = None
+
+    def __init__(self, queues: Sequence[Queue], *args: Any, **kwargs: Any) -> None:
+        """As RQ's workers.
+
+        Raises:
+            SettingsError: the role or a flag says that the queue is not consumed here.
+        """
+        kwargs.setdefault("worker_ttl", _WORKER_TTL_S)
+        kwargs["serializer"] = JSONSerializer
+        super().__init__(queues, *args, **kwargs)
+        if len(self.queues) != 1:
+            raise SettingsError("a consumer listens to one queue, or a job could be lost on its way to it")
+        self.spec: QueueSpec = require_registered(self.queues[0].name)
+        self._lease_s = settings().job_lease_s
+        self._lease = Lease(self, self._lease_s)
+        self._last_write = 0.0
+        self._clickhouse_in_doubt = False
+
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        """RQ's heartbeat, which the main loop sends while it waits for jobs; counts as progress."""
+        self.beat()
+        super().heartbeat(*args, **kwargs)
+
+    def beat(self) -> None:
+        """Show whoever watches this process that its main thread gets on."""
+        if self.progress is not None:
+            self.progress.value = time.monotonic()
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Seconds after which a job of a dead worker is taken up by another; the lease is kept meanwhile."""
+        return self._lease_s
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """The next job; while ClickHouse is down, jobs wait in the queue and use up no attempts."""
+        while self._clickhouse_in_doubt and not self._clickhouse_answers():
+            self.heartbeat()
+            time.sleep(1)
+        self._clickhouse_in_doubt = False
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job, or a batch that begins with it."""
+        jobs = {job: self._start([job])[job]}
+        if self.spec.batched:
+            self._collect(jobs, queue)
+        started = time.monotonic()
+        with self._lease.held(jobs):
+            refused, failures = self._run(list(jobs))
+        self._finish(jobs, queue, failures)
+        milliseconds = (time.monotonic() - started) * 1000
+        self._report(jobs, failures, refused, milliseconds)
+        self.beat()
+        self.set_state(WorkerStatus.IDLE)
+
+    def _start(self, jobs: Sequence[Job]) -> dict[Job, Execution]:
+        """Note that the jobs are in work, and take them off the intermediate queue."""
+        executions: dict[Job, Execution] = {}
+        with self.connection.pipeline() as pipeline:
+            for job in jobs:
+                execution = Execution.create(job, self._lease_s, pipeline, worker_name=self.name)
+                job.heartbeat(now(), self._lease_s, pipeline=pipeline)
+                job.prepare_for_execution(self.name, pipeline=pipeline)
+                pipeline.persist(job.key)
+                pipeline.lrem(self.queues[0].intermediate_queue_key, 1, job.id)
+                executions[job] = self.executions[execution.id] = execution
+            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+            pipeline.execute()
+        for job in jobs:
+            if job.enqueued_at:
+                runtime().metrics.waited(self.spec.name, (now() - job.enqueued_at).total_seconds() * 1000)
+        return executions
+
+    def _collect(self, jobs: dict[Job, Execution], queue: Queue) -> None:
+        """Take further jobs until the batch is full, or the interval since the last write is over."""
+        config = settings()
+        deadline = self._last_write + config.ingestion_batch_interval_ms / 1000
+        with self._lease.held(jobs):
+            while (room := config.ingestion_batch_size - count_of(jobs)) > 0 and not self._stop_requested:
+                wait = deadline - time.monotonic()
+                more = collect(queue, room, wait)
+                if more:
+                    jobs.update(self._start(more))
+                elif wait <= 0:
+                    break
+        self._last_write = time.monotonic()
+
+    def _run(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
+        """Run the jobs; the number of rows that were set aside, and failed jobs with their errors."""
+        try:
+            with self.death_penalty_class(self.spec.timeout_s, JobTimeoutException):
+                if not self.spec.batched:
+                    handler: Callable[..., object] = handler_of(self.spec)
+                    handler(*jobs[0].args, **jobs[0].kwargs)
+                    return 0, {}
+                return self._ingest(jobs)
+        except Exception as error:
+            self._clickhouse_in_doubt = isinstance(error, ClickHouseError)
+            return 0, dict.fromkeys(jobs, error)
+
+    def _ingest(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
+        outcome = ingest_batch([ingest_job(**job.kwargs) for job in jobs])
+        add_refused(self.connection, self.spec, outcome)
+        return len(outcome.refused), {jobs[index]: error for index, error in outcome.failed.items()}
+
+    def _finish(self, jobs: dict[Job, Execution], queue: Queue, failures: dict[Job, BaseException]) -> None:
+        """Remove the jobs that are done in one round trip; retry or keep those that failed."""
+        with self.connection.pipeline() as pipeline:
+            for job, execution in jobs.items():
+                if job not in failures:
+                    self.cleanup_execution(job, pipeline, execution)
+                    pipeline.delete(job.key, job.execution_registry.key)
+            pipeline.hincrby(self.key, "successful_job_count", len(jobs) - len(failures))
+            pipeline.execute()
+        for job, error in failures.items():
+            if isinstance(error, _HOPELESS):
+                job.retries_left = 0
+            if job.should_retry:
+                runtime().metrics.retried(self.spec.name)
+            else:
+                runtime().metrics.dead_letter(self.spec.name)
+            job.ended_at = now()
+            registry = StartedJobRegistry(queue.name, self.connection, serializer=self.serializer)
+            self.handle_job_failure(job, queue, registry, _text_of(error), jobs[job])
+
+    def _report(
+        self,
+        jobs: dict[Job, Execution],
+        failures: dict[Job, BaseException],
+        refused: int,
+        milliseconds: float,
+    ) -> None:
+        outcome = "failure" if failures else "success"
+        runtime().metrics.processed(self.spec.name, outcome, milliseconds)
+        log.info(
+            "queue_batch_finished",
+            queue=self.queues[0].name,
+            jobs=len(jobs),
+            events=count_of(jobs),
+            durationMs=round(milliseconds),
+            failedJobs=len(failures),
+            refusedRows=refused,
+        )
+        for job, error in failures.items():
+            log.warning(
+                "queue_job_failed",
+                queue=self.queues[0].name,
+                jobId=job.id,
+                error=_text_of(error),
+                attemptsLeft=job.retries_left or 0,
+            )
+
+    def _clickhouse_answers(self) -> bool:
+        try:
+            runtime().clickhouse.rows(Query("SELECT 1", QueryComment(purpose="ingest-ping")))
+        except ClickHouseError as error:
+            log.warning("clickhouse_unavailable", queue=self.queues[0].name, error=str(error)[:300])
+            return False
+        return True
+
+
+def require_registered(name: str) -> QueueSpec:
+    """The registry's row of a queue or shard that is consumed here. Raises SettingsError."""
+    try:
+        spec = queue(name)
+    except KeyError:
+        raise SettingsError(
+            f"{name} is not a queue of this product; `langfuse-worker queues` lists them"
+        ) from None
+    for decision in decide_queues(settings().worker_role):
+        if decision.name == spec.name and not decision.registered:
+            raise SettingsError(f"{decision.reason}: {name} is not consumed here")
+    return spec
+
+
+def _text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:4000]

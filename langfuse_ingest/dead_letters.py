@@ -1,0 +1,153 @@
+"""Jobs that failed for good: listed, inspected, put back, purged.
+
+They are RQ's failed jobs, so RQ's own tools show them as well. A row that ClickHouse refuses becomes a dead
+letter of its own, that names the segment and the entity; its id is the entity's, so it is there once however
+often its segment is delivered.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Redis
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import Job
+from rq.job_lifecycle import record_job_failure
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+
+from langfuse_ingest.enqueue import FOREVER, rq_queue
+from langfuse_ingest.ingest import Outcome
+from langfuse_ingest.queues import QueueSpec, queue, queues
+
+# What a person has to want, as in Langfuse's own retry service: rows that ClickHouse refused fail again.
+RETRIED_BY_DEFAULT = ("trace-delete", "score-delete", "project-delete", "data-retention-queue")
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A job that failed for good.
+
+    Attributes:
+        reason: the last error.
+        failed_at: when, UTC.
+    """
+
+    id: str
+    queue: str
+    reason: str
+    failed_at: datetime | None
+    arguments: dict[str, Any]
+    events: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As the commands print it."""
+        failed_at = self.failed_at.isoformat() if self.failed_at else None
+        return {**vars(self), "failed_at": failed_at}
+
+
+def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> None:
+    """Keep each refused row of a batch as a dead letter. Raises redis.RedisError."""
+    reasons: dict[str, tuple[dict[str, Any], str]] = {}
+    for row in outcome.refused:
+        key = row.key
+        arguments = {"segment": outcome.segments[key], "entity": [key.entity, key.id]}
+        letter = str(uuid.uuid5(uuid.NAMESPACE_URL, f"refused:{key.project}:{key.entity}:{key.id}"))
+        reasons[letter] = (arguments, f"{row.table} refuses {key.entity} {key.id!r}: {row.reason}")
+    for letter, (arguments, reason) in reasons.items():
+        job = rq_queue(spec.name, redis).create_job(
+            spec.handler,
+            kwargs=arguments,
+            job_id=letter,
+            timeout=spec.timeout_s,
+            result_ttl=0,
+            failure_ttl=FOREVER,
+            description=f"ingest {arguments['entity'][1]}",
+            meta={"events": 1},
+        )
+        job.ended_at = datetime.now(UTC)
+        with redis.pipeline() as pipeline:
+            job.save(pipeline=pipeline)
+            record_job_failure(job, reason, pipeline)
+            pipeline.execute()
+
+
+def dead_letters(redis: Redis, names: Iterable[str] | None = None) -> Iterator[DeadLetter]:
+    """Dead letters of the queues, oldest first in each.
+
+    Args:
+        redis: where the queues are.
+        names: queues; all of the registry by default.
+
+    Raises:
+        KeyError: there is no such queue.
+    """
+    for name in _shards(names):
+        ids = _registry(name, redis).get_job_ids()
+        jobs = [job for job in Job.fetch_many(ids, redis, JSONSerializer) if job is not None]
+        for job in sorted(jobs, key=lambda job: str(job.ended_at)):
+            yield _letter(name, job)
+
+
+def dead_letter(redis: Redis, letter: str) -> DeadLetter:
+    """One dead letter. Raises KeyError."""
+    for found in dead_letters(redis):
+        if found.id == letter:
+            return found
+    raise KeyError(letter)
+
+
+def replay(redis: Redis, letter: DeadLetter) -> bool:
+    """Put a dead letter back into its queue, with all its attempts; False if it is gone."""
+    try:
+        job = Job.fetch(letter.id, redis, JSONSerializer)
+        retry = queue(letter.queue).retry()
+        job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
+        _registry(letter.queue, redis).requeue(job)
+    except (NoSuchJobError, InvalidJobOperation):
+        return False
+    return True
+
+
+def purge(redis: Redis, letter: DeadLetter) -> bool:
+    """Remove a dead letter; its events stay in the event log. False if it is gone."""
+    try:
+        Job.fetch(letter.id, redis, JSONSerializer).delete()
+    except NoSuchJobError:
+        return False
+    return True
+
+
+def replay_all(redis: Redis, names: Iterable[str] | None = None) -> int:
+    """Put back every dead letter of the queues, by default of those that delete; the number of them."""
+    letters = list(dead_letters(redis, RETRIED_BY_DEFAULT if names is None else names))
+    return sum(replay(redis, letter) for letter in letters)
+
+
+def _shards(names: Iterable[str] | None) -> list[str]:
+    chosen = [spec.name for spec in queues()] if names is None else names
+    return [
+        shard
+        for name in chosen
+        for shard in (queue(name).shard_names if name == queue(name).name else [name])
+    ]
+
+
+def _registry(name: str, redis: Redis) -> FailedJobRegistry:
+    return FailedJobRegistry(name, connection=redis, serializer=JSONSerializer)
+
+
+def _letter(name: str, job: Job) -> DeadLetter:
+    result = job.latest_result()
+    reason = (result.exc_string if result else None) or "unknown"
+    # RQ stores tracebacks; the last line says what happened.
+    return DeadLetter(
+        id=job.id,
+        queue=name,
+        reason=reason.strip().splitlines()[-1],
+        failed_at=job.ended_at or (result.created_at if result else None),
+        arguments=job.kwargs or {},
+        events=job.meta.get("events", 1),
+    )

@@ -1,0 +1,141 @@
+"""Deletes traces, scores, projects and what has outlived its retention.
+
+The order makes a deletion final: first the event log forgets the entity, so that no merge or replay finds its
+events; then rows without payload mark it as deleted, with a version that any merge still on its way cannot
+beat; then the stored rows are removed from disk.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from langfuse_ingest.event_log import time_of
+from langfuse_ingest.events import Entity
+from langfuse_ingest.file_log import TABLE
+from langfuse_ingest.runtime import Runtime
+from langfuse_ingest.sql_text import SETTINGS, quoted, quoted_list
+from langfuse_ingest.version import next_version
+from langfuse_worker.clickhouse import Query, QueryComment
+
+log = structlog.get_logger()
+
+# A table's time column, its sorting key, and the column that holds the trace.
+_TABLES = {
+    "traces": ("timestamp", ("project_id", "timestamp", "id"), "id"),
+    "observations": ("start_time", ("project_id", "type", "start_time", "id"), "trace_id"),
+    "scores": ("timestamp", ("project_id", "timestamp", "name", "id"), "trace_id"),
+    "events_full": ("start_time", ("project_id", "start_time", "trace_id", "span_id"), "trace_id"),
+}
+_ENTITY_TABLES = {"observations": Entity.OBSERVATION, "scores": Entity.SCORE}
+# events_core is filled by a view of events_full and is deleted from besides.
+_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", TABLE)
+
+
+def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str]) -> None:
+    """Delete traces with their observations, scores and events. Raises ClickHouseError, RedisError."""
+    condition = f"project_id = {quoted(project)} AND %s IN ({quoted_list(trace_ids)})"
+    _forget(parts, project, Entity.TRACE, quoted_list(trace_ids))
+    for table, entity in _ENTITY_TABLES.items():
+        _forget(parts, project, entity, f"SELECT id FROM {table} WHERE {condition % 'trace_id'}")
+    spans = f"SELECT span_id FROM events_full WHERE {condition % 'trace_id'}"
+    _forget(parts, project, Entity.OBSERVATION, spans)
+    version = next_version(parts.redis)
+    for table, (_, _, trace_column) in _TABLES.items():
+        _mark_deleted(parts, project, table, condition % trace_column, version)
+        _remove(parts, project, table, condition % trace_column, version)
+    _remove(parts, project, "events_core", condition % "trace_id", version)
+    log.info("traces_deleted", projectId=project, traces=len(trace_ids))
+
+
+def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str]) -> None:
+    """Delete scores. Raises ClickHouseError, RedisError."""
+    condition = f"project_id = {quoted(project)} AND id IN ({quoted_list(score_ids)})"
+    _forget(parts, project, Entity.SCORE, quoted_list(score_ids))
+    version = next_version(parts.redis)
+    _mark_deleted(parts, project, "scores", condition, version)
+    _remove(parts, project, "scores", condition, version)
+    log.info("scores_deleted", projectId=project, scores=len(score_ids))
+
+
+def delete_project(parts: Runtime, project: str) -> None:
+    """Delete every row and every segment of a project. Raises ClickHouseError, StoreError."""
+    keys = parts.event_log.keys_of(project)
+    for key in keys:
+        parts.event_log.delete(key)
+    for table in _ALL_TABLES:
+        _execute(parts, project, table, f"DELETE FROM {table} WHERE project_id = {quoted(project)}")
+    log.info("project_deleted", projectId=project, segments=len(keys))
+
+
+def apply_retention(parts: Runtime, project: str, days: int) -> None:
+    """Delete rows and segments that are older than a number of days, by their own time and by arrival.
+
+    Raises:
+        ValueError: days is not positive.
+    """
+    if days < 1:
+        raise ValueError(f"retention of {project} must be at least 1 day, not {days}")
+    cutoff = datetime.now(UTC) - timedelta(days=days)
+    segments = [key for key in parts.event_log.keys_of(project) if time_of(key) < cutoff]
+    for key in segments:
+        parts.event_log.delete(key)
+    before = f"toDateTime64({cutoff.timestamp():.3f}, 3)"
+    where = f"project_id = {quoted(project)} AND %s < {before}"
+    for table, (time_column, _, _) in _TABLES.items():
+        _execute(parts, project, table, f"DELETE FROM {table} WHERE {where % time_column}")
+    _execute(parts, project, "events_core", f"DELETE FROM events_core WHERE {where % 'start_time'}")
+    _execute(parts, project, TABLE, f"DELETE FROM {TABLE} WHERE {where % 'created_at'}")
+    log.info("retention_applied", projectId=project, days=days, segments=len(segments))
+
+
+def _forget(parts: Runtime, project: str, entity: Entity, ids: str) -> None:
+    """Mark the entities' rows of the file log as deleted; `ids` is a list or a subquery."""
+    version = next_version(parts.redis)
+    columns = ("id", "project_id", "entity_type", "entity_id", "event_id", "bucket_path", "created_at")
+    sql = (
+        f"INSERT INTO {TABLE} ({', '.join(columns)}, event_ts, is_deleted) "
+        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {TABLE} FINAL "
+        f"WHERE project_id = {quoted(project)} AND entity_type = {quoted(entity)} AND entity_id IN ({ids})"
+    )
+    _execute(parts, project, TABLE, sql)
+
+
+def _mark_deleted(parts: Runtime, project: str, table: str, condition: str, version: str) -> None:
+    columns = ", ".join([*_TABLES[table][1], "created_at"])
+    moment = _moment(version)
+    sql = (
+        f"INSERT INTO {table} ({columns}, updated_at, event_ts, is_deleted) "
+        f"SELECT {columns}, {moment}, {moment}, 1 FROM {table} FINAL WHERE {condition}"
+    )
+    _execute(parts, project, table, sql)
+
+
+def _remove(parts: Runtime, project: str, table: str, condition: str, version: str) -> None:
+    sql = f"DELETE FROM {table} WHERE {condition} AND event_ts < {_moment(version)}"
+    _execute(parts, project, table, sql)
+
+
+def _moment(version: str) -> str:
+    return f"parseDateTime64BestEffort({quoted(version)}, 3)"
+
+
+def _execute(parts: Runtime, project: str, table: str, sql: str) -> None:
+    comment = QueryComment(purpose="delete", project=project, table=table)
+    parts.clickhouse.execute(Query(sql, comment, settings=SETTINGS))
+
+
+def retention_days(parts: Runtime) -> dict[str, int]:
+    """Days to keep, by project that ClickHouse knows; projects without retention are left out.
+
+    Raises:
+        ClickHouseError: the projects cannot be listed.
+    """
+    configured = parts.settings.retention
+    if not configured:
+        return {}
+    union = " UNION DISTINCT ".join(f"SELECT project_id FROM {table}" for table in _TABLES)
+    comment = QueryComment(purpose="retention")
+    projects = [row[0] for row in parts.clickhouse.rows(Query(f"SELECT DISTINCT * FROM ({union})", comment))]
+    days = {project: configured.get(project, configured.get("*")) for project in projects}
+    return {project: kept for project, kept in days.items() if kept is not None}

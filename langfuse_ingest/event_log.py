@@ -1,0 +1,229 @@
+"""The durable log of accepted events: what the blob store holds before a job is queued, and what merges read.
+
+An object, a segment, holds one batch of a project: a header, then a line for each entity with its events.
+    {project}/{yyyy}/{mm}/{dd}/{HH}/{MM}/{uuid}.jsonl.zst
+Langfuse writes an object for each entity of each batch; at some thousand events a second that many requests
+are neither fast nor cheap. Paths by time, as its OpenTelemetry uploads have, let a time range be listed.
+"""
+
+import hashlib
+import re
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import quote
+
+import orjson
+import zstandard
+
+from langfuse_ingest.events import Entity
+from langfuse_ingest.otel.spans import events_of_spans
+from langfuse_ingest.values import utc_text
+from langfuse_worker.blobstore import BlobStore, StoreConfig
+from langfuse_worker.settings import Settings
+
+MAX_SEGMENT_NAME_BYTES = 512
+_FORBIDDEN = re.compile(r"[\x00-\x1f/\\]")
+_CACHE_BYTES = 64 << 20
+
+RawEvent = dict[str, Any]
+
+
+class SegmentError(Exception):
+    """An object of the event log cannot be understood; trying again does not help."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who sent a batch; goes into the columns `ingestion_*`."""
+
+    api_key: str = ""
+    sdk_name: str = "unknown"
+    sdk_version: str = "unknown"
+
+
+@dataclass
+class Group:
+    """The events of one entity in one batch, in the order in which they were sent.
+
+    Attributes:
+        events: as validated, or as spans were mapped; keys are Langfuse's.
+    """
+
+    entity: Entity
+    id: str
+    events: list[RawEvent]
+
+
+@dataclass
+class Segment:
+    """One batch of one project.
+
+    Attributes:
+        key: key in the blob store.
+        written_at: when it was accepted, UTC, 27 characters.
+        bytes: uncompressed size.
+    """
+
+    key: str
+    project: str
+    written_at: str
+    origin: Origin
+    groups: list[Group]
+    bytes: int = 0
+    by_entity: dict[tuple[Entity, str], Group] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_entity = {(group.entity, group.id): group for group in self.groups}
+
+
+class EventLog:
+    """Writes segments and reads them; remembers the last ones read, up to 64 MiB. Thread-safe to read."""
+
+    def __init__(self, store: BlobStore, concurrent_reads: int = 50) -> None:
+        """Nothing is opened before it is used."""
+        self._store = store
+        self._reads = concurrent_reads
+        self._cache: OrderedDict[str, Segment] = OrderedDict()
+        self._cached_bytes = 0
+
+    def write(self, project: str, groups: list[Group], origin: Origin, now: datetime) -> tuple[str, int]:
+        """Store a batch of events; returns its key and its size in bytes. Raises StoreError."""
+        lines = [{"entity": g.entity, "id": g.id, "events": g.events} for g in groups]
+        return self._write(project, "events", lines, origin, now)
+
+    def write_spans(
+        self, project: str, resource_spans: list[Any], origin: Origin, now: datetime
+    ) -> tuple[str, int]:
+        """Store OpenTelemetry spans as they came; returns key and size. Raises StoreError."""
+        return self._write(project, "otel", resource_spans, origin, now)
+
+    def read(self, keys: Iterable[str]) -> dict[str, Segment | Exception]:
+        """Segments by key, read side by side; what could not be read has its StoreError or SegmentError."""
+        wanted = dict.fromkeys(keys)
+        found: dict[str, Segment | Exception] = {}
+        for key in wanted:
+            if (cached := self._cache.get(key)) is not None:
+                self._cache.move_to_end(key)
+                found[key] = cached
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            with ThreadPoolExecutor(min(self._reads, len(missing))) as pool:
+                for key, result in zip(missing, pool.map(self._read_one, missing), strict=True):
+                    found[key] = result
+                    if isinstance(result, Segment):
+                        self._remember(result)
+        return found
+
+    def keys_between(self, start: datetime, end: datetime, project: str | None = None) -> Iterator[str]:
+        """Keys of segments accepted in `[start, end)`, to the minute, in the order of time per project."""
+        for folder in self._store.folders("") if project is None else [project_folder(project)]:
+            hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+            while hour < end:
+                for key in self._store.keys(f"{folder}/{hour:%Y/%m/%d/%H}/"):
+                    if start.replace(second=0, microsecond=0) <= time_of(key) < end:
+                        yield key
+                hour += timedelta(hours=1)
+
+    def keys_of(self, project: str) -> list[str]:
+        """Keys of all segments of a project."""
+        return self._store.keys(f"{project_folder(project)}/")
+
+    def delete(self, key: str) -> None:
+        """Remove a segment."""
+        self._store.delete(key)
+
+    def uri(self, key: str) -> str:
+        """Where a segment is, for people."""
+        return self._store.uri(key)
+
+    def _write(
+        self, project: str, kind: str, lines: list[Any], origin: Origin, now: datetime
+    ) -> tuple[str, int]:
+        header = {
+            "project": project,
+            "kind": kind,
+            "writtenAt": utc_text(now),
+            "apiKey": origin.api_key,
+            "sdkName": origin.sdk_name,
+            "sdkVersion": origin.sdk_version,
+        }
+        data = b"\n".join(orjson.dumps(line) for line in [header, *lines])
+        key = f"{project_folder(project)}/{now:%Y/%m/%d/%H/%M}/{uuid.uuid4()}.jsonl.zst"
+        self._store.write_bytes(key, zstandard.compress(data, 1), "application/zstd")
+        return key, len(data)
+
+    def _read_one(self, key: str) -> Segment | Exception:
+        # Outcomes are values: one unreadable object must not fail the batch it is read with.
+        try:
+            return _parse(key, self._store.read(key))
+        except Exception as error:
+            return error
+
+    def _remember(self, segment: Segment) -> None:
+        self._cache[segment.key] = segment
+        self._cached_bytes += segment.bytes
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= oldest.bytes
+
+
+def open_event_log(settings: Settings) -> EventLog:
+    """The deployment's event log."""
+    bucket = settings.event_bucket or f"file://{quote(str((settings.home / 'events').absolute()))}/"
+    url = bucket if "://" in bucket else f"s3://{bucket}/"
+    secret = settings.event_secret_access_key
+    config = StoreConfig(
+        url=url.rstrip("/") + "/" + settings.event_prefix.lstrip("/"),
+        endpoint=settings.event_endpoint,
+        region=settings.event_region,
+        access_key_id=settings.event_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
+    return EventLog(BlobStore(config), settings.event_concurrent_reads)
+
+
+def project_folder(project: str) -> str:
+    """A project id as one part of a key: as it is, or cut and marked with a hash of the whole.
+
+    The rule is Langfuse's safeBlobKeySegment.
+    """
+    encoded = project.encode()
+    if len(encoded) <= MAX_SEGMENT_NAME_BYTES and not _FORBIDDEN.search(project):
+        return project
+    cut = _FORBIDDEN.sub("_", project).encode()[: MAX_SEGMENT_NAME_BYTES - 17].decode(errors="ignore")
+    return f"{cut}_{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
+def time_of(key: str) -> datetime:
+    """The minute in which a segment was accepted, from its key."""
+    return datetime.strptime("/".join(key.split("/")[-6:-1]), "%Y/%m/%d/%H/%M").replace(tzinfo=UTC)
+
+
+def _parse(key: str, compressed: bytes) -> Segment:
+    try:
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(compressed)
+        first, _, rest = data.partition(b"\n")
+        header = orjson.loads(first)
+        lines = [orjson.loads(line) for line in rest.split(b"\n")] if rest else []
+        kind: Literal["events", "otel"] = header["kind"]
+        groups = _groups_of_spans(lines, key) if kind == "otel" else [_group(line) for line in lines]
+        origin = Origin(header["apiKey"], header["sdkName"], header["sdkVersion"])
+        return Segment(key, header["project"], header["writtenAt"], origin, groups, len(data))
+    except (zstandard.ZstdError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SegmentError(f"{key} is not a segment of the event log: {error}") from error
+
+
+def _group(line: dict[str, Any]) -> Group:
+    return Group(Entity(line["entity"]), line["id"], line["events"])
+
+
+def _groups_of_spans(resource_spans: list[Any], key: str) -> list[Group]:
+    groups: dict[tuple[Entity, str], Group] = {}
+    for entity, entity_id, event in events_of_spans(resource_spans, key):
+        groups.setdefault((entity, entity_id), Group(entity, entity_id, [])).events.append(event)
+    return list(groups.values())

@@ -1,0 +1,57 @@
+"""What the jobs of the queues call. Arguments are JSON values; every function can run more than once."""
+
+from langfuse_ingest import dead_letters, deletion
+from langfuse_ingest.ingest import IngestJob, Outcome
+from langfuse_ingest.runtime import runtime
+
+
+class PoisonedJobError(Exception):
+    """The job itself is at fault, so trying again does not help."""
+
+
+def ingest(segment: str, shard: int = 0, shards: int = 1, entity: list[str] | None = None) -> None:
+    """Ingest one segment of the event log; consumers of our own take many at once, through `ingest_batch`.
+
+    Raises:
+        PoisonedJobError: ClickHouse refuses rows of it, or it cannot be read.
+    """
+    outcome = ingest_batch([ingest_job(segment=segment, shard=shard, shards=shards, entity=entity)])
+    for error in outcome.failed.values():
+        raise error
+    if outcome.refused:
+        raise PoisonedJobError(outcome.refused[0].reason)
+
+
+def ingest_job(segment: str, shard: int = 0, shards: int = 1, entity: list[str] | None = None) -> IngestJob:
+    """The arguments of a job as `Ingestion` takes them."""
+    return IngestJob(segment, shard, shards, (entity[0], entity[1]) if entity else None)
+
+
+def ingest_batch(jobs: list[IngestJob]) -> Outcome:
+    """Ingest many segments at once. Raises ClickHouseError, redis.RedisError, StoreError."""
+    return runtime().ingestion.ingest(jobs)
+
+
+def delete_traces(project: str, trace_ids: list[str]) -> None:
+    """Delete traces with their observations and scores."""
+    deletion.delete_traces(runtime(), project, trace_ids)
+
+
+def delete_scores(project: str, score_ids: list[str]) -> None:
+    """Delete scores."""
+    deletion.delete_scores(runtime(), project, score_ids)
+
+
+def delete_project(project: str) -> None:
+    """Delete everything of a project, its event log included."""
+    deletion.delete_project(runtime(), project)
+
+
+def apply_retention(project: str, days: int) -> None:
+    """Delete what is older than a number of days."""
+    deletion.apply_retention(runtime(), project, days)
+
+
+def retry_dead_letters(queues: list[str] | None = None) -> None:
+    """Put dead letters back into their queues."""
+    dead_letters.replay_all(runtime().redis, queues)

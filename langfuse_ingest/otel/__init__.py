@@ -1,0 +1,1 @@
+"""OpenTelemetry spans -> Langfuse's ingestion events."""

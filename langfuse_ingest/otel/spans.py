@@ -1,0 +1,284 @@
+"""A span -> the events that Langfuse's API would have got for it, and what only events_full keeps."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from langfuse_ingest.events import Entity
+from langfuse_ingest.otel import fields
+from langfuse_ingest.otel.decoding import attributes, identifier, time_of_nanoseconds
+from langfuse_ingest.otel.payload import payload_of
+from langfuse_ingest.otel.usage import cost_of, usage_of
+from langfuse_ingest.values import environment, utc_text
+
+Attributes = dict[str, Any]
+RawEvent = dict[str, Any]
+
+
+def events_of_spans(resource_spans: list[Any], key: str = "") -> Iterator[tuple[Entity, str, RawEvent]]:
+    """The events of an OTLP export: an observation for each span, and a trace for spans that tell of it.
+
+    Args:
+        resource_spans: `resourceSpans` of the request.
+        key: where the request is in the event log.
+    """
+    seen: set[str] = set()
+    for resource in resource_spans:
+        resource_attributes = attributes(resource.get("resource", {}).get("attributes"))
+        for scope_spans in resource.get("scopeSpans", []):
+            scope = scope_spans.get("scope") or {}
+            for raw in scope_spans.get("spans", []):
+                span = Span(raw, scope, resource_attributes, key)
+                yield Entity.OBSERVATION, span.id, span.observation_event()
+                if span.is_root or span.says_something_of_trace or span.trace_id not in seen:
+                    yield Entity.TRACE, span.trace_id, span.trace_event()
+                seen.add(span.trace_id)
+
+
+class Span:
+    """One span with its resource and its scope."""
+
+    def __init__(self, raw: dict[str, Any], scope: dict[str, Any], resource: Attributes, key: str) -> None:
+        """Decode what every field needs."""
+        self._raw, self._scope, self._resource, self._key = raw, scope, resource, key
+        self._attributes = attributes(raw.get("attributes"))
+        self.id = identifier(raw.get("spanId"))
+        self.trace_id = identifier(raw.get("traceId"))
+        self.parent_id = identifier(raw.get("parentSpanId"))
+        end = time_of_nanoseconds(raw.get("endTimeUnixNano"))
+        start = time_of_nanoseconds(raw.get("startTimeUnixNano"))
+        self.start = start or end or utc_text(datetime.now(UTC))
+        self.end = end or self.start
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the span stands for its trace."""
+        return not self.parent_id or str(self._attributes.get(fields.AS_ROOT)).lower() == "true"
+
+    @property
+    def says_something_of_trace(self) -> bool:
+        """Whether it carries attributes of the trace."""
+        names = (*fields.USER, *fields.SESSION, *fields.TAGS, *fields.PUBLIC, fields.TRACE_NAME)
+        names += ("langfuse.trace.input", "langfuse.trace.output")
+        return any(name in self._attributes for name in names) or any(
+            name.startswith(fields.TRACE_METADATA) for name in self._attributes
+        )
+
+    def observation_event(self) -> RawEvent:
+        """The span as a create event of its type."""
+        kind = self._type()
+        given, used = payload_of(self._attributes, self._raw.get("events") or [])
+        body: dict[str, Any] = {
+            "id": self.id,
+            "traceId": self.trace_id,
+            "name": self._name(),
+            "startTime": self.start,
+            "endTime": self.end,
+            "environment": self._environment(),
+            "level": self._level(),
+            "metadata": self._metadata(used),
+            **given,
+            **self._model_fields(kind),
+        }
+        optional = {
+            "parentObservationId": self.parent_id or None,
+            "statusMessage": self._first(fields.STATUS_MESSAGE)
+            or (self._raw.get("status") or {}).get("message"),
+            "version": self._first("langfuse.version") or self._resource.get("service.version"),
+        }
+        body |= {name: str(value) for name, value in optional.items() if value}
+        event_id = f"{self.trace_id}-{self.id}"
+        return {
+            "id": event_id,
+            "timestamp": self.end,
+            "type": f"{kind.lower()}-create",
+            "body": body,
+            "otel": self._only_events_full(),
+        }
+
+    def trace_event(self) -> RawEvent:
+        """What the span says of its trace."""
+        body: dict[str, Any] = {
+            "id": self.trace_id,
+            "timestamp": self.start,
+            "environment": self._environment(),
+            **self._trace_fields(),
+        }
+        if self.is_root:
+            given, _ = payload_of(self._attributes, self._raw.get("events") or [])
+            body = {"name": self._name(), **given, **body}
+        for name in ("input", "output"):
+            if (value := self._first(f"langfuse.trace.{name}")) is not None:
+                body[name] = value
+        metadata = self._prefixed(fields.TRACE_METADATA)
+        if metadata:
+            body["metadata"] = metadata
+        event_id = f"{self.trace_id}-{self.id}"
+        return {"id": event_id, "timestamp": self.start, "type": "trace-create", "body": body, "otel": {}}
+
+    def _trace_fields(self) -> dict[str, Any]:
+        values = {
+            "name": self._first(fields.TRACE_NAME),
+            "userId": self._first(*fields.USER),
+            "sessionId": self._first(*fields.SESSION),
+            "release": self._first("langfuse.release") or self._resource.get("langfuse.release"),
+        }
+        result: dict[str, Any] = {name: str(value) for name, value in values.items() if value is not None}
+        if tags := _tags(self._first(*fields.TAGS)):
+            result["tags"] = tags
+        public = self._first(*fields.PUBLIC)
+        if public is not None:
+            result["public"] = str(public).lower() == "true"
+        return result
+
+    def _only_events_full(self) -> dict[str, Any]:
+        trace = self._trace_fields()
+        name = trace.get("name") or (self._name() if self.is_root else "")
+        own = {"trace_name": name, "user_id": trace.get("userId"), "session_id": trace.get("sessionId")}
+        own |= {"release": trace.get("release"), "tags": trace.get("tags"), "public": trace.get("public")}
+        own |= {
+            "is_app_root": str(self._attributes.get(fields.APP_ROOT)).lower() == "true",
+            "service_name": self._resource.get("service.name"),
+            "service_version": self._resource.get("service.version"),
+            "telemetry_sdk_language": self._resource.get("telemetry.sdk.language"),
+            "telemetry_sdk_name": self._resource.get("telemetry.sdk.name"),
+            "telemetry_sdk_version": self._resource.get("telemetry.sdk.version"),
+            "scope_name": self._scope.get("name"),
+            "scope_version": self._scope.get("version"),
+            "blob_storage_file_path": self._key,
+        }
+        for name in ("id", "name", "description"):
+            own[f"experiment_{name}"] = self._first(f"langfuse.experiment.{name}")
+        own["experiment_dataset_id"] = self._first("langfuse.experiment.dataset.id")
+        own["experiment_item_id"] = self._first("langfuse.experiment.item.id")
+        return {column: value for column, value in own.items() if value not in (None, "")}
+
+    def _name(self) -> str:
+        operation = self._first("ai.operationId")
+        function = self._first("ai.telemetry.functionId")
+        ai_name = f"{function}:{operation}" if function and operation else operation
+        return str(self._first(*fields.NAME) or ai_name or self._raw.get("name") or "")
+
+    def _environment(self) -> str:
+        for name in fields.ENVIRONMENT:
+            for source in (self._attributes, self._resource):
+                if source.get(name) is not None:
+                    return environment(source[name])
+        return "default"
+
+    def _level(self) -> str:
+        level = fields.LEVELS.get(str(self._attributes.get(fields.LEVEL)).upper())
+        if level:
+            return level
+        return (
+            "ERROR" if (self._raw.get("status") or {}).get("code") in (2, "STATUS_CODE_ERROR") else "DEFAULT"
+        )
+
+    def _type(self) -> str:
+        named = str(self._attributes.get(fields.TYPE, "")).upper()
+        if named in fields.OBSERVATION_TYPES:
+            return named
+        kind = str(self._attributes.get(fields.OPENINFERENCE_KIND, "")).upper()
+        kind = fields.OPENINFERENCE_TYPES.get(kind, kind)
+        if kind in fields.OBSERVATION_TYPES:
+            return kind
+        operation = fields.OPERATION_TYPES.get(str(self._attributes.get(fields.OPERATION)))
+        if operation:
+            return operation
+        if any(name in self._attributes for name in fields.TOOL_MARKS):
+            return "TOOL"
+        return "GENERATION" if self._first(*fields.MODEL) else "SPAN"
+
+    def _model_fields(self, kind: str) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        if str(self._attributes.get(fields.OPERATION)) not in fields.WITHOUT_MODEL:
+            if model := self._first(*fields.MODEL):
+                result["model"] = str(model)
+            if usage := usage_of(self._attributes):
+                result["usageDetails"] = usage
+            if cost := cost_of(self._attributes):
+                result["costDetails"] = cost
+        if parameters := self._model_parameters():
+            result["modelParameters"] = parameters
+        name, version = self._first(*fields.PROMPT_NAME), self._first(*fields.PROMPT_VERSION)
+        if kind == "GENERATION" and name and str(version).isdecimal() and int(str(version)) <= 65_535:
+            result |= {"promptName": str(name), "promptVersion": int(str(version))}
+        started = str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')
+        if started:
+            try:
+                moment = datetime.fromisoformat(started)
+            except ValueError:
+                return result
+            result["completionStartTime"] = utc_text(moment.astimezone(UTC))
+        return result
+
+    def _model_parameters(self) -> dict[str, Any]:
+        own = _object(self._attributes.get(fields.MODEL_PARAMETERS))
+        if own:
+            return own
+        shared = _object(self._attributes.get("llm.invocation_parameters"))
+        if shared:
+            return shared
+        return {
+            name.removeprefix(prefix): value
+            for prefix in fields.PARAMETER_PREFIXES
+            for name, value in self._attributes.items()
+            if name.startswith(prefix) and name != prefix + "model"
+        }
+
+    def _metadata(self, used: set[str]) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        for prefix in fields.OBSERVATION_METADATA:
+            own |= self._prefixed(prefix)
+        prefixes = (*fields.OBSERVATION_METADATA, fields.TRACE_METADATA)
+        rest = {
+            name: value if isinstance(value, str) else orjson.dumps(value).decode()
+            for name, value in self._attributes.items()
+            if name not in used and not name.startswith(prefixes)
+        }
+        scope = {"name": self._scope.get("name"), "version": self._scope.get("version")}
+        scope["attributes"] = attributes(self._scope.get("attributes"))
+        from_sdk = str(self._scope.get("name", "")).startswith("langfuse-sdk")
+        return {
+            **own,
+            **({} if from_sdk else {"attributes": rest}),
+            "resourceAttributes": self._resource,
+            "scope": {name: value for name, value in scope.items() if value},
+        }
+
+    def _prefixed(self, prefix: str) -> dict[str, Any]:
+        """An attribute that is a JSON object, with those below it."""
+        result = _object(self._attributes.get(prefix)) or {}
+        for name, value in self._attributes.items():
+            if name.startswith(prefix + "."):
+                result[name.removeprefix(prefix + ".")] = value
+        return result
+
+    def _first(self, *names: str) -> Any:
+        for name in names:
+            if self._attributes.get(name) not in (None, ""):
+                return self._attributes[name]
+        return None
+
+
+def _object(value: object) -> dict[str, Any] | None:
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+    return dict(value) if isinstance(value, dict) else None
+
+
+def _tags(value: object) -> list[str]:
+    """A list, a JSON list, a list with commas, or a single tag."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return [str(value)]
+    if isinstance(value, str):
+        return [tag.strip() for tag in value.split(",") if tag.strip()]
+    return [str(tag) for tag in value] if isinstance(value, list) else []

@@ -1,0 +1,47 @@
+"""Token counts and costs of a span."""
+
+from typing import Any
+
+import orjson
+
+from langfuse_ingest.otel import fields
+from langfuse_ingest.values import cost_details, usage_details
+
+
+def usage_of(span: dict[str, Any]) -> dict[str, int] | None:
+    """Counts by kind: the SDK's own, else those of the conventions, so that no token counts twice."""
+    own = _object(span.get(fields.USAGE))
+    if own is not None:
+        return usage_details(own)
+    counts: dict[str, Any] = {}
+    for prefix in fields.USAGE_PREFIXES:
+        for name, value in span.items():
+            if name.startswith(prefix) and name not in fields.COSTS:
+                kind = name.removeprefix(prefix)
+                counts.setdefault(fields.USAGE_ALIASES.get(kind, kind.removeprefix("details.")), value)
+    found = usage_details(counts) or {}
+    for kind in ("input", "output"):
+        if kind in found:
+            details = sum(count for name, count in found.items() if name.startswith(f"{kind}_"))
+            found[kind] = max(0, found[kind] - details)
+    return found or None
+
+
+def cost_of(span: dict[str, Any]) -> dict[str, float] | None:
+    """Costs by kind, US dollars."""
+    own = _object(span.get(fields.COST))
+    if own is not None:
+        return cost_details(own)
+    for name in fields.COSTS:
+        if name in span:
+            return cost_details({"total": span[name]})
+    return None
+
+
+def _object(value: object) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+    return value if isinstance(value, dict) else None

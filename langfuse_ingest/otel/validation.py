@@ -1,0 +1,42 @@
+"""What an OTLP trace export must have: ids that can be read, and lists where lists belong."""
+
+from typing import Any
+
+from langfuse_ingest.events import EventError
+from langfuse_ingest.otel.decoding import identifier
+
+
+def check_spans(request: object) -> tuple[list[Any], list[str]]:
+    """The resource spans of an OTLP/JSON request, and the ids of its spans.
+
+    Raises:
+        EventError: the request is something else, such as logs; it is rejected as a whole.
+    """
+    if not isinstance(request, dict):
+        raise EventError("not_otlp", "must be an object with resourceSpans")
+    resource_spans = request.get("resourceSpans") or []
+    span_ids: list[str] = []
+    for resource in _objects(resource_spans, "resourceSpans"):
+        for scope in _objects(resource.get("scopeSpans", []), "scopeSpans"):
+            for span in _objects(scope.get("spans", []), "spans"):
+                span_ids.append(_check_span(span))
+    return resource_spans, span_ids
+
+
+def _check_span(span: dict[str, Any]) -> str:
+    for name in ("attributes", "events"):
+        _objects(span.get(name, []), name)
+    if not identifier(span.get("traceId")):
+        raise EventError("invalid_span_id", "traceId is missing or cannot be read")
+    if span.get("parentSpanId") is not None:
+        identifier(span["parentSpanId"])
+    span_id = identifier(span.get("spanId"))
+    if not span_id:
+        raise EventError("invalid_span_id", "spanId is missing or cannot be read")
+    return span_id
+
+
+def _objects(value: object, name: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise EventError("not_otlp", f"{name} must be a list of objects")
+    return value

@@ -1,0 +1,203 @@
+"""The registry of queues: one row a queue.
+
+Names, flags, concurrency and retries are Langfuse's. Queues whose work belongs to another product, such as
+evaluations and webhooks, are not here; a package adds its own by an entry point, see ENTRY_POINTS.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from rq import Retry
+
+from langfuse_ingest.sharding import shard_name
+from langfuse_worker.role import Decision, Family, WorkerRole, decide
+from langfuse_worker.settings import SettingsError, variable
+
+ENTRY_POINTS = "langfuse_ingest.queues"
+
+
+def exponential(attempts: int, first_delay_s: int) -> tuple[int, ...]:
+    """Delays between attempts, seconds, each twice the one before."""
+    return tuple(first_delay_s * 2**n for n in range(attempts - 1))
+
+
+@dataclass(frozen=True)
+class QueueSpec:
+    """One queue.
+
+    Attributes:
+        name: its name in Redis, and of its first shard.
+        flag: variable that switches its consumers off, `QUEUE_CONSUMER_*_IS_ENABLED`.
+        handler: import path of what a job calls, `package.module.function`.
+        family: what LANGFUSE_WORKER_ROLE asks for.
+        enabled: value of the flag when it is not set.
+        concurrency_variable: variable with the most consumers of a shard in this deployment.
+        concurrency: its default. No more consumers start than the machine has cores.
+        delays: seconds before each further attempt of a failed job; when all are used up, the job is a dead
+            letter.
+        shards_variable: variable with the number of shards, if the queue can be sharded.
+        batched: whether a consumer takes many jobs at once; the handler then gets the list of them.
+        timeout_s: seconds that a job, or a batch of them, may take.
+    """
+
+    name: str
+    flag: str
+    handler: str
+    family: Family = Family.INGESTION
+    enabled: bool = True
+    concurrency_variable: str | None = None
+    concurrency: int = 1
+    delays: tuple[int, ...] = exponential(5, 5)
+    shards_variable: str | None = None
+    batched: bool = False
+    timeout_s: int = 300
+
+    @property
+    def shards(self) -> int:
+        """Number of shards. Raises SettingsError."""
+        return variable(self.shards_variable, int, 1) if self.shards_variable else 1
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The queues in Redis."""
+        return [shard_name(self.name, index) for index in range(self.shards)]
+
+    @property
+    def consumers(self) -> int:
+        """Most consumers of each shard. Raises SettingsError."""
+        if self.concurrency_variable is None:
+            return self.concurrency
+        return variable(self.concurrency_variable, int, self.concurrency)
+
+    def retry(self, factor: float = 1.0) -> Retry | None:
+        """The retries of its jobs, as RQ takes them."""
+        if not self.delays:
+            return None
+        return Retry(max=len(self.delays), interval=[max(1, round(delay * factor)) for delay in self.delays])
+
+
+_INGEST = "langfuse_ingest.jobs.ingest"
+
+QUEUES = (
+    QueueSpec(
+        name="ingestion-queue",
+        flag="QUEUE_CONSUMER_INGESTION_QUEUE_IS_ENABLED",
+        handler=_INGEST,
+        concurrency_variable="LANGFUSE_INGESTION_QUEUE_PROCESSING_CONCURRENCY",
+        concurrency=20,
+        delays=exponential(6, 5),
+        shards_variable="LANGFUSE_INGESTION_QUEUE_SHARD_COUNT",
+        batched=True,
+    ),
+    QueueSpec(
+        name="secondary-ingestion-queue",
+        flag="QUEUE_CONSUMER_INGESTION_SECONDARY_QUEUE_IS_ENABLED",
+        handler=_INGEST,
+        concurrency_variable="LANGFUSE_INGESTION_SECONDARY_QUEUE_PROCESSING_CONCURRENCY",
+        concurrency=5,
+        shards_variable="LANGFUSE_INGESTION_SECONDARY_QUEUE_SHARD_COUNT",
+        batched=True,
+    ),
+    QueueSpec(
+        name="otel-ingestion-queue",
+        flag="QUEUE_CONSUMER_OTEL_INGESTION_QUEUE_IS_ENABLED",
+        handler=_INGEST,
+        concurrency_variable="LANGFUSE_OTEL_INGESTION_QUEUE_PROCESSING_CONCURRENCY",
+        concurrency=5,
+        delays=exponential(6, 5),
+        shards_variable="LANGFUSE_OTEL_INGESTION_QUEUE_SHARD_COUNT",
+        batched=True,
+    ),
+    QueueSpec(
+        name="secondary-otel-ingestion-queue",
+        flag="QUEUE_CONSUMER_OTEL_INGESTION_SECONDARY_QUEUE_IS_ENABLED",
+        handler=_INGEST,
+        concurrency_variable="LANGFUSE_OTEL_INGESTION_SECONDARY_QUEUE_PROCESSING_CONCURRENCY",
+        concurrency=1,
+        shards_variable="LANGFUSE_OTEL_INGESTION_SECONDARY_QUEUE_SHARD_COUNT",
+        batched=True,
+    ),
+    QueueSpec(
+        name="trace-delete",
+        flag="QUEUE_CONSUMER_TRACE_DELETE_QUEUE_IS_ENABLED",
+        handler="langfuse_ingest.jobs.delete_traces",
+        concurrency_variable="LANGFUSE_TRACE_DELETE_CONCURRENCY",
+        delays=exponential(2, 30),
+    ),
+    QueueSpec(
+        name="score-delete",
+        flag="QUEUE_CONSUMER_SCORE_DELETE_QUEUE_IS_ENABLED",
+        handler="langfuse_ingest.jobs.delete_scores",
+        concurrency_variable="LANGFUSE_SCORE_DELETE_CONCURRENCY",
+        delays=exponential(2, 30),
+    ),
+    QueueSpec(
+        name="project-delete",
+        flag="QUEUE_CONSUMER_PROJECT_DELETE_QUEUE_IS_ENABLED",
+        handler="langfuse_ingest.jobs.delete_project",
+        concurrency_variable="LANGFUSE_PROJECT_DELETE_CONCURRENCY",
+        delays=exponential(10, 5),
+        timeout_s=3600,
+    ),
+    QueueSpec(
+        name="data-retention-queue",
+        flag="QUEUE_CONSUMER_DATA_RETENTION_QUEUE_IS_ENABLED",
+        handler="langfuse_ingest.jobs.apply_retention",
+        timeout_s=3600,
+    ),
+    QueueSpec(
+        name="dead-letter-retry-queue",
+        flag="QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED",
+        handler="langfuse_ingest.jobs.retry_dead_letters",
+        enabled=False,
+    ),
+)
+
+
+@cache
+def queues() -> tuple[QueueSpec, ...]:
+    """Every queue of the registry, those of other packages included.
+
+    Raises:
+        SettingsError: an entry point is no QueueSpec, or takes a name that is in use.
+    """
+    found = list(QUEUES)
+    for entry in entry_points(group=ENTRY_POINTS):
+        spec: Any = entry.load()
+        if not isinstance(spec, QueueSpec):
+            raise SettingsError(f"entry point {ENTRY_POINTS}:{entry.name} is not a QueueSpec")
+        if spec.name in {other.name for other in found}:
+            raise SettingsError(f"entry point {ENTRY_POINTS}:{entry.name}: {spec.name} is already registered")
+        found.append(spec)
+    return tuple(found)
+
+
+def queue(name: str) -> QueueSpec:
+    """The queue, or the queue of a shard, of that name. Raises KeyError."""
+    for spec in queues():
+        if name == spec.name or name in spec.shard_names:
+            return spec
+    raise KeyError(name)
+
+
+def decide_queues(role: WorkerRole) -> list[Decision]:
+    """Which queues are consumed in this role. Raises SettingsError."""
+    return [
+        decide(role, spec.name, spec.family, flag=spec.flag, enabled=variable(spec.flag, bool, spec.enabled))
+        for spec in queues()
+    ]
+
+
+def registered_queues(role: WorkerRole) -> list[QueueSpec]:
+    """The queues that are consumed in this role. Raises SettingsError."""
+    decisions = {decision.name: decision.registered for decision in decide_queues(role)}
+    return [spec for spec in queues() if decisions[spec.name]]
+
+
+def handler_of(spec: QueueSpec) -> Callable[..., Any]:
+    """What its jobs call. Raises ImportError, AttributeError."""
+    module, _, name = spec.handler.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)

@@ -1,0 +1,75 @@
+"""`langfuse-worker start`: the processes of a role on one machine, started and stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from langfuse_worker.console import err
+from langfuse_worker.role import LOCATIONS
+from langfuse_worker.settings import Settings
+
+_POLL_S = 0.2
+_STOP_S = 60  # beyond the consumers' own deadline
+
+
+def run_parts(settings: Settings, host: str, port: int) -> int:
+    """Run Dagster, and the consumers if the role has them, until a signal or until one of them ends.
+
+    Args:
+        settings: the deployment's settings.
+        host: address of the Dagster UI.
+        port: its port.
+
+    Returns:
+        the exit code: 0 after a signal, 1 when a part ended by itself.
+    """
+    bin_directory = Path(sys.executable).parent
+    commands = [[str(bin_directory / "dagster"), "dev", "-w", str(_workspace(settings))]]
+    commands[0] += ["--host", host, "--port", str(port)]
+    if settings.worker_role.runs_ingestion:
+        commands.append([str(bin_directory / "langfuse-worker"), "consume"])
+    err.print(f"Dagster: http://{host}:{port}", markup=False)
+    # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
+    parts = [subprocess.Popen(command, start_new_session=True) for command in commands]
+    try:
+        while all(part.poll() is None for part in parts):
+            time.sleep(_POLL_S)
+        ended = next(part for part in parts if part.poll() is not None)
+        err.print(f"{' '.join(map(str, ended.args[1:3]))} ended with {ended.returncode}", markup=False)  # pyright: ignore
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(parts, settings.shutdown_deadline_s + _STOP_S)
+
+
+def _workspace(settings: Settings) -> Path:
+    """A workspace of the role's code locations alone, named as in the repository's workspace.yaml."""
+    entries = [
+        {"python_module": {"module_name": location.module, "location_name": location.name}}
+        for location in LOCATIONS
+        if settings.worker_role.runs(location.family)
+    ]
+    settings.home.mkdir(parents=True, exist_ok=True)
+    path = settings.home.absolute() / f"workspace-{settings.worker_role.value}.yaml"
+    path.write_text(yaml.safe_dump({"load_from": entries}))
+    return path
+
+
+def _stop(parts: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
+    # Dagster stops its own children on SIGINT, as it does for Ctrl-C.
+    for part in parts:
+        if part.poll() is None:
+            part.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + timeout_s
+    for part in parts:
+        try:
+            part.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(part.pid, signal.SIGKILL)
+            part.wait()
