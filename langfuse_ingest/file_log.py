@@ -5,7 +5,6 @@ are those of the segments that the table names. A row's version is the time at w
 so writing it again changes nothing, and a deletion, whose version is later, is never undone by a replay.
 """
 
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import orjson
 
 from langfuse_ingest.event_log import Segment
 from langfuse_ingest.events import Entity
-from langfuse_ingest.sql_text import SETTINGS, quoted, quoted_list
+from langfuse_ingest.sql_text import SETTINGS, quoted
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
 TABLE = "blob_storage_file_log"
@@ -27,14 +26,6 @@ class EntityKey:
     project: str
     entity: Entity
     id: str
-
-
-def entities_by_kind(keys: Iterable[EntityKey]) -> dict[tuple[str, Entity], list[str]]:
-    """Ids by project and kind, as queries take them."""
-    ids: dict[tuple[str, Entity], list[str]] = defaultdict(list)
-    for key in keys:
-        ids[key.project, key.entity].append(key.id)
-    return ids
 
 
 def file_log_rows(segments: Iterable[Segment], keys: set[EntityKey]) -> bytes:
@@ -50,21 +41,24 @@ def file_log_rows(segments: Iterable[Segment], keys: set[EntityKey]) -> bytes:
 def segments_of(clickhouse: ClickHouse, keys: Iterable[EntityKey]) -> dict[EntityKey, list[str]]:
     """Keys of the segments of each entity, deleted ones left out. Raises ClickHouseError."""
     found: dict[EntityKey, list[str]] = defaultdict(list)
-    for (project, entity), ids in entities_by_kind(keys).items():
+    by_project: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        by_project[key.project].append(f"({quoted(key.entity)}, {quoted(key.id)})")
+    for project, tuples in by_project.items():
         sql = (
-            f"SELECT entity_id, bucket_path FROM {TABLE} FINAL WHERE project_id = {quoted(project)} "
-            f"AND entity_type = {quoted(entity)} AND entity_id IN ({quoted_list(ids)})"
+            f"SELECT entity_type, entity_id, bucket_path FROM {TABLE} FINAL "
+            f"WHERE project_id = {quoted(project)} AND (entity_type, entity_id) IN ({', '.join(tuples)})"
         )
         comment = QueryComment(purpose="ingest-log", project=project, table=TABLE)
-        for entity_id, path in clickhouse.rows(Query(sql, comment, settings=SETTINGS)):
-            found[EntityKey(project, entity, entity_id)].append(path)
+        for entity, entity_id, path in clickhouse.rows(Query(sql, comment, settings=SETTINGS)):
+            found[EntityKey(project, Entity(entity), entity_id)].append(path)
     return found
 
 
 def _row(segment: Segment, entity: Entity, entity_id: str) -> dict[str, object]:
     event_id = segment.key.rpartition("/")[2].partition(".")[0]
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{segment.key}#{entity}#{entity_id}")),
+        "id": f"{event_id}/{entity}/{entity_id}",
         "project_id": segment.project,
         "entity_type": entity,
         "entity_id": entity_id,

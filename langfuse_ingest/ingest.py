@@ -6,6 +6,7 @@ Redis is to blame for fails all of them, and they are retried.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from redis import Redis
@@ -14,6 +15,7 @@ from langfuse_ingest.event_log import EventLog, Segment, SegmentError
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
 from langfuse_ingest.merge import History, merge
+from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
 from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
 from langfuse_ingest.tables import Target, targets
@@ -22,6 +24,8 @@ from langfuse_ingest.writer import PendingRow, RefusedRow, Writer, pending
 from langfuse_worker.blobstore import ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import WriteMode
+
+_KINDS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -112,27 +116,40 @@ class Ingestion:
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))
         version = next_version(self.redis)
-        histories = self._histories(keys, segments)
+        kinds = _by_kind(self._histories(keys, segments))
+
+        def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
+            rows = self._rows_of_kind(kind, kinds[kind], version)
+            return [refused for table in rows for refused in self.writer.write(table, rows[table])]
+
+        # ClickHouse stores the rows of one kind while those of the next are merged.
+        with ThreadPoolExecutor(_KINDS_AT_ONCE) as pool:
+            for refused in pool.map(write, kinds):
+                outcome.refused += refused
+
+    def _rows_of_kind(
+        self, kind: tuple[str, Entity], histories: list[History], version: str
+    ) -> dict[str, list[PendingRow]]:
+        """The rows of a project's entities of one kind, by table, with those that delete what they leave."""
+        project, entity = kind
         rows: dict[str, list[PendingRow]] = defaultdict(list)
-        for (project, entity), chosen in _by_kind(histories).items():
-            first, *others = targets(entity, self.mode)
-            found = {first.table: self._stored(first, project, chosen)}
-            self._set_bases(first, project, chosen, found[first.table])
-            merged = {history.id: merge(history) for history in chosen}
-            for target in (first, *others):
-                stored = found.get(target.table) or self._stored(target, project, chosen)
-                for history in chosen:
-                    key = EntityKey(project, entity, history.id)
-                    row = target.row(merged[history.id])
-                    if row is None:
-                        continue
-                    row[target.id_column] = target.id_prefix + history.id
-                    for old in stored.get(history.id, ()):
-                        if target.key(old.columns) != target.key(row):
-                            rows[target.table].append(pending(key, tombstone(target, key, old), version))
-                    rows[target.table].append(pending(key, row, version))
-        for table, table_rows in rows.items():
-            outcome.refused += self.writer.write(table, table_rows)
+        merged: dict[str, Record] = {}
+        for target in targets(entity, self.mode):
+            stored = self._stored(target, project, histories)
+            if not merged:  # the first target's rows are what merges start from
+                self._set_bases(target, project, histories, stored)
+                merged = {history.id: merge(history) for history in histories}
+            for history in histories:
+                row = target.row(merged[history.id])
+                if row is None:
+                    continue
+                key = EntityKey(project, entity, history.id)
+                row[target.id_column] = target.id_prefix + history.id
+                for old in stored.get(history.id, ()):
+                    if target.key(old.columns) != target.key(row):
+                        rows[target.table].append(pending(key, tombstone(target, key, old), version))
+                rows[target.table].append(pending(key, row, version))
+        return rows
 
     def _histories(self, keys: set[EntityKey], segments: dict[str, Segment]) -> list[History]:
         """All events of each entity; entities that were deleted meanwhile have none and are left out."""

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -12,10 +12,10 @@ from langfuse_ingest.file_log import EntityKey
 from langfuse_ingest.records import Record
 from langfuse_ingest.sql_text import SETTINGS, quoted, quoted_list
 from langfuse_ingest.tables import Row, Target
-from langfuse_ingest.values import timestamp
+from langfuse_ingest.values import timestamp, utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
-_ISO = {**SETTINGS, "date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0}
+_JSON = {**SETTINGS, "date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0}
 _TIMES = ("timestamp", "start_time", "end_time", "completion_start_time", "created_at")
 _NOT_OF_THE_ENTITY = ("updated_at", "event_ts", "is_deleted", "event_bytes")
 
@@ -33,14 +33,16 @@ def stored_rows(
 ) -> dict[str, list[StoredRow]]:
     """Rows of the ids, by id, whose day is one of the dates or next to one. Raises ClickHouseError."""
     wanted = [target.id_prefix + entity_id for entity_id in ids]
-    names = (target.id_column, target.time_column, *target.key_columns, "created_at")
+    names = (target.id_column, *target.key_columns)
     sql = (
-        f"SELECT {', '.join(names)} FROM {target.table} FINAL WHERE {_where(target, project, wanted, dates)}"
+        f"SELECT {_micros(target.time_column)}, {_micros('created_at')}, {', '.join(names)} "
+        f"FROM {target.table} FINAL WHERE {_where(target, project, wanted, dates)}"
     )
     found: dict[str, list[StoredRow]] = defaultdict(list)
-    for row in _read(clickhouse, target.table, project, sql):
-        created_at = row.pop("created_at")
-        found[row[target.id_column].removeprefix(target.id_prefix)].append(StoredRow(row, created_at))
+    for time, created_at, *values in clickhouse.rows(_query(target.table, project, sql)):
+        columns = {**dict(zip(names, values, strict=True)), target.time_column: _utc(time)}
+        entity_id = columns[target.id_column].removeprefix(target.id_prefix)
+        found[entity_id].append(StoredRow(columns, _utc(created_at)))
     return found
 
 
@@ -80,11 +82,22 @@ def _where(target: Target, project: str, ids: Iterable[str], dates: Iterable[str
     )
 
 
+def _query(table: str, project: str, sql: str) -> Query:
+    return Query(sql, QueryComment(purpose="ingest-read", project=project, table=table), settings=_JSON)
+
+
 def _read(clickhouse: ClickHouse, table: str, project: str, sql: str) -> list[Row]:
-    comment = QueryComment(purpose="ingest-read", project=project, table=table)
-    with clickhouse.stream(Query(sql, comment, settings=_ISO), "JSONEachRow") as chunks:
+    with clickhouse.stream(_query(table, project, sql), "JSONEachRow") as chunks:
         data = b"".join(chunks)
     return [orjson.loads(line) for line in data.splitlines()]
+
+
+def _micros(column: str) -> str:
+    return f"toUnixTimestamp64Micro(toDateTime64({column}, 6))"
+
+
+def _utc(microseconds: int) -> str:
+    return utc_text(datetime.fromtimestamp(microseconds / 1e6, UTC))
 
 
 _TEXTS = ("name", "version", "level", "status_message", "prompt_name", "provided_model_name")

@@ -1,12 +1,14 @@
 """Takes jobs from a queue many at a time, as safely as RQ takes one."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from rq import Queue
 from rq.job import Job
 
 MAX_BYTES = 64 << 20  # of events, uncompressed, in one batch
 _AT_ONCE = 200
+_LONGEST_WAIT_S = 1.0
 _DEFAULT_EVENTS = 1
 
 
@@ -21,31 +23,40 @@ def collect(queue: Queue, events: int, wait_s: float) -> list[Job]:
     Raises:
         redis.RedisError: some may have been moved; they go back in time, see `recovery`.
     """
-    redis, source, target = queue.connection, queue.key, queue.intermediate_queue_key
-    ids: list[bytes] = []
-    if wait_s > 0:
-        first = redis.blmove(source, target, max(0.01, min(wait_s, 1.0)), "LEFT", "RIGHT")  # pyright: ignore[reportArgumentType]
-        if first is None:
-            return []
-        ids.append(first)  # pyright: ignore[reportArgumentType]
     found: list[Job] = []
-    while True:
-        # How many events a job has is known once it is here, so few are taken at a time.
-        with redis.pipeline(transaction=False) as pipeline:
-            for _ in range(min(_AT_ONCE, max(1, (events - count_of(found)) // _typical(found)))):
-                pipeline.lmove(source, target, "LEFT", "RIGHT")
-            ids += [job_id for job_id in pipeline.execute() if job_id is not None]
+    while count_of(found) < events and _bytes(found) < MAX_BYTES:
+        # How many events a job has is known once it is here, so they are taken in portions.
+        portion = min(_AT_ONCE, max(1, (events - count_of(found)) // _typical(found)))
+        ids = _move(queue, portion)
+        if not ids and not found and wait_s > 0:
+            ids = _wait(queue, min(wait_s, _LONGEST_WAIT_S))
         if not ids:
-            return found
-        fetched = Job.fetch_many([i.decode() for i in ids], redis, queue.serializer)
-        for job_id, job in zip(ids, fetched, strict=True):
-            if job is None:  # purged while it waited
-                redis.lrem(target, 1, job_id)  # pyright: ignore[reportArgumentType]
-            else:
-                found.append(job)
-        ids = []
-        if count_of(found) >= events or _bytes(found) >= MAX_BYTES:
-            return found
+            break
+        found += _fetch(queue, ids)
+    return found
+
+
+def _move(queue: Queue, count: int) -> list[str]:
+    with queue.connection.pipeline(transaction=False) as pipeline:
+        for _ in range(count):
+            pipeline.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
+        return [job_id.decode() for job_id in pipeline.execute() if job_id is not None]
+
+
+def _wait(queue: Queue, seconds: float) -> list[str]:
+    timeout: Any = max(0.01, seconds)  # whole seconds by its annotation, any by Redis
+    job_id: Any = queue.connection.blmove(queue.key, queue.intermediate_queue_key, timeout, "LEFT", "RIGHT")
+    return [] if job_id is None else [job_id.decode()]
+
+
+def _fetch(queue: Queue, ids: list[str]) -> list[Job]:
+    found: list[Job] = []
+    for job_id, job in zip(ids, Job.fetch_many(ids, queue.connection, queue.serializer), strict=True):
+        if job is None:  # purged while it waited
+            queue.connection.lrem(queue.intermediate_queue_key, 1, job_id)
+        else:
+            found.append(job)
+    return found
 
 
 def count_of(jobs: Iterable[Job]) -> int:

@@ -15,7 +15,7 @@ from langfuse_worker.settings import Settings
 from tests.servers.clickhouse_http import Fault, Request
 
 _ROOT = Path(__file__).parents[2]
-_TABLES = ("traces", "observations", "scores", "events_full", "events_core")
+_TABLES = ("traces", "observations", "scores", "events_full", "events_core", "blob_storage_file_log")
 
 
 @dataclass

@@ -32,6 +32,8 @@ _F_SETPIPE_SZ = 1031
 _NOT_SETTINGS = {"query", "database", "query_id", "user", "password", "session_id", "client_protocol_version"}
 _NOT_SETTINGS |= {"buffer_size", "wait_end_of_query", "compress", "decompress", "role", "quota_key"}
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
+# Data that follows an INSERT goes to the engine as a file, for it need not be text.
+_INSERT = re.compile(rb"\s*(INSERT INTO .*?)\s+FORMAT\s+(\w+)\s*\n", re.IGNORECASE | re.DOTALL)
 _STREAMED = {"Parquet", "JSONEachRow", "CSVWithNames"}
 _CONFIG = """<clickhouse>
   <query_log><database>system</database><table>query_log</table>
@@ -106,6 +108,7 @@ class Handler(BaseHTTPRequestHandler):
     """One HTTP connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written apart, and would wait for each other
     state: ClassVar[State]
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -117,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/_test/requests":
             body = json.dumps([asdict(request) for request in self.state.requests])
             return self._answer(200, body.encode())
-        return self._query("")
+        return self._query(b"")
 
     def do_POST(self) -> None:
         body = self._body()
@@ -126,11 +129,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.state.faults = [Fault(**fault) for fault in json.loads(body)]
                 self.state.changed.notify_all()
             return self._answer(200, b"")
-        return self._query(body.decode())
+        return self._query(body)
 
-    def _query(self, body: str) -> None:
+    def _query(self, body: bytes) -> None:
         parameters = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        sql = "\n".join(part for part in (parameters.get("query"), body) if part)
+        whole = b"\n".join(part for part in (parameters.get("query", "").encode(), body) if part)
+        insert = _INSERT.match(whole)
+        data = whole[insert.end() :] if insert else b""
+        sql = whole[: insert.end()].decode().rstrip() if insert else whole.decode()
         user, password = self._credentials(parameters)
         client = self.headers.get("User-Agent", "")
         self.state.requests.append(Request(sql, parameters, user, client))
@@ -140,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "refuse":
             return self._refuse(fault.code, "refused by the test", fault.status)
         try:
-            self._run(Execution(self.state, sql, parameters), fault)
+            self._run(Execution(self.state, sql, parameters, data), fault)
         except QueryFailed as error:
             code = re.search(r"Code: (\d+)", str(error))
             self._refuse(int(code[1]) if code else 1002, str(error), 500)
@@ -148,7 +154,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, execution: "Execution", fault: Fault | None) -> None:
         if not execution.is_streamed:
-            return self._answer(200, execution.result())
+            result = execution.result()
+            if fault and fault.kind == "cut":  # it has happened, and nobody is told
+                self.close_connection = True
+                self.connection.close()
+                return None
+            return self._answer(200, result)
         with execution.stream() as chunks:
             first = next(chunks, b"")  # an error before the first byte is an HTTP status
             tag = secrets.token_hex(8)
@@ -245,7 +256,8 @@ class Handler(BaseHTTPRequestHandler):
 class Execution:
     """One query on a connection of its own, so that its settings are its own."""
 
-    def __init__(self, state: State, sql: str, parameters: dict[str, str]) -> None:
+    def __init__(self, state: State, sql: str, parameters: dict[str, str], data: bytes) -> None:
+        self._data = data
         self._connection_string = state.connection_string
         format_clause = _FORMAT.search(sql)
         self._format = format_clause[1] if format_clause else "TabSeparated"
@@ -267,6 +279,12 @@ class Execution:
     def result(self) -> bytes:
         """The whole result. Raises QueryFailed."""
         with self._connection() as connection:
+            if self._data:
+                with tempfile.NamedTemporaryFile() as file:
+                    file.write(self._data)
+                    file.flush()
+                    sql = f"{self._sql} FROM INFILE '{file.name}' FORMAT {self._format}"
+                    return _query(connection, sql, "TabSeparated", self._parameters)
             return _query(connection, self._sql, self._format, self._parameters)
 
     @contextmanager

