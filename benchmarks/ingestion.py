@@ -5,7 +5,7 @@
   are written, jobs are removed;
 - `two consumers`: the same events, worked off by two processes.
 
-They run in turn, several times; medians are reported. Then a consumer gets a steady trickle, and the time from
+They run in turn, several times; medians are reported. Then a consumer gets a trickle, and the time from
 queueing a job to its visible rows is measured.
 
     .venv/bin/python -m benchmarks.ingestion [--traces 2500] [--rounds 3] [--plot docs/ingestion.png]

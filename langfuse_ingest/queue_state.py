@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis import Redis
+from rq import Queue
 from rq.job import Job
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -19,7 +20,7 @@ class QueueState:
 
     Attributes:
         waiting: jobs that nobody has taken yet.
-        active: jobs in work.
+        active: jobs in work, or on their way to a consumer.
         scheduled: jobs that wait for their next attempt.
         failed: dead letters.
         oldest_age_s: age of the oldest waiting job, seconds; 0 if none waits.
@@ -62,11 +63,15 @@ def _state(redis: Redis, spec: QueueSpec) -> QueueState:
     return QueueState(
         queue=spec.name,
         waiting=sum(queue.count for queue in queues),
-        active=count(StartedJobRegistry),
+        active=count(StartedJobRegistry) + sum(_length(queue, redis) for queue in queues),
         scheduled=count(ScheduledJobRegistry),
         failed=count(FailedJobRegistry),
         oldest_age_s=max(ages, default=0.0),
     )
+
+
+def _length(queue: Queue, redis: Redis) -> int:
+    return int(redis.llen(queue.intermediate_queue_key))  # pyright: ignore[reportArgumentType]
 
 
 def _first(ids: list[str], redis: Redis) -> list[Job]:

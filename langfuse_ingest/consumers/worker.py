@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from rq import Queue, SimpleWorker
+from rq.exceptions import DeserializationError
 from rq.executions import Execution
 from rq.job import Job
 from rq.registry import StartedJobRegistry
@@ -23,6 +24,7 @@ from langfuse_ingest.consumers.batch import collect, count_of
 from langfuse_ingest.consumers.lease import Lease
 from langfuse_ingest.dead_letters import add_refused
 from langfuse_ingest.event_log import SegmentError
+from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
@@ -158,9 +160,17 @@ class ConsumerWorker(SimpleWorker):
             return 0, dict.fromkeys(jobs, error)
 
     def _ingest(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
-        outcome = ingest_batch([ingest_job(**job.kwargs) for job in jobs])
+        understood: list[tuple[Job, IngestJob]] = []
+        failures: dict[Job, BaseException] = {}
+        for job in jobs:
+            try:
+                understood.append((job, ingest_job(**job.kwargs)))
+            except (TypeError, LookupError, DeserializationError) as error:
+                failures[job] = PoisonedJobError(f"not the arguments of an ingestion job: {error}")
+        outcome = ingest_batch([arguments for _, arguments in understood])
         add_refused(self.connection, self.spec, outcome)
-        return len(outcome.refused), {jobs[index]: error for index, error in outcome.failed.items()}
+        failures |= {understood[index][0]: error for index, error in outcome.failed.items()}
+        return len(outcome.refused), failures
 
     def _finish(self, jobs: dict[Job, Execution], queue: Queue, failures: dict[Job, BaseException]) -> None:
         """Remove the jobs that are done in one round trip; retry or keep those that failed."""

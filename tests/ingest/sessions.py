@@ -48,7 +48,7 @@ def event(type: str, at: datetime, body: Event, id: str | None = None) -> Event:
 def sessions(count: int, seed: int = 1, words: int = 60, start: datetime = START) -> Iterator[Event]:
     """Events of so many traces in the order in which they happen within each.
 
-    A trace is created, updated and ends; a span and a generation in it are created and updated; two scores come.
+    A trace is created and updated; so are a span and a generation in it; two scores come.
     """
     chance = random.Random(seed)
 

@@ -154,6 +154,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, execution: "Execution", fault: Fault | None) -> None:
         if not execution.is_streamed:
+            if fault and fault.kind == "stall":
+                with self.state.changed:
+                    self.state.changed.wait_for(lambda: fault not in self.state.faults)
             result = execution.result()
             if fault and fault.kind == "cut":  # it has happened, and nobody is told
                 self.close_connection = True

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.otlp import OtlpReceiver
+from tests.servers.redis import RedisServer
 from tests.servers.s3 import S3Proxy, S3Server
 
 
@@ -20,6 +22,35 @@ def s3_proxy(s3: S3Server) -> Iterator[S3Proxy]:
     """A proxy in front of it, without faults."""
     with S3Proxy(s3) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """A ClickHouse server for the session."""
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@pytest.fixture
+def clickhouse(clickhouse_server: ClickHouseServer) -> Iterator[ClickHouseServer]:
+    """The server without rows and faults."""
+    clickhouse_server.empty()
+    yield clickhouse_server
+    clickhouse_server.break_next()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis-protocol server for the session."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> RedisServer:
+    """The server without keys."""
+    redis_server.client.flushall()
+    return redis_server
 
 
 @pytest.fixture

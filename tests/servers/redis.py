@@ -1,6 +1,7 @@
 """A Redis-protocol server of the tests' own, started as a process; what it holds outlives a crash."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,7 +43,7 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    @property
+    @cached_property
     def client(self) -> Redis:
         """A client of it."""
         assert self.port is not None

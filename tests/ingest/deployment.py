@@ -1,0 +1,217 @@
+"""A deployment that ingests into servers of the tests: in this process, or as processes of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from rq import Queue
+from rq.job import Job
+
+from langfuse_ingest.consumers.recovery import Recovery
+from langfuse_ingest.consumers.worker import ConsumerWorker
+from langfuse_ingest.dead_letters import DeadLetter, dead_letters
+from langfuse_ingest.enqueue import rq_queue
+from langfuse_ingest.producer import Receipt
+from langfuse_ingest.queue_state import queue_states
+from langfuse_ingest.queues import queues
+from langfuse_ingest.runtime import Runtime, runtime
+from langfuse_worker.settings import settings
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.redis import RedisServer
+
+PROJECT = "p1"
+Event = dict[str, Any]
+# Versions and times of writing differ from one ingestion to the next.
+_OF_THE_WRITE = ("created_at", "updated_at", "event_ts", "event_bytes", "blob_storage_file_path")
+
+
+@dataclass
+class Consumers:
+    """`langfuse-worker consume` as a process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    health: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has logged."""
+        return self.log.read_text().splitlines()
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of /healthz or /readyz."""
+        answer = urllib3.request("GET", self.health + path, retries=False, timeout=20)
+        return answer.status, answer.json()
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(60)
+
+    def kill_children(self) -> int:
+        """End every consumer, as a crash does; how many there were."""
+        children = _children(self.process.pid)
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(children)
+
+
+@dataclass
+class Deployment:
+    """What a test talks to."""
+
+    clickhouse: ClickHouseServer
+    redis: RedisServer
+    directory: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Runtime:
+        """The runtime of this process."""
+        return runtime()
+
+    def accept(self, events: Sequence[object], project: str = PROJECT) -> Receipt:
+        """Put a batch of events in."""
+        return self.parts.producer.accept(project, events)
+
+    def accept_all(self, events: Sequence[Event], size: int = 50) -> None:
+        """Put events in, in batches; all of them must be valid."""
+        for start in range(0, len(events), size):
+            receipt = self.accept(events[start : start + size])
+            assert not receipt.rejected, receipt.rejected
+
+    def work(self, *names: str) -> None:
+        """Work off, in this process, what waits in the queues; by default in all that ingest."""
+        handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            for name in names or ("ingestion-queue", "secondary-ingestion-queue", "otel-ingestion-queue"):
+                connection = self.redis.client
+                worker = ConsumerWorker([Queue(name, connection=connection)], connection=connection)
+                worker.work(burst=True, logging_level="ERROR")
+        finally:
+            for signum, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+                signal.signal(signum, handler)
+
+    def ingest(self, events: Sequence[Event], size: int = 50) -> None:
+        """Put events in and work them off."""
+        self.accept_all(events, size)
+        self.work()
+
+    def make_retries_due(self) -> None:
+        """Put jobs that wait for their next attempt into the queue at once."""
+        for spec in queues():
+            scheduled = rq_queue(spec.name, self.redis.client).scheduled_job_registry
+            for job_id in scheduled.get_job_ids():
+                self.redis.client.zadd(scheduled.key, {job_id: 0})
+        recovery = Recovery(self.redis.client, [spec.name for spec in queues()], 30)
+        recovery.tick()
+        recovery.close()
+
+    def rows(self, table: str) -> list[Event]:
+        """Rows as FINAL sees them, without what differs from write to write, in the order of their ids."""
+        columns = f"* EXCEPT ({', '.join(c for c in _OF_THE_WRITE if c in self._columns(table))})"
+        sql = f"SELECT {columns} FROM {table} FINAL ORDER BY project_id, {self._id(table)}"
+        rows = self.clickhouse.rows(sql + " SETTINGS output_format_json_quote_64bit_integers = 0")
+        return [{key: _sorted(value) for key, value in row.items()} for row in rows]
+
+    def ids(self, table: str) -> list[str]:
+        """Ids of the rows that FINAL sees, with repetitions."""
+        return [row[self._id(table)] for row in self.rows(table)]
+
+    def count(self, table: str) -> int:
+        """Number of stored rows, every version of each."""
+        return int(self.clickhouse.rows(f"SELECT count() AS n FROM {table}")[0]["n"])
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """Every dead letter."""
+        return list(dead_letters(self.redis.client))
+
+    def waiting(self, name: str) -> list[Job]:
+        """Jobs in a queue that nobody has taken."""
+        return self.rq_queue(name).jobs
+
+    def rq_queue(self, name: str) -> Queue:
+        """A queue as RQ has it."""
+        return rq_queue(name, self.redis.client)
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that are neither done nor dead."""
+        states = queue_states(self.redis.client, queues())
+        return sum(state.waiting + state.active + state.scheduled for state in states)
+
+    def wait_until_empty(self, timeout_s: float = 90) -> None:
+        """Return once every job is done or dead."""
+        wait_for(lambda: self.backlog == 0, timeout_s, lambda: f"{self.backlog} jobs are left")
+
+    @contextmanager
+    def consumers(self, *arguments: str, ready: bool = True, **variables: str) -> Iterator[Consumers]:
+        """The consumers as processes of their own; ready when the context is entered, or just started."""
+        log = self.directory / f"consumers-{time.monotonic_ns()}.log"
+        command = [str(Path(sys.executable).with_name("langfuse-worker")), "consume", *arguments]
+        environment = {**os.environ, "LANGFUSE_WORKER_HEALTH_PORT": "0", **variables}
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=self.directory)
+        consumers = Consumers(process, log)
+        try:
+            wait_for(lambda: _health_of(consumers), 60, lambda: log.read_text())
+            if ready:
+                wait_for(lambda: consumers.get("/readyz")[0] == 200, 60, lambda: log.read_text())
+            yield consumers
+        finally:
+            if process.poll() is None:
+                for pid in [*_children(process.pid), process.pid]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
+
+    def _columns(self, table: str) -> set[str]:
+        found = self.clickhouse.rows(f"SELECT name FROM system.columns WHERE table = '{table}'")
+        return {row["name"] for row in found}
+
+    def _id(self, table: str) -> str:
+        return "span_id" if table == "events_full" else "id"
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float, state: Callable[[], str]) -> None:
+    """Return once the condition holds; raises TimeoutError with the state."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(state())
+        time.sleep(0.05)
+
+
+def _health_of(consumers: Consumers) -> bool:
+    assert consumers.process.poll() is None, consumers.log.read_text()
+    for line in consumers.lines:
+        if '"event": "consumers_started"' in line:
+            consumers.health = line.partition('"health": "')[2].partition('"')[0]
+            return True
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def _sorted(value: object) -> object:
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
+
+
+def clear_caches() -> None:
+    """Make this process read its environment again."""
+    settings.cache_clear()
+    runtime.cache_clear()

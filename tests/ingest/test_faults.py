@@ -1,0 +1,274 @@
+"""What goes wrong: every accepted event is in ClickHouse once, or among the dead letters with its reason."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from langfuse_ingest.dead_letters import purge, replay
+from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.ingest import IngestJob
+from langfuse_ingest.queues import queue
+from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.sessions import START, event, sessions
+from tests.servers.clickhouse_http import Fault
+
+
+def trace(id: str, **body: object) -> dict[str, object]:
+    """A trace event."""
+    return event("trace-create", START, {"id": id, **body}, id=f"event of {id}"[:800])
+
+
+@pytest.fixture
+def poison(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment whose traces must not be called poison."""
+    deployment.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
+    yield deployment
+    deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
+
+
+def test_a_refused_row_goes_to_the_dead_letters_and_its_neighbours_are_stored(poison: Deployment) -> None:
+    poison.ingest([trace(f"t{n}", name="poison" if n in (13, 40) else "fine") for n in range(64)])
+
+    assert len(poison.ids("traces")) == 62
+    assert {"t13", "t40"}.isdisjoint(poison.ids("traces"))
+    assert poison.backlog == 0
+    assert sorted(letter.arguments["entity"][1] for letter in poison.letters) == ["t13", "t40"]
+    assert all("no_poison" in letter.reason and "t" in letter.reason for letter in poison.letters)
+
+
+def test_a_refused_row_delivered_twice_is_one_dead_letter(poison: Deployment) -> None:
+    poison.ingest([trace("t", name="poison")])
+    poison.ingest([trace("t", name="poison")])
+
+    assert len(poison.letters) == 1
+
+
+def test_a_replayed_dead_letter_is_stored_once_its_cause_is_gone(poison: Deployment) -> None:
+    poison.ingest([trace("t", name="poison"), trace("other")])
+    [letter] = poison.letters
+    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+
+    assert replay(poison.redis.client, letter)
+    poison.work()
+
+    assert sorted(poison.ids("traces")) == ["other", "t"]
+    assert poison.letters == []
+
+
+def test_a_purged_dead_letter_is_gone(poison: Deployment) -> None:
+    poison.ingest([trace("t", name="poison")])
+    [letter] = poison.letters
+
+    assert purge(poison.redis.client, letter)
+    assert not purge(poison.redis.client, letter)
+    assert not replay(poison.redis.client, letter)
+    assert poison.letters == []
+
+
+def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
+    deployment.accept([trace("good")])
+    store = deployment.parts.event_log._store
+    store.write_bytes("p1/nonsense", b"not zstd", "text/plain")
+    jobs = [NewJob({"segment": "p1/missing"}), NewJob({"segment": "p1/nonsense"}), NewJob({"nonsense": 1})]
+    enqueue(deployment.redis.client, queue("ingestion-queue"), jobs)
+
+    deployment.work()
+
+    assert deployment.ids("traces") == ["good"]
+    reasons = sorted(letter.reason for letter in deployment.letters)
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "ObjectNotFoundError",
+        "PoisonedJobError",
+        "SegmentError",
+    ]
+
+
+def test_odd_ids_and_texts_arrive_as_they_are(deployment: Deployment) -> None:
+    ids = [
+        "a'b",
+        'a"b',
+        "a\\b",
+        "tab\there",
+        "new\nline",
+        "nul\0",
+        "\x1b[31m",
+        "{x}",
+        "日本",
+        "x" * 800,
+        "%s",
+        "--",
+        "a/b",
+    ]
+    deployment.ingest([trace(id, name=f"name of {id}", input={"text": id}) for id in ids])
+    deployment.ingest([trace(id, userId="u") for id in ids])
+
+    rows = {row["id"]: row for row in deployment.rows("traces")}
+    assert sorted(rows) == sorted(ids)
+    assert all(row["name"] == f"name of {id}" and row["user_id"] == "u" for id, row in rows.items())
+
+
+def test_an_insert_whose_answer_is_lost_is_not_stored_twice(deployment: Deployment) -> None:
+    window = "MODIFY SETTING non_replicated_deduplication_window"
+    deployment.clickhouse.execute(f"ALTER TABLE traces {window} = 100")
+    deployment.clickhouse.break_next(Fault("cut", match="INSERT INTO traces", times=2))
+
+    deployment.ingest([trace(f"t{n}") for n in range(20)])
+
+    deployment.clickhouse.execute(f"ALTER TABLE traces {window} = 0")
+    assert deployment.count("traces") == 20
+    assert deployment.letters == []
+
+
+def test_a_job_is_not_done_before_its_rows_are_stored(deployment: Deployment) -> None:
+    deployment.accept([trace("t")])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+
+    deployment.work()
+
+    assert deployment.ids("traces") == []
+    assert deployment.backlog == 1
+    deployment.clickhouse.break_next()
+    deployment.make_retries_due()
+    deployment.work()
+    assert deployment.ids("traces") == ["t"]
+    assert (deployment.backlog, deployment.letters) == (0, [])
+
+
+def test_attempts_back_off_as_langfuse_does_and_end_as_a_dead_letter(deployment: Deployment) -> None:
+    assert [queue("ingestion-queue").delays, queue("trace-delete").delays] == [(5, 10, 20, 40, 80), (30,)]
+    deployment.accept([trace("t")])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+
+    attempts = 0
+    while not deployment.letters:
+        deployment.work()
+        deployment.make_retries_due()
+        attempts += 1
+
+    assert attempts == 6
+    [letter] = deployment.letters
+    assert letter.reason.startswith("ClickHouseError: ")
+    assert "refused by the test" in letter.reason
+
+
+def test_a_down_clickhouse_costs_attempts_once_and_then_jobs_wait(deployment: Deployment) -> None:
+    deployment.clickhouse.break_next(Fault("refuse", match="", status=503, code=202, times=-1))
+    with deployment.consumers("--queue", "ingestion-queue", ready=False) as consumers:
+        deployment.accept_all([trace(f"t{n}") for n in range(30)], size=1)
+        wait_for(
+            lambda: any("clickhouse_unavailable" in line for line in consumers.lines),
+            30,
+            consumers.log.read_text,
+        )
+        status, answer = consumers.get("/readyz")
+        assert (status, list(answer["missing"])) == (503, ["clickhouse"])
+        assert consumers.get("/healthz")[0] == 200
+        assert all(job.retries_left == 5 for job in deployment.waiting("ingestion-queue"))
+
+        deployment.clickhouse.break_next()
+        deployment.wait_until_empty()
+
+    assert len(deployment.ids("traces")) == 30
+    assert deployment.letters == []
+
+
+def test_jobs_of_a_killed_consumer_are_taken_up(deployment: Deployment) -> None:
+    stall = Fault("stall", match="INSERT INTO traces", times=-1)
+    deployment.clickhouse.break_next(stall)
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        deployment.accept_all([trace(f"t{n}") for n in range(10)], size=5)
+        wait_for(
+            lambda: any("INSERT INTO traces" in r.sql for r in deployment.clickhouse.requests),
+            30,
+            consumers.log.read_text,
+        )
+        assert consumers.kill_children() >= 1
+        deployment.clickhouse.break_next()
+        deployment.wait_until_empty()
+
+        assert any('"event": "consumer_died"' in line for line in consumers.lines)
+    assert sorted(deployment.ids("traces")) == sorted(f"t{n}" for n in range(10))
+    assert deployment.letters == []
+
+
+def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deployment) -> None:
+    deployment.accept([trace("t")])
+    queue_ = deployment.rq_queue("ingestion-queue")
+    deployment.redis.client.lmove(queue_.key, queue_.intermediate_queue_key, "LEFT", "RIGHT")
+
+    with deployment.consumers("--queue", "ingestion-queue"):
+        wait_for(lambda: deployment.ids("traces") == ["t"], 30, lambda: str(deployment.backlog))
+
+
+def test_redis_may_restart_in_the_middle(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        deployment.accept_all([trace(f"a{n}") for n in range(40)], size=2)
+        deployment.redis.kill()
+        wait_for(lambda: consumers.get("/readyz")[0] == 503, 30, consumers.log.read_text)
+        deployment.redis.start()
+        deployment.accept_all([trace(f"b{n}") for n in range(40)], size=2)
+        deployment.wait_until_empty()
+
+    assert len(deployment.ids("traces")) == 80
+    assert deployment.letters == []
+
+
+def test_sigterm_finishes_the_batch_and_loses_nothing(deployment: Deployment) -> None:
+    deployment.accept_all(list(sessions(50)), size=10)
+    with deployment.consumers(
+        "--queue", "ingestion-queue", LANGFUSE_INGESTION_CLICKHOUSE_WRITE_BATCH_SIZE="20"
+    ) as consumers:
+        wait_for(lambda: deployment.backlog < 40, 30, consumers.log.read_text)
+        assert consumers.stop(signal.SIGTERM) == 0
+        assert any('"event": "consumers_stopped"' in line for line in consumers.lines)
+    left = deployment.backlog
+    deployment.work()
+
+    assert left < 40
+    assert len(deployment.ids("traces")) == 50
+    assert deployment.letters == []
+
+
+def test_consumers_that_do_not_stop_in_time_are_killed_and_their_jobs_kept(deployment: Deployment) -> None:
+    deployment.clickhouse.break_next(Fault("stall", match="INSERT INTO traces", times=-1))
+    with deployment.consumers(
+        "--queue", "ingestion-queue", LANGFUSE_WORKER_SHUTDOWN_DEADLINE_S="1"
+    ) as consumers:
+        deployment.accept([trace("t")])
+        wait_for(
+            lambda: any("INSERT INTO traces" in r.sql for r in deployment.clickhouse.requests),
+            30,
+            consumers.log.read_text,
+        )
+        assert consumers.stop() == 1
+    deployment.clickhouse.break_next()
+    assert deployment.backlog == 1
+
+    with deployment.consumers("--queue", "ingestion-queue"):
+        wait_for(lambda: deployment.ids("traces") == ["t"], 30, lambda: str(deployment.backlog))
+
+
+def test_a_wedged_consumer_is_not_healthy_and_an_idle_one_is(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "trace-delete", LANGFUSE_WORKER_STUCK_AFTER_S="20") as consumers:
+        status, answer = consumers.get("/healthz")
+        assert (status, answer["wedged"]) == (200, [])
+        [pid] = [consumer["pid"] for consumer in answer["consumers"]]
+
+        os.kill(pid, signal.SIGSTOP)
+
+        wait_for(lambda: consumers.get("/healthz")[0] == 503, 60, consumers.log.read_text)
+        assert consumers.get("/healthz")[1]["wedged"] == [pid]
+
+
+def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment) -> None:
+    receipt = deployment.accept(list(sessions(5)))
+    deployment.work()
+    before = {table: deployment.rows(table) for table in ("traces", "observations", "scores", "events_full")}
+    assert receipt.segment is not None
+
+    for _ in range(3):
+        deployment.parts.ingestion.ingest([IngestJob(receipt.segment)] * 2)
+
+    assert {table: deployment.rows(table) for table in before} == before
