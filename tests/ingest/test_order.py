@@ -79,8 +79,9 @@ def test_a_renamed_score_is_one_row(deployment: Deployment) -> None:
 def test_a_row_that_langfuse_wrote_is_what_events_are_merged_into(deployment: Deployment) -> None:
     deployment.clickhouse.execute(
         "INSERT INTO traces (id, project_id, timestamp, name, user_id, metadata, tags, environment, "
-        "bookmarked, created_at, updated_at, event_ts) VALUES ('t', 'p1', '2026-06-01 08:00:00', 'old', 'u', {'a': '1'}, "
-        "['x'], 'staging', true, '2026-06-01 08:00:01', '2026-06-01 08:00:01', '2026-06-01 08:00:01')"
+        "bookmarked, created_at, updated_at, event_ts) VALUES ('t', 'p1', '2026-06-01 08:00:00', 'old', 'u', "
+        "{'a': '1'}, ['x'], 'staging', true, '2026-06-01 08:00:01', '2026-06-01 08:00:01', "
+        "'2026-06-01 08:00:01')"
     )
     update = {"id": "t", "name": "new", "tags": ["b"], "metadata": {"b": 2}, "environment": "prod"}
 

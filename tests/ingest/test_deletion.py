@@ -1,0 +1,126 @@
+"""Deleting: rows are gone for every reader, and neither late events' merges nor replays bring them back."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from langfuse_ingest import deletion, jobs
+from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.queues import queue
+from langfuse_ingest.replay import replay_range
+from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.sessions import START, event, sessions
+from tests.servers.clickhouse_http import Fault
+
+TABLES = ("traces", "observations", "scores", "events_full")
+
+
+def enqueue_job(deployment: Deployment, name: str, **arguments: object) -> None:
+    """Put a job into a queue and work it off."""
+    enqueue(deployment.redis.client, queue(name), [NewJob(arguments)])
+    deployment.work(name)
+
+
+def replay_everything(deployment: Deployment) -> int:
+    """Ingest the whole event log again."""
+    now = datetime.now(UTC)
+    count = replay_range(
+        deployment.parts, (now - timedelta(hours=1)).isoformat(), (now + timedelta(hours=1)).isoformat()
+    )
+    deployment.work()
+    return count
+
+
+def test_a_deleted_trace_takes_everything_with_it_and_stays_deleted(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(4)), size=7)
+    before = {table: deployment.rows(table) for table in TABLES}
+
+    enqueue_job(deployment, "trace-delete", project=PROJECT, trace_ids=["trace-1-0", "trace-1-2"])
+
+    def remaining() -> dict[str, set[str]]:
+        return {
+            table: {row.get("trace_id") or row["id"] for row in deployment.rows(table)} for table in TABLES
+        }
+
+    kept = {"trace-1-1", "trace-1-3"}
+    assert remaining() == dict.fromkeys(TABLES, kept)
+    assert {row["id"] for row in before["traces"]} > kept
+    assert replay_everything(deployment) > 1
+    assert remaining() == dict.fromkeys(TABLES, kept)
+
+
+def test_no_payload_of_a_deleted_trace_stays_in_clickhouse(deployment: Deployment) -> None:
+    deployment.ingest([event("trace-create", START, {"id": "t", "input": "secret words"})])
+
+    jobs.delete_traces(PROJECT, ["t"])
+
+    for table in ("traces", "events_full", "events_core"):
+        [found] = deployment.clickhouse.rows(f"SELECT count() AS n FROM {table} WHERE input LIKE '%secret%'")
+        assert int(found["n"]) == 0
+
+
+def test_events_after_a_deletion_make_a_new_trace(deployment: Deployment) -> None:
+    deployment.ingest([event("trace-create", START, {"id": "t", "name": "old", "userId": "u"})])
+    jobs.delete_traces(PROJECT, ["t"])
+
+    deployment.ingest([event("trace-create", START, {"id": "t", "name": "new"})])
+
+    [trace] = deployment.rows("traces")
+    assert (trace["name"], trace["user_id"]) == ("new", None)
+
+
+def test_scores_are_deleted_one_by_one(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(2)))
+
+    enqueue_job(deployment, "score-delete", project=PROJECT, score_ids=["tone-1-0"])
+
+    assert deployment.ids("scores") == ["helpful-1-0", "helpful-1-1", "tone-1-1"]
+    replay_everything(deployment)
+    assert deployment.ids("scores") == ["helpful-1-0", "helpful-1-1", "tone-1-1"]
+
+
+def test_a_deleted_project_leaves_no_row_and_no_segment(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(2)))
+    deployment.accept(list(sessions(1)), project="other")
+    deployment.work()
+
+    enqueue_job(deployment, "project-delete", project=PROJECT)
+
+    for table in (*TABLES, "blob_storage_file_log"):
+        found = deployment.clickhouse.rows(f"SELECT DISTINCT project_id FROM {table}")
+        assert found == [{"project_id": "other"}], table
+    assert deployment.parts.event_log.keys_of(PROJECT) == []
+    assert len(deployment.parts.event_log.keys_of("other")) == 1
+
+
+def test_retention_deletes_what_is_older(deployment: Deployment) -> None:
+    now = datetime.now(UTC)
+    old, new = now - timedelta(days=40), now - timedelta(days=3)
+    deployment.ingest([*sessions(1, seed=1, start=old), *sessions(1, seed=2, start=new)])
+
+    enqueue_job(deployment, "data-retention-queue", project=PROJECT, days=30)
+
+    assert deployment.ids("traces") == ["trace-2-0"]
+    assert len(deployment.ids("observations")) == len(deployment.ids("scores")) == 2
+    assert len(deployment.parts.event_log.keys_of(PROJECT)) == 1  # it arrived just now
+
+
+def test_a_retention_of_no_days_is_refused(deployment: Deployment) -> None:
+    with pytest.raises(ValueError, match="at least 1 day"):
+        deletion.apply_retention(deployment.parts, PROJECT, 0)
+
+
+def test_a_deletion_that_fails_is_tried_again_and_then_a_dead_letter(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(1)))
+    deployment.clickhouse.break_next(Fault("refuse", match="DELETE FROM", times=-1))
+
+    enqueue_job(deployment, "trace-delete", project=PROJECT, trace_ids=["trace-1-0"])
+    assert (deployment.backlog, len(deployment.letters)) == (1, 0)
+    deployment.make_retries_due()
+    deployment.work("trace-delete")
+    assert (deployment.backlog, len(deployment.letters)) == (0, 1)
+
+    deployment.clickhouse.break_next()
+    jobs.retry_dead_letters()
+    deployment.work("trace-delete")
+    assert (deployment.ids("traces"), deployment.letters) == ([], [])

@@ -1,0 +1,209 @@
+"""OpenTelemetry spans become observations, traces and events."""
+
+import json
+from typing import Any
+
+import pytest
+
+from langfuse_ingest.otel.usage import usage_of
+from tests.ingest.deployment import PROJECT, Deployment
+
+TRACE, ROOT, CHILD = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
+START_NS = 1_780_300_800_000_000_000  # 2026-06-01T08:00:00Z
+
+
+def value(of: Any) -> dict[str, Any]:
+    """An AnyValue."""
+    if isinstance(of, bool):
+        return {"boolValue": of}
+    if isinstance(of, int):
+        return {"intValue": str(of)}
+    if isinstance(of, float):
+        return {"doubleValue": of}
+    if isinstance(of, list):
+        return {"arrayValue": {"values": [value(item) for item in of]}}
+    return {"stringValue": of}
+
+
+def attributes(**values: Any) -> list[dict[str, Any]]:
+    """Attributes; double underscores stand for dots."""
+    return [{"key": name.replace("__", "."), "value": value(of)} for name, of in values.items()]
+
+
+def span(id: str, parent: str | None = None, name: str = "span", **values: Any) -> dict[str, Any]:
+    """A span of one second."""
+    return {
+        "traceId": TRACE,
+        "spanId": id,
+        "parentSpanId": parent,
+        "name": name,
+        "startTimeUnixNano": str(START_NS),
+        "endTimeUnixNano": str(START_NS + 1_000_000_000),
+        "attributes": attributes(**values),
+    }
+
+
+def export(*spans: dict[str, Any]) -> dict[str, Any]:
+    """An OTLP/JSON request."""
+    resource = {"attributes": attributes(service__name="shop", deployment__environment="Prod")}
+    scope = {"name": "my-instrumentation", "version": "1.2"}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": list(spans)}]}]}
+
+
+def ingest(deployment: Deployment, *spans: dict[str, Any]) -> None:
+    """Accept spans and work them off."""
+    receipt = deployment.parts.producer.accept_spans(PROJECT, export(*spans))
+    assert receipt.accepted == [s["spanId"] for s in spans]
+    deployment.work("otel-ingestion-queue")
+
+
+def test_a_trace_of_two_spans_is_in_every_table(deployment: Deployment) -> None:
+    root = span(
+        ROOT, name="handle request", langfuse__user__id="u", session__id="s", langfuse__trace__tags=["b", "a"]
+    )
+    child = span(
+        CHILD,
+        ROOT,
+        name="chat",
+        gen_ai__operation__name="chat",
+        gen_ai__request__model="gpt-5",
+        gen_ai__request__temperature=0.5,
+        gen_ai__usage__input_tokens=100,
+        gen_ai__usage__output_tokens=20,
+        gen_ai__usage__cache_read_input_tokens=30,
+        gen_ai__input__messages=json.dumps([{"role": "user", "content": "hi"}]),
+        gen_ai__output__messages="hello",
+        custom=7,
+    )
+
+    ingest(deployment, child, root)
+
+    [trace] = deployment.rows("traces")
+    assert (trace["id"], trace["name"], trace["user_id"], trace["session_id"]) == (
+        TRACE,
+        "handle request",
+        "u",
+        "s",
+    )
+    assert (trace["tags"], trace["environment"]) == (["a", "b"], "prod")
+    by_id = {row["id"]: row for row in deployment.rows("observations")}
+    generation = by_id[CHILD]
+    assert (generation["type"], generation["parent_observation_id"]) == ("GENERATION", ROOT)
+    assert generation["provided_model_name"] == "gpt-5"
+    assert json.loads(generation["model_parameters"]) == {"temperature": 0.5}
+    assert generation["usage_details"] == {"input": 70, "input_cached_tokens": 30, "output": 20, "total": 120}
+    assert (json.loads(generation["input"]), generation["output"]) == (
+        [{"role": "user", "content": "hi"}],
+        "hello",
+    )
+    events = {row["span_id"]: row for row in deployment.rows("events_full")}
+    assert sorted(events) == sorted([ROOT, CHILD])  # no span that stands for the trace
+    event = events[CHILD]
+    assert (event["source"], event["service_name"], event["scope_name"]) == (
+        "otel",
+        "shop",
+        "my-instrumentation",
+    )
+    metadata = dict(zip(event["metadata_names"], event["metadata_values"], strict=True))
+    assert (metadata["attributes.custom"], metadata["scope.version"]) == ("7", "1.2")
+    assert "attributes.gen_ai.input.messages" not in metadata
+    assert events[ROOT]["user_id"] == "u"
+    assert events[ROOT]["trace_name"] == "handle request"
+
+
+def test_a_span_delivered_twice_is_one_row(deployment: Deployment) -> None:
+    ingest(deployment, span(ROOT))
+    ingest(deployment, span(ROOT))
+
+    assert deployment.ids("observations") == [ROOT]
+    assert deployment.ids("events_full") == [ROOT]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"langfuse__observation__type": "agent"}, "AGENT"),
+        ({"openinference__span__kind": "LLM"}, "GENERATION"),
+        ({"openinference__span__kind": "RETRIEVER"}, "RETRIEVER"),
+        ({"gen_ai__operation__name": "embeddings"}, "EMBEDDING"),
+        ({"gen_ai__tool__name": "search"}, "TOOL"),
+        ({"llm__model_name": "m"}, "GENERATION"),
+        ({}, "SPAN"),
+    ],
+)
+def test_types_of_observations(deployment: Deployment, values: dict[str, Any], kind: str) -> None:
+    ingest(deployment, span(ROOT, **values))
+    assert [row["type"] for row in deployment.rows("observations")] == [kind]
+
+
+def test_levels_and_messages_come_from_the_status(deployment: Deployment) -> None:
+    failed = {**span(ROOT), "status": {"code": 2, "message": "boom"}}
+    ingest(deployment, failed, span(CHILD, ROOT, langfuse__observation__level="warn"))
+
+    levels = {row["id"]: (row["level"], row["status_message"]) for row in deployment.rows("observations")}
+    assert levels == {ROOT: ("ERROR", "boom"), CHILD: ("WARNING", None)}
+
+
+def test_messages_in_events_and_spread_attributes_are_input_and_output(deployment: Deployment) -> None:
+    messages = [
+        {"name": "gen_ai.user.message", "attributes": attributes(content="hi")},
+        {"name": "gen_ai.choice", "attributes": attributes(content="hello")},
+    ]
+    spread = span(
+        CHILD,
+        ROOT,
+        gen_ai__prompt__0__role="user",
+        gen_ai__prompt__0__content="hi",
+        gen_ai__completion__0__content="yo",
+    )
+    ingest(deployment, {**span(ROOT), "events": messages}, spread)
+
+    rows = {row["id"]: row for row in deployment.rows("observations")}
+    assert json.loads(rows[ROOT]["input"]) == [{"role": "user", "content": "hi"}]
+    assert json.loads(rows[ROOT]["output"]) == {"content": "hello"}
+    assert json.loads(rows[CHILD]["input"]) == [{"role": "user", "content": "hi"}]
+    assert json.loads(rows[CHILD]["output"]) == [{"content": "yo"}]
+
+
+def test_bytes_in_any_spelling_are_ids(deployment: Deployment) -> None:
+    data = list(bytes.fromhex(ROOT))
+    odd = {
+        **span(ROOT),
+        "spanId": {"type": "Buffer", "data": data},
+        "traceId": {"data": list(bytes.fromhex(TRACE))},
+    }
+    deployment.parts.producer.accept_spans(PROJECT, export(odd))
+    deployment.work("otel-ingestion-queue")
+
+    [row] = deployment.rows("observations")
+    assert (row["id"], row["trace_id"]) == (ROOT, TRACE)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ([], "not_otlp"),
+        ({"resourceSpans": [{"scopeSpans": "x"}]}, "not_otlp"),
+        (export({**span(ROOT), "spanId": ""}), "invalid_span_id"),
+        (export({**span(ROOT), "traceId": 3.5}), "invalid_span_id"),
+        (export({**span(ROOT), "attributes": {"a": 1}}), "not_otlp"),
+    ],
+)
+def test_exports_that_are_none_are_rejected_as_a_whole(
+    deployment: Deployment, request_: Any, reason: str
+) -> None:
+    receipt = deployment.parts.producer.accept_spans(PROJECT, request_)
+    assert [r.reason for r in receipt.rejected] == [reason]
+    assert (receipt.accepted, receipt.segment, deployment.backlog) == ([], None, 0)
+
+
+def test_usage_counts_no_token_twice() -> None:
+    usage = usage_of(
+        {
+            "llm.token_count.prompt": 10,
+            "llm.token_count.completion": 8,
+            "llm.token_count.prompt_details.cache_read": 4,
+            "llm.token_count.completion_details.reasoning": 5,
+        }
+    )
+    assert usage == {"input": 6, "input_cached_tokens": 4, "output": 3, "output_reasoning_tokens": 5}
