@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -24,6 +26,7 @@ from langfuse_worker.settings import settings
 
 log = structlog.get_logger()
 
+_PARENT_POLL_S = 1.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -98,10 +101,19 @@ class ConsumerPool(WorkerPool):
         super().handle_dead_worker(worker_data)
 
 
+def _stop_with_parent(parent: int) -> None:
+    """Stop when the supervisor was killed: nobody would watch this process, or stop it."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_S)
+    log.warning("supervisor_died", pid=parent)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def run_consumer(name: str, shard: str, progress: "Synchronized[float]") -> None:
     """The main function of a consumer process."""
     config = settings()
     configure_logging(config.log_level)
+    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     connection = open_redis(config)
     assert isinstance(connection.connection_pool, ConnectionPool)
     try:

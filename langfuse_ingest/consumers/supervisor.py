@@ -63,7 +63,7 @@ class Supervisor:
             log.info(
                 "consumers_started", processes=sum(p.num_workers for p in self._pools), health=server.url
             )
-            while not self._stop.wait(_TICK_S):
+            while not self._stop.is_set():
                 try:
                     self._tick()
                     if time.monotonic() >= self._gauges_due:
@@ -73,6 +73,7 @@ class Supervisor:
                 except RedisError as error:
                     log.warning("redis_unavailable", error=str(error))
                     self._restart_embedded()
+                self._stop.wait(_TICK_S)
             health.stopping = True
             killed = self._drain()
         metrics.shutdown()

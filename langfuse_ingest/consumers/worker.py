@@ -34,7 +34,7 @@ from langfuse_worker.settings import SettingsError, settings
 
 log = structlog.get_logger()
 
-_WORKER_TTL_S = 30
+_WORKER_TTL_S = 20  # RQ waits for jobs 15 s less, and then shows progress
 _BATCHES_PER_COLLECTION = 200
 # The same arguments will fail in the same way.
 _HOPELESS = (SegmentError, ObjectNotFoundError, PoisonedJobError)

@@ -171,9 +171,7 @@ class Deployment:
             yield consumers
         finally:
             if process.poll() is None:
-                for pid in [*_children(process.pid), process.pid]:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                kill_tree(process.pid)
                 process.wait()
 
     def _columns(self, table: str) -> set[str]:
@@ -200,6 +198,16 @@ def _health_of(consumers: Consumers) -> bool:
             consumers.health = line.partition('"health": "')[2].partition('"')[0]
             return True
     return False
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and everything below it, the parents first so that they start nothing new."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        children = _children(pid)
+        os.kill(pid, signal.SIGKILL)
+        for child in children:
+            kill_tree(child)
 
 
 def _children(pid: int) -> list[int]:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -193,6 +194,14 @@ def test_jobs_of_a_killed_consumer_are_taken_up(deployment: Deployment) -> None:
     assert deployment.letters == []
 
 
+def test_consumers_stop_when_their_supervisor_was_killed(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "trace-delete") as consumers:
+        [pid] = [consumer["pid"] for consumer in consumers.get("/healthz")[1]["consumers"]]
+        consumers.process.kill()
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), 30, consumers.log.read_text)
+    assert deployment.backlog == 0
+
+
 def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deployment) -> None:
     deployment.accept([trace("t")])
     queue_ = deployment.rq_queue("ingestion-queue")
@@ -251,7 +260,7 @@ def test_consumers_that_do_not_stop_in_time_are_killed_and_their_jobs_kept(deplo
 
 
 def test_a_wedged_consumer_is_not_healthy_and_an_idle_one_is(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "trace-delete", LANGFUSE_WORKER_STUCK_AFTER_S="20") as consumers:
+    with deployment.consumers("--queue", "trace-delete", LANGFUSE_WORKER_STUCK_AFTER_S="8") as consumers:
         status, answer = consumers.get("/healthz")
         assert (status, answer["wedged"]) == (200, [])
         [pid] = [consumer["pid"] for consumer in answer["consumers"]]

@@ -140,9 +140,8 @@ def test_an_observation_without_a_trace_gets_one_that_stays() -> None:
 
 def test_null_does_not_remove_a_version_a_status_message_or_a_parent() -> None:
     given_ = {"version": "1", "statusMessage": "s", "parentObservationId": "p", "level": "ERROR"}
-    row = observation(
-        raw("span-create", 1, **given_), raw("span-update", 2, **nulls)
-    )
+    nulls: dict[str, Any] = dict.fromkeys(given_)
+    row = observation(raw("span-create", 1, **given_), raw("span-update", 2, **nulls))
     assert (row["version"], row["status_message"], row["parent_observation_id"]) == ("1", "s", "p")
     assert row["level"] == "DEFAULT"
 

@@ -16,7 +16,7 @@ import pytest
 import urllib3
 from rq import Worker
 
-from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.deployment import Deployment, kill_tree, wait_for
 from tests.ingest.sessions import sessions
 from tests.servers.redis import RedisServer
 
@@ -80,7 +80,8 @@ def started(deployment: Deployment, role: str) -> Iterator[Started]:
         assert process.wait(60) == 0
     finally:
         if process.poll() is None:
-            process.kill()
+            kill_tree(process.pid)
+            process.wait()
 
 
 def _answers(running: Started) -> bool:

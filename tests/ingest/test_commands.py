@@ -1,0 +1,195 @@
+"""The commands as people and scripts use them, on servers and on the embedded default."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.sessions import START, event, sessions
+from tests.ingest.test_otel import ROOT, export, span
+
+
+def run(
+    directory: Path, *arguments: str, stdin: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`langfuse-worker` with these arguments, from a script."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("langfuse-worker")), *arguments],
+        env={**os.environ, **variables},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        check=False,
+        timeout=120,
+    )
+
+
+def ingest(deployment: Deployment, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`langfuse-worker ingest` into the deployment."""
+    return run(deployment.directory, "ingest", *arguments, "--project", PROJECT, stdin=stdin)
+
+
+def lines(events: list[dict[str, Any]]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(event) + "\n" for event in events)
+
+
+def test_ingest_reads_json_lines_and_reports_what_was_rejected(deployment: Deployment) -> None:
+    bad = [
+        {"id": 1},
+        event("trace-create", START, {"id": "x", "name": 5}),
+        event("nonsense", START, {"id": "x"}),
+    ]
+    file = deployment.directory / "events.jsonl"
+    file.write_text(lines(list(sessions(5))) + lines(bad) + "{broken\n\n")
+
+    ended = ingest(deployment, str(file), "--batch-size", "7")
+
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[0] == "40 accepted, 4 rejected"
+    assert "2         not_an_event" in ended.stdout
+    assert "event 41 (trace-create-x-" in ended.stdout
+    assert "\x1b[" not in ended.stdout + ended.stderr
+    deployment.work()
+    assert len(deployment.ids("traces")) == 5
+
+
+@pytest.mark.parametrize("shape", ["batch", "pretty batch", "list", "lines"])
+def test_ingest_takes_batches_from_stdin(deployment: Deployment, shape: str) -> None:
+    events = list(sessions(2))
+    text = {
+        "batch": json.dumps({"batch": events}),
+        "pretty batch": json.dumps({"batch": events, "metadata": {}}, indent=2),
+        "list": json.dumps(events),
+        "lines": lines([{"batch": events[:9]}, {"batch": events[9:]}]),
+    }[shape]
+
+    ended = ingest(deployment, "-", "--json", stdin=text)
+
+    assert (ended.returncode, json.loads(ended.stdout)["accepted"]) == (0, 16)
+
+
+def test_ingest_takes_otlp(deployment: Deployment) -> None:
+    ended = ingest(deployment, "-", stdin=json.dumps(export(span(ROOT))))
+
+    assert (ended.returncode, ended.stdout) == (0, "1 accepted, 0 rejected\n")
+    deployment.work("otel-ingestion-queue")
+    assert deployment.ids("observations") == [ROOT]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "says"),
+    [
+        (["ingest", "missing.jsonl", "--project", "p"], {}, 2, "missing.jsonl: no such file"),
+        (["queues"], {"REDIS_PORT": "1"}, 1, "Redis at 127.0.0.1:1: "),
+        (["queues"], {"REDIS_CONNECTION_STRING": "nonsense"}, 2, "REDIS_CONNECTION_STRING=***: "),
+        (["consume", "--queue", "nope"], {}, 2, "nope is not a queue; `langfuse-worker queues` lists them"),
+        (["consume", "--queue", "dead-letter-retry-queue"], {}, 2, "is not consumed here"),
+        (["dead-letters", "purge"], {}, 2, "name dead letters, or say --all"),
+        (["dead-letters", "list", "--queue", "nope"], {}, 2, "nope is not a queue"),
+        (["dead-letters", "show", "nope"], {}, 1, "no such dead letter: nope"),
+        (
+            ["queues"],
+            {"LANGFUSE_DATA_RETENTION": "p=soon"},
+            2,
+            "LANGFUSE_DATA_RETENTION='p=soon': must be project=",
+        ),
+        (
+            ["queues"],
+            {"LANGFUSE_MIGRATION_V4_WRITE_MODE": "both"},
+            2,
+            "LANGFUSE_MIGRATION_V4_WRITE_MODE='both'",
+        ),
+    ],
+)
+def test_errors_are_one_line_that_names_the_setting(
+    deployment: Deployment, arguments: list[str], variables: dict[str, str], code: int, says: str
+) -> None:
+    ended = run(deployment.directory, *arguments, **variables)
+
+    assert ended.returncode == code, ended.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_password_of_redis_is_not_shown(deployment: Deployment) -> None:
+    ended = run(deployment.directory, "queues", REDIS_CONNECTION_STRING="redis://:hunter2@127.0.0.1:1/0")
+    assert ended.returncode == 1
+    assert "hunter2" not in ended.stderr + ended.stdout
+
+
+def test_queues_shows_what_waits_and_what_does_not_run_here(deployment: Deployment) -> None:
+    deployment.accept(list(sessions(1)))
+
+    ended = run(
+        deployment.directory, "queues", "--json", QUEUE_CONSUMER_SCORE_DELETE_QUEUE_IS_ENABLED="false"
+    )
+
+    rows = {row["queue"]: row for row in json.loads(ended.stdout)}
+    assert (rows["ingestion-queue"]["waiting"], rows["ingestion-queue"]["runs_here"]) == (1, True)
+    assert rows["ingestion-queue"]["oldest_age_s"] > 0
+    assert rows["score-delete"]["reason"] == "QUEUE_CONSUMER_SCORE_DELETE_QUEUE_IS_ENABLED=false"
+    shown = run(deployment.directory, "queues", COLUMNS="160").stdout
+    assert "no: QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED=false" in shown
+
+
+def test_dead_letters_are_listed_shown_replayed_and_purged(deployment: Deployment) -> None:
+    deployment.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
+    try:
+        bad = [event("trace-create", START, {"id": f"t{n}", "name": "poison"}) for n in range(2)]
+        deployment.ingest(bad)
+    finally:
+        deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    listed = json.loads(run(deployment.directory, "dead-letters", "list", "--json").stdout)
+    first, second = sorted(listed, key=lambda letter: letter["arguments"]["entity"][1])
+
+    shown = json.loads(run(deployment.directory, "dead-letters", "show", first["id"]).stdout)
+    assert shown["segment_uri"].startswith("file://")
+    assert "traces refuses trace 't0'" in shown["reason"]
+    assert run(deployment.directory, "dead-letters", "replay", first["id"]).returncode == 0
+    assert (
+        run(deployment.directory, "dead-letters", "purge", "--all").stdout == "1 of 1 dead letters removed\n"
+    )
+    assert run(deployment.directory, "dead-letters", "purge", second["id"]).returncode == 1
+
+    deployment.work()
+    assert deployment.ids("traces") == ["t0"]
+    assert run(deployment.directory, "dead-letters", "list").stdout == "No dead letters.\n"
+
+
+def test_without_any_server_the_embedded_ones_do(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text(lines(list(sessions(3))))
+    ended = run(tmp_path, "ingest", "events.jsonl", "--project", "p1")
+    assert (ended.returncode, ended.stdout) == (0, "24 accepted, 0 rejected\n")
+
+    environment = {**os.environ, "LANGFUSE_WORKER_HEALTH_PORT": "0"}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        consumers = subprocess.Popen(
+            [str(Path(sys.executable).with_name("langfuse-worker")), "consume", "--queue", "ingestion-queue"],
+            env=environment,
+            stdout=out,
+            stderr=out,
+            cwd=tmp_path,
+        )
+    try:
+        deadline = 60
+        while "queue_batch_finished" not in log.read_text() and consumers.poll() is None and deadline:
+            deadline -= 1
+            with pytest.raises(subprocess.TimeoutExpired):
+                consumers.wait(1)
+        consumers.terminate()
+        assert consumers.wait(60) == 0, log.read_text()
+    finally:
+        consumers.kill()
+
+    rows = json.loads(run(tmp_path, "queues", "--json").stdout)
+    assert {row["queue"]: (row["waiting"], row["failed"]) for row in rows}["ingestion-queue"] == (0, 0)
+    status = run(tmp_path, "export", "status", "--json")
+    assert {row["project"] for row in json.loads(status.stdout)} == {"p1"}

@@ -1,0 +1,84 @@
+"""What a deployment shows of itself: metrics at a collector, lines in a log, settings in query_log."""
+
+import json
+
+import pytest
+
+from langfuse_ingest.queues import queue
+from tests.ingest.deployment import Deployment, clear_caches
+from tests.ingest.sessions import START, event, sessions
+from tests.servers.clickhouse_http import Fault
+from tests.servers.otlp import OtlpReceiver
+
+
+@pytest.fixture
+def collected(otlp: OtlpReceiver, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
+    """A collector that the deployment sends to."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    clear_caches()
+    return otlp
+
+
+def test_wait_and_processing_histograms_and_rows_arrive(
+    deployment: Deployment, collected: OtlpReceiver
+) -> None:
+    deployment.accept_all(list(sessions(5)), size=8)
+    deployment.work()
+
+    deployment.parts.metrics.flush()
+
+    waits = collected.named("langfuse.queue.wait_duration_ms")
+    assert sum(p.count for p in waits) == 5
+    assert {p.attributes["queue"] for p in waits} == {"ingestion-queue"}
+    [processing] = collected.named("langfuse.queue.processing_duration_ms")
+    assert processing.attributes == {"queue": "ingestion-queue", "outcome": "success"}
+    rows = {p.attributes["table"]: p.value for p in collected.named("langfuse.ingestion.rows_written")}
+    assert rows == {"traces": 5, "observations": 10, "scores": 10, "events_full": 15}
+
+
+def test_retries_and_dead_letters_are_counted(deployment: Deployment, collected: OtlpReceiver) -> None:
+    deployment.accept([event("trace-create", START, {"id": "t"})])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+    for _ in range(1 + len(queue("ingestion-queue").delays)):
+        deployment.work()
+        deployment.make_retries_due()
+
+    deployment.parts.metrics.flush()
+
+    assert sum(p.value for p in collected.named("langfuse.queue.retries")) == 5
+    assert sum(p.value for p in collected.named("langfuse.queue.dead_letters")) == 1
+
+
+def test_the_supervisor_reports_depth_and_age(deployment: Deployment, collected: OtlpReceiver) -> None:
+    deployment.accept_all(list(sessions(2)), size=1)
+    with deployment.consumers("--queue", "trace-delete") as consumers:
+        consumers.stop()
+
+    depth = {p.attributes["queue"]: p.value for p in collected.named("langfuse.queue.depth")}
+    assert "trace-delete" in depth
+    assert collected.named("langfuse.queue.oldest_age_seconds")
+
+
+def test_a_batch_is_one_line_with_its_numbers(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        deployment.accept_all(list(sessions(3)), size=24)
+        deployment.wait_until_empty()
+        consumers.stop()
+
+    assert consumers.lines[0].startswith("Worker role: all; registered: ingestion-queue, ")
+    lines = [json.loads(line) for line in consumers.lines[1:] if "queue_batch_finished" in line]
+    assert sum(line["events"] for line in lines) == 24
+    assert {line["queue"] for line in lines} == {"ingestion-queue"}
+    assert all(line["durationMs"] > 0 and line["failedJobs"] == 0 for line in lines)
+
+
+def test_every_query_carries_the_limits_of_ingestion(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(1)))
+
+    found = deployment.clickhouse.exports_in_query_log()
+    mine = [json.loads(row["comment"])["purpose"] for row in found if "ingest-" in row["comment"]]
+    assert {"ingest-write", "ingest-log", "ingest-read"} <= set(mine)
+    for row in found:
+        if "ingest-" in row["comment"]:
+            assert (row["settings"]["priority"], row["settings"]["max_threads"]) == ("1", "4")
+            assert row["settings"]["max_execution_time"] == "35"
