@@ -48,8 +48,8 @@ class DeadLetter:
         return {**vars(self), "failed_at": failed_at}
 
 
-def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> None:
-    """Keep each refused row of a batch as a dead letter. Raises redis.RedisError."""
+def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> int:
+    """Keep each entity with refused rows as a dead letter; the number of them. Raises redis.RedisError."""
     reasons: dict[str, tuple[dict[str, Any], str]] = {}
     for row in outcome.refused:
         key = row.key
@@ -72,6 +72,7 @@ def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> None:
             job.save(pipeline=pipeline)
             record_job_failure(job, reason, pipeline)
             pipeline.execute()
+    return len(reasons)
 
 
 def dead_letters(redis: Redis, names: Iterable[str] | None = None) -> Iterator[DeadLetter]:

@@ -5,9 +5,10 @@ Redis is to blame for fails all of them, and they are retried.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from redis import Redis
 
@@ -15,7 +16,6 @@ from langfuse_ingest.event_log import EventLog, Segment, SegmentError
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
 from langfuse_ingest.merge import History, merge
-from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
 from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
 from langfuse_ingest.tables import Target, targets
@@ -24,6 +24,8 @@ from langfuse_ingest.writer import PendingRow, RefusedRow, Writer, pending
 from langfuse_worker.blobstore import ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import WriteMode
+
+T = TypeVar("T")
 
 _KINDS_AT_ONCE = 4
 
@@ -119,8 +121,8 @@ class Ingestion:
         kinds = _by_kind(self._histories(keys, segments))
 
         def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
-            rows = self._rows_of_kind(kind, kinds[kind], version)
-            return [refused for table in rows for refused in self.writer.write(table, rows[table])]
+            rows, refused = self._rows_of_kind(kind, kinds[kind], version)
+            return refused + [row for table in rows for row in self.writer.write(table, rows[table])]
 
         # ClickHouse stores the rows of one kind while those of the next are merged.
         with ThreadPoolExecutor(_KINDS_AT_ONCE) as pool:
@@ -129,27 +131,29 @@ class Ingestion:
 
     def _rows_of_kind(
         self, kind: tuple[str, Entity], histories: list[History], version: str
-    ) -> dict[str, list[PendingRow]]:
-        """The rows of a project's entities of one kind, by table, with those that delete what they leave."""
+    ) -> tuple[dict[str, list[PendingRow]], list[RefusedRow]]:
+        """The rows of a project's entities of one kind, by table, and what cannot be merged."""
         project, entity = kind
         rows: dict[str, list[PendingRow]] = defaultdict(list)
-        merged: dict[str, Record] = {}
-        for target in targets(entity, self.mode):
-            stored = self._stored(target, project, histories)
-            if not merged:  # the first target's rows are what merges start from
-                self._set_bases(target, project, histories, stored)
-                merged = {history.id: merge(history) for history in histories}
-            for history in histories:
-                row = target.row(merged[history.id])
+        found = targets(entity, self.mode)
+        days, refused = _each(histories, lambda history: days_around(history.times))
+        histories = [history for history in histories if history.id in days]
+        stored = {target.table: self._stored(target, project, histories, days) for target in found}
+        # The first target's rows are what merges start from.
+        self._set_bases(found[0], project, histories, stored[found[0].table], days)
+        merged, unmerged = _each(histories, merge)
+        for target in found:
+            for entity_id, record in merged.items():
+                row = target.row(record)
                 if row is None:
                     continue
-                key = EntityKey(project, entity, history.id)
-                row[target.id_column] = target.id_prefix + history.id
-                for old in stored.get(history.id, ()):
+                key = EntityKey(project, entity, entity_id)
+                row[target.id_column] = target.id_prefix + entity_id
+                for old in stored[target.table].get(entity_id, ()):
                     if target.key(old.columns) != target.key(row):
                         rows[target.table].append(pending(key, tombstone(target, key, old), version))
                 rows[target.table].append(pending(key, row, version))
-        return rows
+        return rows, refused + unmerged
 
     def _histories(self, keys: set[EntityKey], segments: dict[str, Segment]) -> list[History]:
         """All events of each entity; entities that were deleted meanwhile have none and are left out."""
@@ -178,28 +182,53 @@ class Ingestion:
                 raise segment  # to go on without it would forget its events
         return found
 
-    def _stored(self, target: Target, project: str, histories: list[History]) -> dict[str, list[StoredRow]]:
+    def _stored(
+        self, target: Target, project: str, histories: list[History], days: dict[str, set[str]]
+    ) -> dict[str, list[StoredRow]]:
         if self.skip_reads & {project, "*"}:
             histories = [history for history in histories if len(history.groups) > 1]
         if not histories:
             return {}
-        days = days_around(time for history in histories for time in history.times)
-        return stored_rows(self.clickhouse, target, project, [h.id for h in histories], days)
+        ids = [history.id for history in histories]
+        return stored_rows(self.clickhouse, target, project, ids, set().union(*(days[i] for i in ids)))
 
     def _set_bases(
-        self, target: Target, project: str, histories: list[History], stored: dict[str, list[StoredRow]]
+        self,
+        target: Target,
+        project: str,
+        histories: list[History],
+        stored: dict[str, list[StoredRow]],
+        days: dict[str, set[str]],
     ) -> None:
         """Give the stored row to those whose row is older than everything that the log knows of them."""
-        older = [
-            history
+        older = {
+            history.id: history
             for history in histories
             if any(row.created_at[:23] < history.written_at[:23] for row in stored.get(history.id, ()))
-        ]
+        }
         if older:
-            days = days_around(time for history in older for time in history.times)
-            bases = stored_records(self.clickhouse, target, project, [h.id for h in older], days)
-            for history in older:
-                history.base = bases.get(history.id)
+            around = set().union(*(days[i] for i in older))
+            bases = stored_records(self.clickhouse, target, project, older, around)
+            for entity_id, base in bases.items():
+                older[entity_id].base = base
+
+
+def _each(
+    histories: Iterable[History], action: Callable[[History], T]
+) -> tuple[dict[str, T], list[RefusedRow]]:
+    """The action's results by id, and whose events it cannot be applied to.
+
+    The log may hold what no producer of ours has validated; that must not fail its neighbours.
+    """
+    results: dict[str, T] = {}
+    refused: list[RefusedRow] = []
+    for history in histories:
+        try:
+            results[history.id] = action(history)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            key = EntityKey(history.project, history.entity, history.id)
+            refused.append(RefusedRow(key, "the merge", f"{type(error).__name__}: {error}"))
+    return results, refused
 
 
 def _by_kind(histories: Iterable[History]) -> dict[tuple[str, Entity], list[History]]:

@@ -7,6 +7,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from langfuse_export.catalog.yaml_file import read_yaml
+from langfuse_ingest.queues import QUEUES
 from langfuse_worker.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,23 @@ def settings_rows() -> list[str]:
         shown = " " if default in (None, (), "", PydanticUndefined) or secret else f" `{default}` "
         rows.append(f"| `{field.validation_alias}` |{shown}| {field.description} |")
     return rows
+
+
+def queue_rows() -> list[str]:
+    """The lines of the queues' table."""
+    rows = []
+    for spec in QUEUES:
+        flag = f"`{spec.flag}`" if spec.enabled else f"`{spec.flag}` (off)"
+        consumers = f"{spec.concurrency}, `{spec.concurrency_variable}`" if spec.concurrency_variable else "1"
+        shards = f"`{spec.shards_variable}`" if spec.shards_variable else "1"
+        delays = ", ".join(map(str, spec.delays))
+        rows.append(f"| `{spec.name}` | {flag} | {consumers} | {shards} | {delays} |")
+    return rows
+
+
+def test_the_table_of_queues_is_complete_and_right() -> None:
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    assert "\n".join(queue_rows()) in text
 
 
 def test_the_settings_table_is_complete_and_right() -> None:

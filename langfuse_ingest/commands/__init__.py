@@ -1,1 +1,1 @@
-"""`langfuse-worker consume | ingest | queues | dead-letters`."""
+"""`langfuse-worker consume | ingest | queues | dead-letters | delete`."""

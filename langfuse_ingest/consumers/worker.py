@@ -28,6 +28,7 @@ from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
+from langfuse_ingest.writer import is_transient
 from langfuse_worker.blobstore import ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
 from langfuse_worker.settings import SettingsError, settings
@@ -71,7 +72,10 @@ class ConsumerWorker(SimpleWorker):
         # Events are trees without cycles; to look for cycles among them takes a third of the time.
         gc.disable()
         self._waits_for_more = not burst
-        return super().work(burst, *args, **kwargs)
+        try:
+            return super().work(burst, *args, **kwargs)
+        finally:
+            gc.enable()
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
         """RQ's heartbeat, which the main loop sends while it waits for jobs; counts as progress."""
@@ -156,7 +160,7 @@ class ConsumerWorker(SimpleWorker):
                     return 0, {}
                 return self._ingest(jobs)
         except Exception as error:
-            self._clickhouse_in_doubt = isinstance(error, ClickHouseError)
+            self._clickhouse_in_doubt = is_transient(error)
             return 0, dict.fromkeys(jobs, error)
 
     def _ingest(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
@@ -168,7 +172,7 @@ class ConsumerWorker(SimpleWorker):
             except (TypeError, LookupError, DeserializationError) as error:
                 failures[job] = PoisonedJobError(f"not the arguments of an ingestion job: {error}")
         outcome = ingest_batch([arguments for _, arguments in understood])
-        add_refused(self.connection, self.spec, outcome)
+        runtime().metrics.dead_letter(self.spec.name, add_refused(self.connection, self.spec, outcome))
         failures |= {understood[index][0]: error for index, error in outcome.failed.items()}
         return len(outcome.refused), failures
 

@@ -163,6 +163,25 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(deployment: Deploymen
     assert run(deployment.directory, "dead-letters", "list").stdout == "No dead letters.\n"
 
 
+def test_deletions_are_asked_for_and_queued(deployment: Deployment) -> None:
+    deployment.ingest(list(sessions(2)))
+    arguments = ["delete", "traces", "trace-1-0", "--project", PROJECT]
+
+    refused = run(deployment.directory, *arguments, stdin="n\n")
+    assert (refused.returncode, deployment.backlog) == (1, 0)
+    assert run(deployment.directory, *arguments, stdin="y\n").stdout.strip() == "queued in trace-delete"
+    assert (
+        run(deployment.directory, "delete", "scores", "tone-1-1", "--project", PROJECT, "--yes").returncode
+        == 0
+    )
+    deployment.work("trace-delete", "score-delete")
+
+    assert (deployment.ids("traces"), deployment.ids("scores")) == (["trace-1-1"], ["helpful-1-1"])
+    assert run(deployment.directory, "delete", "project", PROJECT, "--yes").returncode == 0
+    deployment.work("project-delete")
+    assert deployment.ids("traces") == []
+
+
 def test_without_any_server_the_embedded_ones_do(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text(lines(list(sessions(3))))
     ended = run(tmp_path, "ingest", "events.jsonl", "--project", "p1")

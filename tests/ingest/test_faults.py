@@ -3,12 +3,15 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from langfuse_ingest.dead_letters import purge, replay
 from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.events import Entity
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, wait_for
@@ -84,6 +87,34 @@ def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deplo
         "PoisonedJobError",
         "SegmentError",
     ]
+
+
+def test_an_event_in_the_log_that_nobody_validated_fails_alone(deployment: Deployment) -> None:
+    fine = {
+        "id": "e",
+        "timestamp": "2026-06-01T08:00:00.000000Z",
+        "type": "trace-create",
+        "body": {"id": "fine"},
+    }
+    broken = [{**fine, "body": None}, {**fine, "timestamp": None}, {**fine, "body": {"id": "x", "tags": 7}}]
+    groups = [Group(Entity.TRACE, f"broken{n}", [event]) for n, event in enumerate(broken)]
+    groups.append(Group(Entity.TRACE, "fine", [fine]))
+    groups.append(
+        Group(
+            Entity.OBSERVATION, "usage", [{**fine, "type": "span-create", "body": {"usage": {"input": "x"}}}]
+        )
+    )
+    log = deployment.parts.event_log
+    key, _ = log.write("p1", groups, Origin(), datetime.now(UTC))
+    enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
+
+    deployment.work()
+
+    assert deployment.ids("traces") == ["fine"]
+    refused = sorted(letter.arguments["entity"][1] for letter in deployment.letters)
+    assert refused == ["broken0", "broken1", "broken2", "usage"]
+    assert all("the merge refuses" in letter.reason for letter in deployment.letters)
+    assert deployment.backlog == 0
 
 
 def test_odd_ids_and_texts_arrive_as_they_are(deployment: Deployment) -> None:

@@ -286,7 +286,8 @@ class Execution:
                 with tempfile.NamedTemporaryFile() as file:
                     file.write(self._data)
                     file.flush()
-                    sql = f"{self._sql} FROM INFILE '{file.name}' FORMAT {self._format}"
+                    target, *settings = re.split(r"(?=\sSETTINGS\s)", self._sql, maxsplit=1)
+                    sql = f"{target} FROM INFILE '{file.name}' {''.join(settings)} FORMAT {self._format}"
                     return _query(connection, sql, "TabSeparated", self._parameters)
             return _query(connection, self._sql, self._format, self._parameters)
 
