@@ -80,7 +80,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
 def test_schema_has_every_table(seeded: Seeded) -> None:
     tables = dict(seeded.query("SELECT name, engine FROM system.tables WHERE database = currentDatabase()"))
     assert tables == {
-        **dict.fromkeys([*KEYS, "events_core"], "ReplacingMergeTree"),
+        **dict.fromkeys([*KEYS, "events_core", "blob_storage_file_log"], "ReplacingMergeTree"),
         "events_core_mv": "MaterializedView",
     }
     assert all(" IF NOT EXISTS " in statement for statement in statements())
