@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from langfuse_worker.console import err
+from langfuse_worker.dagster_home import dagster_home
 from langfuse_worker.role import LOCATIONS
 from langfuse_worker.settings import Settings
 
@@ -34,8 +35,9 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     if settings.worker_role.runs_ingestion:
         commands.append([str(bin_directory / "langfuse-worker"), "consume"])
     err.print(f"Dagster: http://{host}:{port}", markup=False)
+    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
     # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
-    parts = [subprocess.Popen(command, start_new_session=True) for command in commands]
+    parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]
     try:
         while all(part.poll() is None for part in parts):
             time.sleep(_POLL_S)

@@ -1,13 +1,10 @@
 """Runs windows through the Dagster assets in this process."""
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 
@@ -24,7 +21,8 @@ from langfuse_export.naming import (
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
-from langfuse_worker.console import err
+from langfuse_worker.dagster_home import dagster_home
+from langfuse_worker.settings import settings
 
 
 @dataclass
@@ -48,19 +46,9 @@ class RunReport:
 
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance that the UI shows: of DAGSTER_HOME, or of ./dagster.yaml."""
-    if os.environ.get("DAGSTER_HOME"):
-        with dg.DagsterInstance.get() as instance:
-            yield instance
-    elif Path("dagster.yaml").exists():
-        with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
-            yield instance
-    else:
-        err.print(
-            "no DAGSTER_HOME and no dagster.yaml here: these runs will not be remembered", style="yellow"
-        )
-        with tempfile.TemporaryDirectory() as directory, dg.DagsterInstance.local_temp(directory) as instance:
-            yield instance
+    """The Dagster instance that the UI shows."""
+    with dg.DagsterInstance.from_config(str(dagster_home(settings()))) as instance:
+        yield instance
 
 
 def parse_moment(text: str, option: str) -> datetime:

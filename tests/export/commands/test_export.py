@@ -62,6 +62,26 @@ def test_run_exports_windows_and_status_shows_them(home: Path) -> None:
     assert rows["scores"]["failed_windows"] == 0
 
 
+def test_history_does_not_depend_on_the_working_directory(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+
+    monkeypatch.chdir(here)
+    ended = _run(home, *PERIOD, "--table", "traces", DAGSTER_HOME="")
+    monkeypatch.chdir(elsewhere)
+    status = langfuse_worker("export", "status", "--json", home=home, DAGSTER_HOME="")
+
+    assert ended.code == status.code == 0, ended.err + status.err
+    rows = {row["table"]: row for row in status.json}
+    assert rows["traces"]["exported_windows"] == 2
+    assert not list(here.iterdir())
+    instance = yaml.safe_load((home / "dagster" / "dagster.yaml").read_text())
+    assert instance["concurrency"]["pools"] == {"default_limit": 1, "granularity": "run"}
+
+
 def test_without_json_people_read_one_line_and_a_table_without_colours(home: Path) -> None:
     ended = _run(home, *PERIOD, "--table", "traces")
 
