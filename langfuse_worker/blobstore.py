@@ -20,6 +20,9 @@ import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
+from langfuse_worker.endpoints import AllowList, EndpointError, EndpointReason, validate_endpoint
+from langfuse_worker.settings import settings
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
@@ -58,6 +61,8 @@ class StoreConfig:
             follows the bucket is put before every key as it is.
         endpoint: address of an S3-compatible store, or of an Azure emulator.
         part_bytes: size of an upload's parts; 10 000 of them bound an object's size. Files have none.
+        untrusted_endpoint: whether a user chose where the store is, as in Langfuse's Postgres. Every address
+            is then checked before it is connected to (`langfuse_worker.endpoints`).
     """
 
     url: str
@@ -68,6 +73,7 @@ class StoreConfig:
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
     part_bytes: int = PART_BYTES
+    untrusted_endpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,11 @@ class BlobStore:
     @cached_property
     def _store(self) -> Any:
         try:
+            _check_endpoint(self.config)
             return _open(self.config)
+        except EndpointError as error:
+            transient = error.reason is EndpointReason.DNS_LOOKUP_FAILED
+            raise (StoreError if transient else StoreAccessError)(f"{self.config.url}: {error}") from error
         except OSError as error:  # only a directory is made at once
             raise StoreAccessError(f"{self.config.url}: cannot make the directory: {error}") from error
 
@@ -249,6 +259,11 @@ def _errors(uri: str, stream: _Counted | None = None) -> Iterator[None]:
 def _brief(error: Exception) -> str:
     """The message without the debug dump that obstore appends."""
     return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
+
+
+def _check_endpoint(config: StoreConfig) -> None:
+    if config.untrusted_endpoint and config.endpoint:
+        validate_endpoint(config.endpoint, AllowList.from_settings(settings()))
 
 
 def _open(config: StoreConfig) -> Any:

@@ -6,6 +6,7 @@ further than `load_settings`, which names the variable, the value (masked if it 
 
 import os
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from langfuse_worker.role import WorkerRole
 
 EXPORT_PREFIX = "LANGFUSE_CLICKHOUSE_DATA_EXPORT_"
+ENDPOINT_PREFIX = "LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_"
 EVENT_UPLOAD_PREFIX = "LANGFUSE_S3_EVENT_UPLOAD_"
 WRITE_PREFIX = "LANGFUSE_INGESTION_CLICKHOUSE_WRITE_"
 
@@ -55,6 +57,18 @@ def _retention(value: object) -> object:
     if not all(project.strip() and days.strip().isdecimal() and int(days) > 0 for project, _, days in pairs):
         raise ValueError("must be project=days, separated by commas; * is every other project")
     return {project.strip(): int(days) for project, _, days in pairs}
+
+
+def _lowered(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.lower() for part in value)
+
+
+def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(ip_address(part)) for part in value)
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(ip_network(part)) for part in value)
 
 
 Retention = Annotated[dict[str, int], NoDecode, BeforeValidator(_retention)]
@@ -171,6 +185,21 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds before the first retry of a transient fault; doubles, with jitter.",
+    )
+    endpoint_allowed_hosts: Annotated[CommaSeparated, AfterValidator(_lowered)] = Field(
+        default=(),
+        validation_alias=ENDPOINT_PREFIX + "HOST",
+        description="Hosts that endpoints from the database may have, whatever their addresses.",
+    )
+    endpoint_allowed_ips: Annotated[CommaSeparated, AfterValidator(_addresses)] = Field(
+        default=(),
+        validation_alias=ENDPOINT_PREFIX + "IPS",
+        description="Private addresses that endpoints from the database may have.",
+    )
+    endpoint_allowed_networks: Annotated[CommaSeparated, AfterValidator(_networks)] = Field(
+        default=(),
+        validation_alias=ENDPOINT_PREFIX + "IP_SEGMENTS",
+        description="Private networks that endpoints from the database may be in, such as 10.1.0.0/16.",
     )
     redis_connection_string: SecretStr | None = Field(
         default=None,

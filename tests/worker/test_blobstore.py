@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from langfuse_worker import blobstore
-from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, ObjectTooLargeError, StoreConfig
+from langfuse_worker.blobstore import (
+    BlobStore,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    StoreAccessError,
+    StoreConfig,
+)
+from langfuse_worker.settings import settings
 from tests.servers.s3 import S3Server
 
 BUCKET = "blobstore"
@@ -151,6 +158,22 @@ except StoreError as error:
 
 def _allow_files_of_one_mb() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+
+def test_an_endpoint_that_a_user_chose_must_be_public_or_allowed(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.create_bucket(BUCKET)
+    chosen = replace(s3.store_config(BUCKET), untrusted_endpoint=True)
+
+    with pytest.raises(StoreAccessError, match="blocked-ip"):
+        BlobStore(chosen).write("a.txt", iter([b"x"]), "text/plain")
+    assert s3.keys(BUCKET) == []
+
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_IPS", "127.0.0.1")
+    settings.cache_clear()
+    BlobStore(chosen).write("a.txt", iter([b"x"]), "text/plain")
+    assert s3.keys(BUCKET) == ["a.txt"]
 
 
 def test_keys_of_a_destination_are_in_no_representation() -> None:
