@@ -10,6 +10,7 @@ import dagster as dg
 
 from langfuse_export.checks import check_results, check_specs
 from langfuse_export.exporter import Progress
+from langfuse_export.listeners import RunListener
 from langfuse_export.metadata import definition_metadata
 from langfuse_export.naming import PROJECT_TAG, asset_key, op_name, safe_name
 from langfuse_export.project import ProjectExport
@@ -48,8 +49,11 @@ def build_project_assets(
         clickhouse: dg.ResourceParam[ClickHouse],
         telemetry: dg.ResourceParam[Telemetry],
         progress: dg.ResourceParam[Progress],
+        listeners: dg.ResourceParam[RunListener],
     ) -> Iterator[dg.AssetCheckResult]:
-        run = ProjectRun(context, project, clickhouse, telemetry, progress, options.table_concurrency)
+        run = ProjectRun(
+            context, project, clickhouse, telemetry, progress, listeners, options.table_concurrency
+        )
         try:
             with clickhouse.hold():
                 if context.has_partition_key or context.has_partition_key_range:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from langfuse_export.exporter import NoProgress, Progress
+from langfuse_export.listeners import Listeners, RunListener
 from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
@@ -40,11 +41,13 @@ class ExportResources:
         clickhouse: the one place that puts the limits on every query.
         telemetry: the metrics.
         progress: hears of bytes, objects and windows.
+        listeners: hear of runs, in this order.
     """
 
     clickhouse: ClickHouse
     telemetry: Telemetry
     progress: Progress = field(default_factory=NoProgress)
+    listeners: tuple[RunListener, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings, progress: Progress | None = None) -> "ExportResources":
@@ -62,5 +65,8 @@ class ExportResources:
             ),
             "progress": dg.ResourceDefinition.hardcoded_resource(
                 self.progress, "Hears of bytes, objects and windows as they pass."
+            ),
+            "listeners": dg.ResourceDefinition.hardcoded_resource(
+                Listeners(self.listeners), "Hear of runs: their start, each exported window, their end."
             ),
         }

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import dagster as dg
 import structlog
 
-from langfuse_export.errors import WindowError, is_transient, reason_of
+from langfuse_export.errors import CancelledError, WindowError, is_transient, reason_of
 from langfuse_export.exporter import Progress, WindowExporter
+from langfuse_export.history import InstanceHistory
+from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.metadata import manifest_entry, window_metadata
 from langfuse_export.naming import SCHEDULE_TAG, asset_key
@@ -46,10 +49,12 @@ class ProjectRun:
         clickhouse: ClickHouse,
         telemetry: Telemetry,
         progress: Progress,
+        listener: RunListener,
         table_concurrency: int,
     ) -> None:
         self._context = context
         self._project = project
+        self._listener = listener
         self._store = BlobStore(project.destination)
         self._mode = run_mode(context.instance, context.run)
         self._telemetry = telemetry
@@ -77,6 +82,21 @@ class ProjectRun:
                 a policy of its own would be retried after its run was cancelled, too.
             dagster.Failure: a fault that a retry cannot mend, or the last attempt; the run fails.
         """
+        self._listener.run_started(self._project)
+        try:
+            failures = self._export_windows()
+        except Exception as error:
+            failures = [error]
+        except BaseException:  # somebody stops the run
+            self._listener.run_failed(
+                self._project, [CancelledError("the run was cancelled")], retrying=False
+            )
+            raise
+        if failures:
+            self._fail(failures, retries)
+        self._listener.run_finished(self._project)
+
+    def _export_windows(self) -> list[Exception]:
         failures: list[Exception] = []
         for key in self._context.partition_keys:
             window = self._project.frequency.window_of_key(key)
@@ -90,8 +110,7 @@ class ProjectRun:
                 failures.append(error)
                 if reason_of(error) in _STOPS_RUN:
                     break
-        if failures:
-            self._raise(failures, retries)
+        return failures
 
     def recall_newest_windows(self) -> None:
         """Take each table's newest exported window as it stands, and count its rows in ClickHouse now."""
@@ -120,11 +139,13 @@ class ProjectRun:
             return
         known = {**self._committed_elsewhere(key), **done}
         try:
-            exported = self._exporter.export(window, tables, known).exported
+            result = self._exporter.export(window, tables, known)
         except WindowError as error:
             self._record(key, window, error.exported)
             raise
-        self._record(key, window, exported)
+        self._record(key, window, result.exported)
+        if result.manifest_uri is not None:
+            self._listener.window_exported(self._project, window, InstanceHistory(self._context.instance))
 
     def _record(self, key: str, window: Window, exported: Mapping[str, ExportedTable]) -> None:
         for name, table in exported.items():
@@ -162,9 +183,11 @@ class ProjectRun:
                     found[table.name] = entry
         return found
 
-    def _raise(self, failures: list[Exception], retries: dg.RetryPolicy) -> None:
+    def _fail(self, failures: list[Exception], retries: dg.RetryPolicy) -> NoReturn:
         attempt = self._context.retry_number + 1
-        if attempt <= retries.max_retries and any(is_transient(error) for error in failures):
+        retrying = attempt <= retries.max_retries and any(is_transient(error) for error in failures)
+        self._listener.run_failed(self._project, failures, retrying)
+        if retrying:
             delay_s = retries.calculate_delay(attempt)
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]
         raise dg.Failure(

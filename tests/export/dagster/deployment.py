@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog
 from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.listeners import RunListener
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
@@ -66,6 +67,7 @@ class Deployment:
     instance: dg.DagsterInstance
     clickhouse: ClickHouse | FlakyClickHouse
     projects: Sequence[ProjectExport] = ()
+    listeners: Sequence[RunListener] = ()
 
     def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:
         """An export of a project."""
@@ -92,7 +94,11 @@ class Deployment:
     @cached_property
     def defs(self) -> dg.Definitions:
         """What Dagster loads."""
-        resources = ExportResources(self.clickhouse, build_telemetry(self.settings))  # type: ignore[arg-type]
+        resources = ExportResources(
+            self.clickhouse,  # type: ignore[arg-type]
+            build_telemetry(self.settings),
+            listeners=tuple(self.listeners),
+        )
         return build_defs(
             catalog=Catalog(tuple(self.projects or [self.project()])),
             options=ExportOptions.from_settings(self.settings),

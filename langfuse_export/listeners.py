@@ -1,0 +1,100 @@
+"""Who hears of runs as they go, such as what reports them elsewhere. Plain Python, no Dagster."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from langfuse_export.project import ProjectExport
+from langfuse_export.windows import Window
+
+log = structlog.get_logger()
+
+
+class History(Protocol):
+    """Which windows have been exported, this run's included."""
+
+    def exported_until(self, project: ProjectExport, since: datetime) -> datetime:
+        """End of the unbroken row of exported windows from the one that holds `since` on, UTC.
+
+        A window counts once every table of the project has its object. Without any, the start of the
+        window that holds `since`.
+        """
+        ...
+
+
+class RunListener(Protocol):
+    """Hears of the runs of projects. What it raises is logged and goes no further.
+
+    Every attempt is `run_started`, any number of `window_exported`, then `run_failed` or `run_finished`. A
+    process that is killed says nothing more.
+    """
+
+    def run_started(self, project: ProjectExport) -> None:
+        """An attempt begins; no query has been sent."""
+        ...
+
+    def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
+        """All tables of the window are committed and recorded, and its manifest stands."""
+        ...
+
+    def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
+        """Windows failed, or the run was cancelled; `retrying` says that another attempt follows."""
+        ...
+
+    def run_finished(self, project: ProjectExport) -> None:
+        """Every window of the run is exported."""
+        ...
+
+
+class NoListener:
+    """Implements `RunListener` and does nothing; for listeners that need only some of it."""
+
+    def run_started(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+
+    def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
+        """See `RunListener`."""
+
+    def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
+        """See `RunListener`."""
+
+    def run_finished(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Implements `RunListener`: calls each in turn, and logs what one of them raises."""
+
+    listeners: tuple[RunListener, ...] = ()
+
+    def run_started(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+        self._tell(project, lambda listener: listener.run_started(project))
+
+    def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
+        """See `RunListener`."""
+        self._tell(project, lambda listener: listener.window_exported(project, window, history))
+
+    def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
+        """See `RunListener`."""
+        self._tell(project, lambda listener: listener.run_failed(project, errors, retrying))
+
+    def run_finished(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+        self._tell(project, lambda listener: listener.run_finished(project))
+
+    def _tell(self, project: ProjectExport, call: Callable[[RunListener], None]) -> None:
+        for listener in self.listeners:
+            try:
+                call(listener)
+            except Exception as error:
+                log.error(
+                    "listener_failed",
+                    listener=type(listener).__name__,
+                    projectId=project.project_id,
+                    error=str(error)[:1000],
+                )
