@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.store_faults import AccessFault
 
 if TYPE_CHECKING:
     from langfuse_export.table_export import ExportedTable
@@ -86,6 +87,15 @@ _TRANSIENT_CODES = {
     999: "clickhouse_unavailable",  # KEEPER_EXCEPTION
 }
 
+_STOPS_PROJECT = {
+    "cancelled",
+    "clickhouse_overloaded",
+    "clickhouse_unavailable",
+    "destination_access",
+    "destination_full",
+    "destination_unavailable",
+}
+
 
 def reason_of(error: BaseException) -> str:
     """The failure counter's `reason` of any exception of the export path."""
@@ -124,6 +134,19 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, StoreAccessError | ObjectTooLargeError):
         return False
     return isinstance(error, StoreError) and not _no_space(error)
+
+
+def stops_project(error: BaseException) -> bool:
+    """Whether every window of the project would fail alike, now."""
+    return reason_of(error) in _STOPS_PROJECT
+
+
+def user_fault(error: BaseException) -> AccessFault | None:
+    """What the destination's owner has to change, if the store says so; None for everybody else's faults."""
+    if isinstance(error, WindowError):
+        faults = [user_fault(failure) for failure in error.failures.values()]
+        return next((fault for fault in faults if fault), None)
+    return error.fault if isinstance(error, StoreAccessError) else None
 
 
 def _no_space(error: StoreError) -> bool:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import dagster as dg
 import structlog
 
-from langfuse_export.errors import CancelledError, WindowError, is_transient, reason_of
+from langfuse_export.errors import CancelledError, WindowError, is_transient, reason_of, stops_project
 from langfuse_export.exporter import Progress, WindowExporter
 from langfuse_export.history import InstanceHistory
 from langfuse_export.listeners import RunListener
@@ -23,16 +23,6 @@ from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
-
-# These fail the next window just as well.
-_STOPS_RUN = {
-    "cancelled",
-    "clickhouse_overloaded",
-    "clickhouse_unavailable",
-    "destination_access",
-    "destination_full",
-    "destination_unavailable",
-}
 
 
 class ProjectRun:
@@ -108,7 +98,7 @@ class ProjectRun:
                 self._export_window(key, window)
             except Exception as error:
                 failures.append(error)
-                if reason_of(error) in _STOPS_RUN:
+                if stops_project(error):
                     break
         return failures
 

@@ -22,6 +22,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from langfuse_worker.endpoints import AllowList, EndpointError, EndpointReason, validate_endpoint
 from langfuse_worker.settings import settings
+from langfuse_worker.store_faults import AccessFault, access_fault
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -41,7 +42,15 @@ class StoreError(Exception):
 
 
 class StoreAccessError(StoreError):
-    """The blob store says no: credentials, permissions, or no such bucket."""
+    """The blob store says no, and somebody has to change something.
+
+    Attributes:
+        fault: what has to be changed.
+    """
+
+    def __init__(self, message: str, fault: AccessFault = AccessFault.CREDENTIALS) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class ObjectTooLargeError(StoreError):
@@ -102,10 +111,13 @@ class BlobStore:
             _check_endpoint(self.config)
             return _open(self.config)
         except EndpointError as error:
-            transient = error.reason is EndpointReason.DNS_LOOKUP_FAILED
-            raise (StoreError if transient else StoreAccessError)(f"{self.config.url}: {error}") from error
+            message = f"{self.config.url}: {error}"
+            if error.reason is EndpointReason.DNS_LOOKUP_FAILED:
+                raise StoreError(message) from error
+            raise StoreAccessError(message, AccessFault.ENDPOINT) from error
         except OSError as error:  # only a directory is made at once
-            raise StoreAccessError(f"{self.config.url}: cannot make the directory: {error}") from error
+            message = f"{self.config.url}: cannot make the directory: {error}"
+            raise StoreAccessError(message, AccessFault.BUCKET) from error
 
     def write(self, key: str, chunks: Iterator[bytes], content_type: str) -> WrittenObject:
         """Upload a stream as one object; an exception in the stream aborts the upload.
@@ -234,9 +246,10 @@ _ACCESS = (
     exceptions.UnauthenticatedError,
     exceptions.UnknownConfigurationKeyError,
 )
-_ACCESS_TEXT = re.compile(
-    r"NoSuchBucket|ContainerNotFound|InvalidBucketName|status: 40[13]|InvalidAccessKeyId"
-)
+
+
+# What obstore writes between the request, whose names are somebody's own words, and the store's answer.
+_ANSWER = re.compile(r" in [\d.]+\w*s - ")
 
 
 @contextmanager
@@ -247,8 +260,9 @@ def _errors(uri: str, stream: _Counted | None = None) -> Iterator[None]:
         if stream is not None and stream.error is not None:
             raise stream.error from None
         message = f"{uri}: {_brief(error)}"
-        if isinstance(error, _ACCESS) or _ACCESS_TEXT.search(str(error)):
-            raise StoreAccessError(message) from error
+        fault = access_fault(_ANSWER.split(_without_dump(error))[-1])
+        if fault or isinstance(error, _ACCESS):
+            raise StoreAccessError(message, fault or AccessFault.CREDENTIALS) from error
         if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
             raise ObjectNotFoundError(message) from error
         if isinstance(error, exceptions.BaseError | OSError):
@@ -257,8 +271,12 @@ def _errors(uri: str, stream: _Counted | None = None) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
+    return _without_dump(error).strip()[:1000]
+
+
+def _without_dump(error: Exception) -> str:
     """The message without the debug dump that obstore appends."""
-    return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
+    return str(error).partition("\n\nDebug source:")[0]
 
 
 def _check_endpoint(config: StoreConfig) -> None:
@@ -280,7 +298,8 @@ def _open(config: StoreConfig) -> Any:
         return AzureStore(parts.netloc, config=_azure(config), client_options=client, retry_config=retry)
     if parts.scheme == "gs":
         return GCSStore(parts.netloc, client_options=client, retry_config=retry)
-    raise StoreAccessError(f"{config.url}: must start with {', '.join(s + '://' for s in SCHEMES)}")
+    message = f"{config.url}: must start with {', '.join(s + '://' for s in SCHEMES)}"
+    raise StoreAccessError(message, AccessFault.ENDPOINT)
 
 
 def _s3(config: StoreConfig) -> Any:

@@ -2,9 +2,17 @@
 
 import pytest
 
-from langfuse_export.errors import CancelledError, OccupiedError, WindowError, is_transient, reason_of
+from langfuse_export.errors import (
+    CancelledError,
+    OccupiedError,
+    WindowError,
+    is_transient,
+    reason_of,
+    user_fault,
+)
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.store_faults import AccessFault
 
 FULL = StoreError("file:///a: Unable to copy data to file: No space left on device (os error 28)")
 
@@ -39,3 +47,11 @@ def test_a_window_is_retried_unless_one_of_its_tables_can_never_succeed() -> Non
     passing, lasting = ClickHouseError("network", 210), ClickHouseError("no such table", 60)
     assert is_transient(WindowError("w", {"traces": passing, "scores": CancelledError("c")}, {}))
     assert not is_transient(WindowError("w", {"traces": passing, "scores": lasting}, {}))
+
+
+def test_the_owner_of_the_destination_is_named_only_when_the_store_says_so() -> None:
+    refused = WindowError("w", {"traces": ClickHouseError("network"), "scores": StoreAccessError("403")}, {})
+    assert user_fault(refused) is AccessFault.CREDENTIALS
+    assert user_fault(StoreAccessError("404", AccessFault.BUCKET)) is AccessFault.BUCKET
+    for other in (StoreError("503"), FULL, ClickHouseError("password", 516), OccupiedError("o")):
+        assert user_fault(other) is None

@@ -1,0 +1,106 @@
+"""What the answers of S3, Azure and Google Cloud Storage say about who has to act."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig, StoreError
+from langfuse_worker.store_faults import AccessFault, access_fault
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers everything with one status and body."""
+
+    status = 403
+    body = b""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_GET = do_PUT = _answer
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[str]:
+    """Address of a store that refuses."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az"])
+@pytest.mark.parametrize(
+    ("status", "code", "fault"),
+    [
+        (403, "InvalidAccessKeyId", AccessFault.CREDENTIALS),
+        (403, "SignatureDoesNotMatch", AccessFault.CREDENTIALS),
+        (403, "AccessDenied", AccessFault.CREDENTIALS),
+        (403, "AllAccessDisabled", AccessFault.BUCKET),
+        (403, "AccountProblem", AccessFault.CREDENTIALS),
+        (400, "AuthorizationHeaderMalformed", AccessFault.CREDENTIALS),
+        (400, "InvalidToken", AccessFault.CREDENTIALS),
+        (401, "", AccessFault.CREDENTIALS),
+        (404, "NoSuchBucket", AccessFault.BUCKET),
+        (400, "InvalidBucketName", AccessFault.BUCKET),
+        (301, "PermanentRedirect", AccessFault.ENDPOINT),
+        (403, "AuthenticationFailed", AccessFault.CREDENTIALS),
+        (403, "AuthorizationFailure", AccessFault.CREDENTIALS),
+        (403, "AuthorizationPermissionMismatch", AccessFault.CREDENTIALS),
+        (400, "InvalidAuthenticationInfo", AccessFault.CREDENTIALS),
+        (409, "AccountIsDisabled", AccessFault.CREDENTIALS),
+        (403, "InsufficientAccountPermissions", AccessFault.CREDENTIALS),
+        (404, "ContainerNotFound", AccessFault.BUCKET),
+        (400, "InvalidResourceName", AccessFault.BUCKET),
+    ],
+)
+def test_a_refusal_says_what_to_change(
+    refusing: str, scheme: str, status: int, code: str, fault: AccessFault
+) -> None:
+    Refusing.status = status
+    Refusing.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
+    store = BlobStore(StoreConfig(f"{scheme}://bucket/", refusing, "eu", "account", "c2VjcmV0"))
+
+    for attempt in (lambda: store.read("key"), lambda: store.write_bytes("key", b"x", "text/plain")):
+        with pytest.raises(StoreAccessError) as error:
+            attempt()
+        assert error.value.fault is fault
+
+
+def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: str) -> None:
+    Refusing.status, Refusing.body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
+    store = BlobStore(StoreConfig("s3://bucket/AccessDenied/", refusing, "eu", "key", "secret"))
+
+    with pytest.raises(StoreError) as error:
+        store.read("NoSuchBucket/InvalidAccessKeyId.parquet")
+
+    assert not isinstance(error.value, StoreAccessError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ('{"error": {"code": 403, "errors": [{"reason": "forbidden"}]}}', AccessFault.CREDENTIALS),
+        ("status code: 403 Forbidden: ", AccessFault.CREDENTIALS),
+        ('{"error": "invalid_grant", "error_description": "Invalid JWT"}', AccessFault.CREDENTIALS),
+        ("error sending request: invalid peer certificate: UnknownIssuer", AccessFault.ENDPOINT),
+        ("<Code>SlowDown</Code>", None),
+        ("status code: 503 Service Unavailable: ", None),
+        ("<Code>NoSuchKey</Code>", None),
+        ("dns error: failed to lookup address information", None),
+        ("Connection refused (os error 111)", None),
+    ],
+)
+def test_only_what_somebody_has_to_change_counts(answer: str, fault: AccessFault | None) -> None:
+    assert access_fault(answer) is fault
