@@ -55,14 +55,20 @@ class WindowError(ExportError):
     Attributes:
         failures: the exception of each failed table, by name.
         exported: the tables that were committed all the same, by name.
+        revision: of the window's manifest, if it names them.
     """
 
     def __init__(
-        self, message: str, failures: dict[str, Exception], exported: "dict[str, ExportedTable]"
+        self,
+        message: str,
+        failures: dict[str, Exception],
+        exported: "dict[str, ExportedTable]",
+        revision: int | None = None,
     ) -> None:
         super().__init__(message)
         self.failures = failures
         self.exported = exported
+        self.revision = revision
 
 
 # ClickHouse's ErrorCodes.cpp. Faults of the moment: network, overload, restarts, too many queries.

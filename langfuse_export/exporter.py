@@ -56,11 +56,17 @@ class NoProgress:
 
 @dataclass(frozen=True)
 class WindowResult:
-    """A window's committed objects by table name; `manifest_uri` is None while other tables are missing."""
+    """A window's committed objects by table name.
+
+    Attributes:
+        manifest_uri: None while other tables are missing.
+        revision: the manifest's, None without one.
+    """
 
     window: Window
     exported: dict[str, ExportedTable]
     manifest_uri: str | None
+    revision: int | None = None
 
 
 @dataclass
@@ -70,7 +76,7 @@ class WindowExporter:
     Attributes:
         source: ClickHouse, with the project's limits.
         store: the project's destination.
-        mode: `steady` or `catchup`, for metrics and logs.
+        mode: `steady`, `late` or `catchup`, for the manifest, metrics and logs.
         table_concurrency: tables of a window exported side by side.
     """
 
@@ -122,14 +128,16 @@ class WindowExporter:
         self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile]
     ) -> WindowResult:
         existing = self._existing_manifest(window)
+        revision = existing.revision + 1 if existing else 1
         exported, failures = self._export_tables(window, tables)
-        files = {**self._files_of(existing), **known}
+        files = {**self._files_of(existing, window), **known}
         files |= {name: table.file for name, table in exported.items()}
         # A failed table must not leave a manifest that contradicts the tables that were overwritten.
-        manifest_uri = self._write_manifest(window, files, exported) if exported else None
+        manifest_uri = self._write_manifest(window, files, exported, revision) if exported else None
+        written_revision = revision if manifest_uri else None
         if failures:
-            raise _window_error(self.project, window, failures, exported)
-        return WindowResult(window, exported, manifest_uri)
+            raise _window_error(self.project, window, failures, exported, written_revision)
+        return WindowResult(window, exported, manifest_uri, written_revision)
 
     def _export_tables(
         self, window: Window, tables: Sequence[Table]
@@ -232,7 +240,7 @@ class WindowExporter:
         }
 
     def _existing_manifest(self, window: Window) -> Manifest | None:
-        """The manifest that stands at the window's key, if it is of this very window.
+        """The manifest that stands at the window's key, of this window or of a shorter one that it replaces.
 
         A window is known by its end alone, so a project that changes its frequency could overwrite a day
         with its last hour. That is refused; a longer window may replace a shorter one, whose rows it has.
@@ -245,27 +253,33 @@ class WindowExporter:
         except ValueError:  # not of ours: Langfuse's own manifests lack the added fields
             return None
         written = manifest.window.as_window()
-        if written == window:
-            return manifest
         if not window.contains(written):
             raise OccupiedError(
                 f"{self.store.uri(key)} belongs to the window {written}; exporting {window} would overwrite "
                 "its objects. Use another destination or prefix for the new frequency, or delete them first"
             )
-        return None
+        return manifest
 
-    def _files_of(self, manifest: Manifest | None) -> dict[str, ManifestFile]:
-        by_path = {file.table: file for file in manifest.files} if manifest else {}
+    def _files_of(self, manifest: Manifest | None, window: Window) -> dict[str, ManifestFile]:
+        if manifest is None or manifest.window.as_window() != window:
+            return {}
+        by_path = {file.table: file for file in manifest.files}
         return {table.name: by_path[table.path] for table in self.project.tables if table.path in by_path}
 
     def _write_manifest(
-        self, window: Window, files: Mapping[str, ManifestFile], exported: Mapping[str, ExportedTable]
+        self,
+        window: Window,
+        files: Mapping[str, ManifestFile],
+        exported: Mapping[str, ExportedTable],
+        revision: int,
     ) -> str | None:
         if set(files) != {table.name for table in self.project.tables}:
             return None
         self._check_unchanged(window, exported)
         ordered = sorted(files.values(), key=lambda file: _FILE_ORDER.index(file.table))
-        manifest = build_manifest(self.project.project_id, window, ordered, datetime.now(UTC))
+        manifest = build_manifest(
+            self.project.project_id, window, ordered, datetime.now(UTC), revision=revision, mode=self.mode
+        )
         written = self.store.write_bytes(self.project.manifest_key(window), manifest.to_bytes(), CONTENT_TYPE)
         # Two runs of one window: whoever finds the other's object after its own manifest exports again,
         # so the last manifest always describes the last objects.
@@ -284,6 +298,7 @@ def _window_error(
     window: Window,
     failures: dict[str, Exception],
     exported: dict[str, ExportedTable],
+    revision: int | None,
 ) -> WindowError:
     details = "; ".join(f"{name}: {error}" for name, error in failures.items())
-    return WindowError(f"{project.project_id} {window}: {details}", failures, exported)
+    return WindowError(f"{project.project_id} {window}: {details}", failures, exported, revision)

@@ -30,6 +30,10 @@ class ManifestFile(_Model):
     """One table's object.
 
     Times are ISO 8601, UTC, with the precision of the column; None in an empty file.
+
+    Attributes:
+        read_at: ClickHouse's clock when reading began: what was written later may be missing.
+        source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
     """
 
     key: str
@@ -47,6 +51,8 @@ class ManifestFile(_Model):
     max_time: str | None
     query_id: str
     duration_ms: int
+    read_at: str | None = None  # manifests written before there were revisions have neither
+    source_fingerprint: str | None = None
     # "schema" alone would shadow a method of pydantic's.
     columns: list[ManifestColumn] = Field(validation_alias="schema", serialization_alias="schema")
 
@@ -68,7 +74,12 @@ class ManifestWindow(_Model):
 
 
 class Manifest(_Model):
-    """What a window holds."""
+    """What a window holds.
+
+    Attributes:
+        revision: 1 for the first manifest of the window, then counting.
+        mode: why this revision was written: `steady`, `catchup` or `late`.
+    """
 
     version: Literal[1] = 1
     project_id: str
@@ -78,6 +89,9 @@ class Manifest(_Model):
     created_at: str
     tables: list[str]
     files: list[ManifestFile]
+    # Beyond version 1 of Langfuse:
+    revision: int = 1
+    mode: str | None = None
 
     def to_bytes(self) -> bytes:
         """The object's content: JSON, indented by two, with a newline at the end."""
@@ -85,7 +99,13 @@ class Manifest(_Model):
 
 
 def build_manifest(
-    project_id: str, window: Window, files: list[ManifestFile], created_at: datetime
+    project_id: str,
+    window: Window,
+    files: list[ManifestFile],
+    created_at: datetime,
+    *,
+    revision: int = 1,
+    mode: str | None = None,
 ) -> Manifest:
     """The manifest of a window whose files are all committed."""
     bounds = ManifestWindow.of(window)
@@ -97,6 +117,8 @@ def build_manifest(
         created_at=iso(created_at),
         tables=[file.table for file in files],
         files=files,
+        revision=revision,
+        mode=mode,
     )
 
 

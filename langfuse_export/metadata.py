@@ -28,11 +28,20 @@ def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.Me
 
 
 def window_metadata(
-    table: Table, window: Window, exported: ExportedTable, mode: str
+    table: Table, window: Window, exported: ExportedTable, mode: str, revision: int | None
 ) -> dict[str, dg.MetadataValue]:
-    """Metadata of one materialized window; its numbers become plots, so names and types stay."""
+    """Metadata of one materialized window; its numbers become plots, so names and types stay.
+
+    `revision` is that of the window's manifest, None while other tables are missing.
+    """
     file = exported.file
+    optional: dict[str, dg.MetadataValue] = {}
+    if revision is not None:
+        optional["revision"] = dg.MetadataValue.int(revision)
+    if file.read_at is not None:
+        optional["read_at"] = dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at))
     return {
+        **optional,
         "dagster/partition_row_count": dg.MetadataValue.int(file.row_count),
         "dagster/uri": dg.MetadataValue.text(exported.uri),
         "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),

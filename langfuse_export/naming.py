@@ -10,6 +10,8 @@ from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency
 
 PROJECT_TAG = "langfuse/project"
+MODE_TAG = "langfuse/mode"
+LATE = "late"  # value of MODE_TAG, and the mode of such a run
 
 # Dagster's own run tags, as its documentation names them.
 PARTITION_TAG = "dagster/partition"

@@ -13,7 +13,7 @@ from langfuse_export.history import InstanceHistory
 from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.metadata import manifest_entry, window_metadata
-from langfuse_export.naming import SCHEDULE_TAG, asset_key
+from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import ExportedTable
 from langfuse_export.tables import Table
@@ -131,20 +131,22 @@ class ProjectRun:
         try:
             result = self._exporter.export(window, tables, known)
         except WindowError as error:
-            self._record(key, window, error.exported)
+            self._record(key, window, error.exported, error.revision)
             raise
-        self._record(key, window, result.exported)
+        self._record(key, window, result.exported, result.revision)
         if result.manifest_uri is not None:
             self._listener.window_exported(self._project, window, InstanceHistory(self._context.instance))
 
-    def _record(self, key: str, window: Window, exported: Mapping[str, ExportedTable]) -> None:
+    def _record(
+        self, key: str, window: Window, exported: Mapping[str, ExportedTable], revision: int | None
+    ) -> None:
         for name, table in exported.items():
             spec = self._project.table(name)
             self._context.log_event(
                 dg.AssetMaterialization(
                     asset_key(self._project, spec),
                     partition=key,
-                    metadata=window_metadata(spec, window, table, self._mode),
+                    metadata=window_metadata(spec, window, table, self._mode, revision),
                 )
             )
             self.exported.setdefault(name, {})[window] = table
@@ -187,10 +189,13 @@ class ProjectRun:
 
 
 def run_mode(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """`steady` when a schedule asked for the run, else `catchup`: a backfill, or somebody by hand.
+    """Why a run exports its windows, for metrics, logs and manifests.
 
-    A retry follows its root run, because tags may be lost on the way.
+    `late` when rows changed after their export, `steady` when a schedule asked for the run, else `catchup`:
+    a backfill, or somebody by hand. A retry follows its root run, because tags may be lost on the way.
     """
     root = instance.get_run_by_id(run.root_run_id) if run.root_run_id else None
     tags = {**(root.tags if root else {}), **run.tags}
+    if tags.get(MODE_TAG) == LATE:
+        return LATE
     return "steady" if SCHEDULE_TAG in tags else "catchup"

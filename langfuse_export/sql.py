@@ -42,12 +42,14 @@ def select(table: Table, *, as_text: bool = False, as_csv: bool = False) -> str:
 
 
 def summary(table: Table) -> str:
-    """Row count, and the time column's min and max in microseconds since the epoch, of a window.
+    """What a window holds now, reading the columns of the sorting key and the version, none of the payload.
 
-    Reads the columns of the sorting key only, none of the payload.
+    Row count, the time column's min and max in microseconds since the epoch, the fingerprint, and
+    ClickHouse's clock in milliseconds.
     """
     time = f"toUnixTimestamp64Micro(t.{table.time_column})"
-    return f"SELECT count(), min({time}), max({time})\n{_from_window(table)}"
+    clock = "toUnixTimestamp64Milli(now64(3))"
+    return f"SELECT count(), min({time}), max({time}), {_fingerprint(table)}, {clock}\n{_from_window(table)}"
 
 
 def projects(tables: Sequence[Table]) -> str:
@@ -58,6 +60,11 @@ def projects(tables: Sequence[Table]) -> str:
         for table in tables
     )
     return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
+
+
+def _fingerprint(table: Table) -> str:
+    """A number that says which version of which rows there are; modulo 2**64, parts of a window add up."""
+    return f"sum(cityHash64(t.{table.id_column}, t.{table.time_column}, t.event_ts))"
 
 
 def _from_window(table: Table) -> str:

@@ -13,7 +13,7 @@ from langfuse_export.formats import Content, Encoding
 from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
-from langfuse_export.windows import EPOCH, Window
+from langfuse_export.windows import EPOCH, Window, iso
 from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
@@ -74,11 +74,18 @@ class Cancellation:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What ClickHouse counts in a window; times are microseconds since the epoch, 0 without rows."""
+    """What ClickHouse has in a window; times are microseconds since the epoch, 0 without rows.
+
+    Attributes:
+        fingerprint: which version of which rows there are; 0 without rows.
+        read_at_ms: ClickHouse's clock when it began to read, ms since the epoch.
+    """
 
     rows: int
     min_us: int
     max_us: int
+    fingerprint: int
+    read_at_ms: int
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,9 @@ class TableExport:
             max_time=self._iso(high) if has_rows else None,
             query_id=query.query_id,
             duration_ms=round((time.monotonic() - started) * 1000),
+            # Of the first look, whatever the stream agreed with: later changes may not be in it.
+            read_at=iso(EPOCH + timedelta(milliseconds=before.read_at_ms)),
+            source_fingerprint=f"{before.fingerprint:016x}",
             columns=[ManifestColumn(name=c.name, type=c.type) for c in self.table.columns],
         )
         return ExportedTable(self.table.name, written.uri, written.e_tag, summary.rows, file)
@@ -152,10 +162,10 @@ class TableExport:
         )
         self.cancellation.watch(query)
         try:
-            [(rows, low, high)] = self.source.rows(query)
+            [summary] = self.source.rows(query)
         finally:
             self.cancellation.forget(query)
-        return SourceSummary(rows, low, high)
+        return SourceSummary(*summary)
 
     def _agree(self, rows: int, before: SourceSummary) -> SourceSummary:
         """Compare the rows in the stream with ClickHouse's own count.

@@ -47,6 +47,7 @@ class Table:
             then differ in their time of day, which the rendered SQL must respect.
         row_filter: further SQL condition over the alias `t`.
         required: columns that no selection may leave out.
+        id_column: column that tells rows of one time apart.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Table:
     sorted_by_day: bool
     columns: tuple[Column, ...]
     required: frozenset[str]
+    id_column: str = "id"
     row_filter: str | None = None
 
     def column(self, name: str) -> Column:
@@ -229,6 +231,7 @@ EVENTS = Table(
     source="events_full",
     time_column="start_time",
     sorted_by_day=False,
+    id_column="span_id",
     required=frozenset({"id", "trace_id", "start_time", "end_time"})
     | {"project_id", "parent_observation_id", "type"},
     columns=(
