@@ -25,12 +25,14 @@ class ClickHouseServer:
     Attributes:
         directory: where it keeps its data.
         environment: variables of its process, such as TZ.
+        users: a users.xml, see `tests.servers.clickhouse_users`; without it every query may do anything.
     """
 
     directory: Path
     user: str = "langfuse"
     password: str = "p@ss:word/%"
     environment: dict[str, str] = field(default_factory=dict)
+    users: Path | None = None
     port: int = 0
     _process: subprocess.Popen[str] | None = None
 
@@ -40,6 +42,8 @@ class ClickHouseServer:
         command = [sys.executable, "-m", "tests.servers.clickhouse_http"]
         command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
         command += ["--user", self.user, "--password", self.password]
+        if self.users:
+            command += ["--users", str(self.users)]
         self._process = subprocess.Popen(
             command,
             cwd=_ROOT,

@@ -1,0 +1,56 @@
+"""deploy/clickhouse/workloads.sql, run in the real engine, with the profiles that name its workloads.
+
+chDB schedules queries but not their threads; so what the shares do to threads stays untested.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, write_users
+
+_SQL = (Path(__file__).parents[2] / "deploy/clickhouse/workloads.sql").read_text("utf-8")
+
+# May create workloads, which exports may not.
+_ADMINISTRATOR = """<clickhouse>
+  <profiles><export><readonly remove="remove"/></export></profiles>
+  <users><administrator>
+    <password/><profile>{profile}</profile><quota>default</quota><networks><ip>::/0</ip></networks>
+    <grants><query>GRANT ALL ON *.*</query></grants>
+  </administrator></users>
+</clickhouse>"""
+
+
+@pytest.fixture(params=["export", "ingestion", "interactive"])
+def profile(request: pytest.FixtureRequest) -> str:
+    """A profile of the shipped file."""
+    return request.param
+
+
+@pytest.fixture
+def server(tmp_path: Path, profile: str) -> Iterator[ClickHouseServer]:
+    """A server on which every query has that profile."""
+    overrides = (SHIPPED_USERS, _ADMINISTRATOR.format(profile=profile))
+    users = write_users(tmp_path / "users", "administrator", *overrides)
+    with ClickHouseServer(tmp_path, "administrator", "secret", PASSWORDS, users) as server:
+        yield server
+
+
+def test_queries_of_a_profile_are_scheduled_in_its_workload(server: ClickHouseServer, profile: str) -> None:
+    server.execute("SELECT 1")  # a workload that does not exist changes nothing
+    for statement in 2 * [s for s in re.sub(r"--.*", "", _SQL).split(";") if s.strip()]:
+        server.execute(statement)  # twice, as somebody does who has changed a share
+
+    server.execute("CREATE RESOURCE slots (QUERY)")
+    server.execute("SELECT 1")
+
+    parents = {row["name"]: row["parent"] for row in server.rows("SELECT name, parent FROM system.workloads")}
+    assert parents == {"all": "", **dict.fromkeys(("default", "interactive", "ingestion", "export"), "all")}
+    scheduled = server.rows(
+        "SELECT path FROM system.scheduler "
+        "WHERE resource = 'slots' AND type = 'fifo' AND dequeued_requests > 0"
+    )
+    assert [f"/{profile}/" in row["path"] for row in scheduled] == [True]

@@ -1,0 +1,58 @@
+"""Has chDB load the users and profiles that ship with the product.
+
+chDB knows one user, `default`. So files are laid into `users.d` as on a server, where ClickHouse's own rules
+merge them, and `default` then gets everything that one of the users has, except for the password.
+"""
+
+import copy
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+SHIPPED_USERS = (Path(__file__).parents[2] / "deploy/clickhouse/users.d/langfuse.xml").read_text("utf-8")
+PASSWORDS = {f"CLICKHOUSE_{user}_PASSWORD": "secret" for user in ("INTERACTIVE", "INGESTION", "EXPORT")}
+
+# As in the users.xml of ClickHouse's packages.
+_BASE = """<clickhouse>
+  <profiles><default/></profiles>
+  <users><default>
+    <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+  </default></users>
+  <quotas><default/></quotas>
+</clickhouse>"""
+
+
+def write_users(directory: Path, user: str, *overrides: str) -> Path:
+    """Write a users.xml whose `default` is another user.
+
+    Args:
+        directory: where; made if missing.
+        user: a user of the overrides; the last that has an element for it wins, as far as it goes.
+        overrides: contents of files in `users.d`, in the order in which ClickHouse merges them.
+    """
+    (directory / "users.d").mkdir(parents=True, exist_ok=True)
+    (directory / "users.xml").write_text(_BASE)
+    acting = [
+        _acting(override, user, replace=not number)
+        for number, override in enumerate(
+            override for override in overrides if ET.fromstring(override).find(f"users/{user}") is not None
+        )
+    ]
+    for number, content in enumerate([*overrides, *acting]):
+        (directory / "users.d" / f"{number}.xml").write_text(content)
+    return directory / "users.xml"
+
+
+def _acting(override: str, user: str, *, replace: bool) -> str:
+    """An override of `default` like that of the user."""
+    element = ET.fromstring(override).find(f"users/{user}")
+    assert element is not None
+    acting = copy.deepcopy(element)
+    acting.tag = "default"
+    for password in acting.findall("password"):
+        acting.remove(password)
+    if replace:
+        acting.set("replace", "replace")
+        acting.append(ET.Element("password"))
+    root = ET.Element("clickhouse")
+    ET.SubElement(root, "users").append(acting)
+    return ET.tostring(root, "unicode")
