@@ -64,7 +64,7 @@ def build_schedule(
         windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
         requests = [request for project in enabled for request in tick.requests(project, windows)]
         for project in enabled:
-            tick.record_lag(project, context.scheduled_execution_time, telemetry)
+            tick.record_lag(project, context.scheduled_execution_time, lag, telemetry)
         telemetry.flush()
         yield from requests
         if not requests:
@@ -155,12 +155,14 @@ class Tick:
         for first, last in self._ranges(missing):
             yield self._request(project, first, missing_range=last, priority=MISSED_PRIORITY)
 
-    def record_lag(self, project: ProjectExport, now: datetime, telemetry: Telemetry) -> None:
-        """Set the lag gauge of each table: from the newest exported window's end to now."""
+    def record_lag(self, project: ProjectExport, now: datetime, lag: timedelta, telemetry: Telemetry) -> None:
+        """Set the gauges of each table: how far the newest exported window's end is from now."""
         for table in project.tables:
             done = self._instance.get_materialized_partitions(asset_key(project, table))
             newest = max((w.end for w in self._frequency.windows_of_keys(done)), default=project.start)
             telemetry.lag(project.project_id, table.name, (now - newest).total_seconds())
+            behind = (now - lag - newest) // self._frequency.length
+            telemetry.windows_behind(project.project_id, table.name, behind)
 
     def _never_attempted(self, project: ProjectExport, keys: list[str]) -> list[str]:
         probe = asset_key(project, project.tables[0])

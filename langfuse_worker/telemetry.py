@@ -53,12 +53,14 @@ class Telemetry:
         self._provider = provider
         meter = provider.get_meter("langfuse.blob_export")
         self._lags: dict[tuple[str, str], float] = {}
+        self._windows_behind: dict[tuple[str, str], float] = {}
         self._table = meter.create_histogram("langfuse.blob_export.table_duration_ms", "ms")
         self._job = meter.create_histogram("langfuse.blob_export.job_duration_ms", "ms")
         self._rows = meter.create_counter("langfuse.blob_export.rows", "{row}")
         self._bytes = meter.create_counter("langfuse.blob_export.bytes", "By")
         self._failures = meter.create_counter("langfuse.blob_export.failures", "{failure}")
-        self._register_lag(meter)
+        self._register_gauge(meter, "langfuse.blob_export.lag_seconds", "s", self._lags)
+        self._register_gauge(meter, "langfuse.blob_export.windows_behind", "{window}", self._windows_behind)
 
     def table_exported(self, attributes: TableAttributes, duration_ms: float, rows: int, size: int) -> None:
         """Record one table of one window.
@@ -91,6 +93,13 @@ class Telemetry:
         """Set the gauge: seconds from the end of the newest committed window to now."""
         self._lags[project, table] = seconds
 
+    def windows_behind(self, project: str, table: str, windows: int) -> None:
+        """Set the gauge: windows that are due and after the newest committed one.
+
+        A schedule sets it before it asks for the newest window, so it is 1 while all goes well.
+        """
+        self._windows_behind[project, table] = windows
+
     def flush(self) -> None:
         """Push what has been recorded, before the process ends; waits 5 s at most."""
         if not self._provider.force_flush(FLUSH_TIMEOUT_MS):
@@ -100,12 +109,13 @@ class Telemetry:
         """Flush and stop; nothing is recorded afterwards."""
         self._provider.shutdown(FLUSH_TIMEOUT_MS)
 
-    def _register_lag(self, meter: Meter) -> None:
+    def _register_gauge(
+        self, meter: Meter, name: str, unit: str, values: dict[tuple[str, str], float]
+    ) -> None:
         def observe(_: CallbackOptions) -> list[Observation]:
-            lags = self._lags.items()
-            return [Observation(value, {"project": p, "table": t}) for (p, t), value in lags]
+            return [Observation(v, {"project": p, "table": t}) for (p, t), v in list(values.items())]
 
-        meter.create_observable_gauge("langfuse.blob_export.lag_seconds", [observe], "s")
+        meter.create_observable_gauge(name, [observe], unit)
 
 
 def build_telemetry(settings: Settings) -> Telemetry:

@@ -46,6 +46,7 @@ def test_counters_and_the_lag_arrive(collected: OtlpReceiver) -> None:
     telemetry.table_exported(EXPORTED, 1, rows=5, size=1000)
     telemetry.table_failed(EXPORTED, 1, "clickhouse_memory")
     telemetry.lag("p1", "traces", 1800.5)
+    telemetry.windows_behind("p1", "traces", 3)
 
     telemetry.flush()
 
@@ -55,6 +56,8 @@ def test_counters_and_the_lag_arrive(collected: OtlpReceiver) -> None:
     assert failure.attributes["reason"] == "clickhouse_memory"
     [lag] = collected.named("langfuse.blob_export.lag_seconds")
     assert (lag.kind, lag.value, lag.attributes) == ("gauge", 1800.5, {"project": "p1", "table": "traces"})
+    [behind] = collected.named("langfuse.blob_export.windows_behind")
+    assert (behind.kind, behind.value, behind.attributes) == ("gauge", 3, lag.attributes)
     telemetry.shutdown()
 
 

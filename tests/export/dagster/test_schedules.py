@@ -195,6 +195,8 @@ def test_every_tick_sends_the_lag_of_every_table(
     [lag] = otlp.named("langfuse.blob_export.lag_seconds")
     assert lag.attributes == {"project": PROJECT, "table": "traces"}
     assert lag.value == 2 * 3600 + 20 * 60
+    [behind] = otlp.named("langfuse.blob_export.windows_behind")
+    assert (behind.attributes, behind.value) == (lag.attributes, 2)
 
 
 @pytest.mark.parametrize("frequency", list(Frequency))
