@@ -6,6 +6,7 @@ import pytest
 
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.otlp import OtlpReceiver
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 from tests.servers.s3 import S3Proxy, S3Server
 
@@ -51,6 +52,13 @@ def redis(redis_server: RedisServer) -> RedisServer:
     """The server without keys."""
     redis_server.client.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres server for the session."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture
