@@ -97,6 +97,8 @@ class ProjectRun:
             try:
                 self._export_window(key, window)
             except Exception as error:
+                if not isinstance(error, WindowError):  # whose message has it
+                    error.add_note(f"{self._project.project_id} {window}")
                 failures.append(error)
                 if stops_project(error):
                     break
@@ -183,7 +185,7 @@ class ProjectRun:
             delay_s = retries.calculate_delay(attempt)
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]
         raise dg.Failure(
-            "\n".join(str(error) for error in failures),
+            "\n".join(": ".join([*getattr(error, "__notes__", ()), str(error)]) for error in failures),
             metadata={"reasons": dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
         ) from failures[0]
 

@@ -1,4 +1,4 @@
-"""`langfuse-worker export run | status | check | schema`."""
+"""`langfuse-worker export run | status | history | check | schema`."""
 
 import json
 import sys
@@ -13,6 +13,14 @@ from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog, CatalogError, load_catalog
 from langfuse_export.catalog.model import CatalogModel
 from langfuse_export.commands.check import Finding, check_deployment
+from langfuse_export.commands.history import (
+    Period,
+    Selection,
+    attempts_as_json,
+    attempts_table,
+    costs_of,
+    failures_of,
+)
 from langfuse_export.commands.progress import WindowProgress
 from langfuse_export.commands.run import RunReport, open_instance, run_windows, select_tables, select_windows
 from langfuse_export.commands.status import TableStatus, table_statuses
@@ -70,6 +78,44 @@ def status(as_json: Json = False) -> None:
         out.print(_status_table(rows))
     else:
         out.print("No projects: the catalog lists none, or ClickHouse has no rows.")
+
+
+@app.command()
+def history(
+    project: Annotated[str | None, typer.Option(help="Only this project id.")] = None,
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; repeatable.")] = None,
+    window: Annotated[str | None, typer.Option(help="Only the window that holds this moment, UTC.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Windows from this moment on, UTC.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Windows before this moment, UTC.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Attempts at most, the newest.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show every attempt to export windows, newest first: outcome, object, and cost on ClickHouse.
+
+    A window that was exported again is there again. Costs come from system.query_log, as long as ClickHouse
+    keeps it and lets this user read it.
+
+    Exit code 0, or 2 when an argument is wrong.
+
+    Example: langfuse-worker export history --project support-bot --window 2026-06-01T12:00 --json
+    """
+    config, catalog = _load()
+    try:
+        period = Period.of(window, start, end, datetime.now(UTC))
+        selection = Selection(catalog, project, table or (), period)
+    except (CatalogError, ValueError) as error:
+        fail(str(error), code=2)
+    with open_instance() as instance:
+        attempts = selection.attempts(instance, limit)
+    costs = costs_of(attempts, config)
+    if as_json:
+        print(json.dumps(attempts_as_json(attempts, costs), indent=2))
+        return
+    out.print(attempts_table(attempts, costs) if attempts else "Nothing has been exported or tried.")
+    for line in failures_of(attempts):
+        out.print(line, markup=False, soft_wrap=True)
+    if costs.unavailable:
+        err.print(f"no costs: {costs.unavailable}", style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command()

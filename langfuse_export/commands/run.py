@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from langfuse_export.attempts import failure_message
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import (
@@ -145,16 +146,5 @@ def _run(
             partition = materialization.partition or ""
             finished[partition] = finished.get(partition, 0) + 1
         if event.is_step_failure:
-            report.failures.append(_message(event))
+            report.failures.append(failure_message(event))
     report.exported_windows += sum(count == len(tables) for count in finished.values())
-
-
-def _message(event: dg.DagsterEvent) -> str:
-    """What went wrong in a failed step, without Dagster's words around it."""
-    failure = event.step_failure_data
-    if failure.user_failure_data and failure.user_failure_data.description:
-        return failure.user_failure_data.description
-    error = failure.error
-    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-        error = error.cause
-    return error.message.strip() if error else "the step failed"

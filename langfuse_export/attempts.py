@@ -1,0 +1,272 @@
+"""Every attempt to export a window, from Dagster's event log: those that succeeded and those that did not."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import islice
+from typing import Protocol
+
+import dagster as dg
+
+from langfuse_export.manifest import ManifestFile
+from langfuse_export.metadata import manifest_entry
+from langfuse_export.naming import asset_key
+from langfuse_export.project import ProjectExport
+from langfuse_export.runs import run_mode
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window
+
+_PAGE = 1000
+_LONGEST_RUN = timedelta(days=1)
+
+_OUTCOMES = {
+    dg.DagsterRunStatus.FAILURE: "failed",
+    dg.DagsterRunStatus.CANCELED: "cancelled",
+    dg.DagsterRunStatus.CANCELING: "cancelled",
+    dg.DagsterRunStatus.STARTED: "running",
+    dg.DagsterRunStatus.STARTING: "queued",
+    dg.DagsterRunStatus.QUEUED: "queued",
+    dg.DagsterRunStatus.NOT_STARTED: "queued",
+}
+_BAD_ENDS = {
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+}
+
+
+class Fetch(Protocol):
+    """A method of the instance that reads events of an asset, a page at a time."""
+
+    def __call__(
+        self, records_filter: dg.AssetRecordsFilter, limit: int, cursor: str | None
+    ) -> dg.EventRecordsResult: ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of one table of one window.
+
+    Attributes:
+        at: when it ended; of one that has not, when it was planned. UTC.
+        outcome: exported, failed, retried (failed, and the run tried again), cancelled, running or queued.
+        reason: why it failed.
+        file: the object, if it was exported.
+        revision: the window's revision that the object belongs to.
+    """
+
+    project: str
+    table: str
+    window: Window
+    at: datetime
+    run_id: str
+    mode: str | None
+    outcome: str
+    reason: str | None = None
+    file: ManifestFile | None = None
+    revision: int | None = None
+
+
+def attempts_of_table(
+    instance: dg.DagsterInstance,
+    project: ProjectExport,
+    table: Table,
+    windows: Sequence[Window] | None,
+    limit: int,
+) -> list[Attempt]:
+    """The newest attempts of a table, newest first.
+
+    Args:
+        instance: the Dagster instance.
+        project: the project.
+        table: one of its tables.
+        windows: only these; None for all.
+        limit: attempts at most.
+    """
+    keys = None if windows is None else [project.frequency.key(window) for window in windows]
+    reader = _Reader(instance, project, table, keys)
+    exported = list(islice(reader.exported(), limit))
+    # What was planned long before the oldest of them would not be among the newest either.
+    since = exported[-1].at - _LONGEST_RUN if len(exported) == limit else None
+    done = {(attempt.run_id, attempt.window) for attempt in exported}
+    others = islice(reader.unfinished(done, since), limit)
+    return sorted([*exported, *others], key=lambda attempt: attempt.at, reverse=True)[:limit]
+
+
+class _Reader:
+    """The events of one table."""
+
+    def __init__(
+        self, instance: dg.DagsterInstance, project: ProjectExport, table: Table, keys: list[str] | None
+    ) -> None:
+        self._instance = instance
+        self._project = project
+        self._table = table
+        self._filter = dg.AssetRecordsFilter(asset_key(project, table), asset_partitions=keys)
+        self._runs: dict[str, _Run | None] = {}
+
+    def exported(self) -> Iterator[Attempt]:
+        """Recorded objects, newest first."""
+        for record in self._pages(self._instance.fetch_materializations):
+            event = record.asset_materialization
+            file = manifest_entry(event) if event else None
+            window = self._window(record.partition_key)
+            if event is None or file is None or window is None:
+                continue  # of somebody else, or of another frequency
+            mode, revision = event.metadata.get("mode"), event.metadata.get("revision")
+            yield self._attempt(
+                window,
+                record,
+                "exported",
+                mode=str(mode.value) if mode else None,
+                file=file,
+                revision=int(str(revision.value)) if revision else None,
+            )
+
+    def unfinished(self, done: set[tuple[str, Window]], since: datetime | None) -> Iterator[Attempt]:
+        """What runs intended and did not record, and attempts that they repeated; newest plan first."""
+        for record in self._pages(self._instance.fetch_planned_materializations):
+            if since is not None and record.timestamp < since.timestamp():
+                return
+            window, run = self._window(record.partition_key), self._run(record.run_id)
+            if window is None or run is None:
+                continue
+            for at, reason in run.retries(window, self._table):
+                yield self._attempt(window, record, "retried", at=at, mode=run.mode, reason=reason)
+            is_done = (record.run_id, window) in done or run.outcome is None or self._is_recorded(record)
+            if not is_done:
+                at, outcome, reason = run.end(window, self._table)
+                yield self._attempt(window, record, outcome, at=at, mode=run.mode, reason=reason)
+
+    def _is_recorded(self, planned: dg.EventLogRecord) -> bool:
+        """Whether the run recorded the window, however long ago."""
+        key, partition = asset_key(self._project, self._table), planned.partition_key
+        records = self._instance.fetch_materializations(
+            dg.AssetRecordsFilter(key, [partition or ""], after_storage_id=planned.storage_id), limit=_PAGE
+        ).records
+        return any(record.run_id == planned.run_id for record in records)
+
+    def _attempt(
+        self,
+        window: Window,
+        record: dg.EventLogRecord,
+        outcome: str,
+        *,
+        at: datetime | None = None,
+        mode: str | None = None,
+        reason: str | None = None,
+        file: ManifestFile | None = None,
+        revision: int | None = None,
+    ) -> Attempt:
+        return Attempt(
+            project=self._project.project_id,
+            table=self._table.name,
+            window=window,
+            at=at or datetime.fromtimestamp(record.timestamp, UTC),
+            run_id=record.run_id,
+            mode=mode,
+            outcome=outcome,
+            reason=reason,
+            file=file,
+            revision=revision,
+        )
+
+    def _pages(self, fetch: Fetch) -> Iterator[dg.EventLogRecord]:
+        cursor = None
+        while True:
+            page = fetch(self._filter, _PAGE, cursor)
+            yield from page.records
+            if not page.has_more:
+                return
+            cursor = page.cursor
+
+    def _window(self, partition: str | None) -> Window | None:
+        return next(iter(self._project.frequency.windows_of_keys([partition or ""])), None)
+
+    def _run(self, run_id: str) -> "_Run | None":
+        if run_id not in self._runs:
+            run = self._instance.get_run_by_id(run_id)
+            self._runs[run_id] = _Run(self._instance, run) if run else None
+        return self._runs[run_id]
+
+
+class _Run:
+    """What became of a run as a whole."""
+
+    def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        self._instance = instance
+        self._run = run
+        self.outcome = _OUTCOMES.get(run.status)
+
+    @cached_property
+    def mode(self) -> str:
+        """As its materializations say it."""
+        return run_mode(self._instance, self._run)
+
+    def retries(self, window: Window, table: Table) -> Iterator[tuple[datetime, str]]:
+        """When and why an attempt of the window failed and was repeated by the same run."""
+        for event in self._bad_ends:
+            if _type(event) is dg.DagsterEventType.STEP_UP_FOR_RETRY:
+                reason = _reason(failure_message(event.get_dagster_event()), window, table)
+                if reason is not None:
+                    yield _time(event), reason
+
+    def end(self, window: Window, table: Table) -> tuple[datetime | None, str, str | None]:
+        """When, how and why a window that was not recorded ended."""
+        if self.outcome not in ("failed", "cancelled"):
+            return None, self.outcome or "", None
+        ends = [e for e in self._bad_ends if _type(e) is not dg.DagsterEventType.STEP_UP_FOR_RETRY]
+        if not ends:
+            return None, self.outcome, None
+        first, last = failure_message(ends[0].get_dagster_event()), _time(ends[-1])
+        if self.outcome == "cancelled":
+            return last, "cancelled", None
+        reason = _reason(first, window, table)
+        if reason is None and _type(ends[0]) is dg.DagsterEventType.STEP_FAILURE:
+            return last, "not_tried", f"the run had stopped: {first}"
+        return last, "failed", reason or first
+
+    @cached_property
+    def _bad_ends(self) -> list[dg.EventLogEntry]:
+        return list(self._instance.all_logs(self._run.run_id, of_type=_BAD_ENDS))
+
+
+def _type(event: dg.EventLogEntry) -> dg.DagsterEventType:
+    return event.get_dagster_event().event_type
+
+
+def _time(event: dg.EventLogEntry) -> datetime:
+    return datetime.fromtimestamp(event.timestamp, UTC)
+
+
+def _reason(message: str, window: Window, table: Table) -> str | None:
+    """What a failure says of one table of one window, None if it does not mention the window."""
+    for line in message.splitlines():
+        _, found, details = line.partition(f"{window}: ")
+        if found:
+            parts = re.split(r"(?:^|; )(\w+): ", details)
+            return dict(zip(parts[1::2], parts[2::2], strict=False)).get(table.name, details)
+    # An exception names a window that failed as a whole in its notes, which follow its message.
+    return message.splitlines()[0] if str(window) in message else None
+
+
+def failure_message(event: dg.DagsterEvent) -> str:
+    """What went wrong in a step or a run, without Dagster's words around it."""
+    error = None
+    if event.event_type is dg.DagsterEventType.STEP_FAILURE:
+        failure = event.step_failure_data
+        if failure.user_failure_data and failure.user_failure_data.description:
+            return failure.user_failure_data.description
+        error = failure.error
+    elif event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY:
+        error = event.step_retry_data.error
+    while error is not None and error.cause is not None and _is_dagsters(error.cls_name or ""):
+        error = error.cause
+    return error.message.strip() if error else event.message or "the run failed"
+
+
+def _is_dagsters(class_name: str) -> bool:
+    return class_name.startswith("Dagster") or class_name == dg.RetryRequested.__name__

@@ -1,0 +1,176 @@
+"""`langfuse-worker export history`: what became of every window, and what it cost."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from rich.table import Table as RichTable
+
+from langfuse_export.attempts import Attempt, attempts_of_table
+from langfuse_export.catalog import Catalog
+from langfuse_export.commands.run import parse_moment
+from langfuse_export.project import ProjectExport
+from langfuse_export.query_cost import QueryCost, QueryCosts, query_costs
+from langfuse_export.windows import Frequency, Window, iso
+from langfuse_worker.clickhouse import connect
+from langfuse_worker.settings import Settings
+
+_STYLES = {"exported": "green", "failed": "red", "retried": "yellow"}
+
+
+@dataclass(frozen=True)
+class Period:
+    """Which windows are asked for: one that holds a moment, or those between two."""
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def of(cls, window: str | None, start: str | None, end: str | None, now: datetime) -> "Period | None":
+        """From the command line; None without any option. Raises ValueError naming the option."""
+        if window is not None:
+            if start is not None or end is not None:
+                raise ValueError("--window names one window: leave out --from and --to")
+            moment = parse_moment(window, "--window")
+            return cls(moment, moment)
+        if start is None:
+            if end is None:
+                return None
+            raise ValueError("--to needs --from")
+        period = cls(parse_moment(start, "--from"), parse_moment(end, "--to") if end else now)
+        if period.start >= period.end:
+            raise ValueError(f"--from {iso(period.start)} is not before --to {iso(period.end)}")
+        return period
+
+    def windows(self, frequency: Frequency) -> list[Window]:
+        """The windows of a frequency in it."""
+        if self.start == self.end:
+            return [frequency.window(frequency.floor(self.start))]
+        return list(frequency.windows(self.start, self.end))
+
+
+class Selection:
+    """Which tables and windows are asked for."""
+
+    def __init__(
+        self, catalog: Catalog, project: str | None, tables: Sequence[str], period: Period | None
+    ) -> None:
+        """Raises CatalogError for an unknown project, ValueError for a table that nobody exports."""
+        self._projects = [catalog.project(project)] if project else list(catalog.projects)
+        known = sorted({table.name for export in self._projects for table in export.tables})
+        for name in tables:
+            if name not in known:
+                raise ValueError(f"--table {name!r}: exported are {', '.join(known) or 'none'}")
+        self._tables = tables
+        self._period = period
+
+    def attempts(self, instance: dg.DagsterInstance, limit: int) -> list[Attempt]:
+        """The newest attempts, newest first."""
+        found = [
+            attempt
+            for project in self._projects
+            for table in project.tables
+            if not self._tables or table.name in self._tables
+            for attempt in attempts_of_table(instance, project, table, self._windows(project), limit)
+        ]
+        return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
+
+    def _windows(self, project: ProjectExport) -> list[Window] | None:
+        return self._period.windows(project.frequency) if self._period else None
+
+
+def costs_of(attempts: Iterable[Attempt], config: Settings) -> QueryCosts:
+    """What their queries cost, as far as ClickHouse says."""
+    if config.embedded:
+        return QueryCosts(unavailable="the embedded engine keeps no system.query_log")
+    source = connect(config)
+    try:
+        return query_costs(source, [(a.file.query_id, a.at) for a in attempts if a.file])
+    finally:
+        source.close()
+
+
+def attempts_as_json(attempts: Iterable[Attempt], costs: QueryCosts) -> list[dict[str, object]]:
+    """For `--json`; times are ISO, UTC, sizes bytes."""
+    return [dict(_fields(attempt, costs.by_id)) for attempt in attempts]
+
+
+def _fields(attempt: Attempt, costs: Mapping[str, QueryCost]) -> Iterator[tuple[str, object]]:
+    yield from {
+        "project": attempt.project,
+        "table": attempt.table,
+        "window_start": iso(attempt.window.start),
+        "window_end": iso(attempt.window.end),
+        "at": iso(attempt.at),
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "mode": attempt.mode,
+        "run_id": attempt.run_id,
+        "revision": attempt.revision,
+    }.items()
+    file = attempt.file
+    cost = costs.get(file.query_id) if file else None
+    yield from {
+        "rows": file.row_count if file else None,
+        "bytes": file.size_bytes if file else None,
+        "sha256": file.sha256 if file else None,
+        "key": file.key if file else None,
+        "read_at": file.read_at if file else None,
+        "duration_s": file.duration_ms / 1000 if file else None,
+        "query_id": file.query_id if file else None,
+        "cost": asdict(cost) if cost else None,
+    }.items()
+
+
+def attempts_table(attempts: Iterable[Attempt], costs: QueryCosts) -> RichTable:
+    """For people."""
+    shown = RichTable(box=None)
+    for name in ("At (UTC)", "Project", "Table", "Window", "Outcome", "Mode", "Run", "Rev"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("Rows", "MB", "s"):
+        shown.add_column(name, no_wrap=True, justify="right")
+    shown.add_column("SHA-256", no_wrap=True)
+    if costs.unavailable is None:
+        for name in ("Rows read", "MB read", "Peak MB", "CPU s"):
+            shown.add_column(name, no_wrap=True, justify="right")
+    for attempt in attempts:
+        shown.add_row(*_cells(attempt, costs))
+    return shown
+
+
+def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[str]:
+    style = _STYLES.get(attempt.outcome, "default")
+    yield f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    yield attempt.project
+    yield attempt.table
+    yield f"{attempt.window.start:%Y-%m-%d %H:%M}"
+    yield f"[{style}]{attempt.outcome}[/{style}]"
+    yield attempt.mode or "-"
+    yield attempt.run_id[:8]
+    yield str(attempt.revision or "-")
+    file = attempt.file
+    if file is None:
+        yield from ("-", "-", "-", "-")
+    else:
+        yield from (f"{file.row_count:,}", _mb(file.size_bytes), f"{file.duration_ms / 1000:.1f}")
+        yield file.sha256[:8]
+    if costs.unavailable is None:
+        cost = costs.by_id.get(file.query_id) if file else None
+        if cost is None:
+            yield from ("-", "-", "-", "-")
+        else:
+            yield from (f"{cost.read_rows:,}", _mb(cost.read_bytes))
+            yield from (_mb(cost.peak_memory), f"{cost.cpu_s:.2f}")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
+
+
+def failures_of(attempts: Iterable[Attempt]) -> Iterator[str]:
+    """A line for each attempt that has a reason; they are too long for the table."""
+    for attempt in attempts:
+        if attempt.reason:
+            window = f"{attempt.window.start:%Y-%m-%d %H:%M}"
+            yield f"{attempt.project} {attempt.table} {window} {attempt.outcome}: {attempt.reason}"

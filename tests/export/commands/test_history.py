@@ -1,0 +1,118 @@
+"""`langfuse-worker export history`, as a shell sees it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from langfuse_export.commands.history import Period
+from tests.export.commands.command import Ended, langfuse_worker
+from tests.rows import PROJECT, insert, trace
+from tests.servers.clickhouse import ClickHouseServer
+
+PERIOD = ("--project", PROJECT, "--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")
+
+
+@pytest.fixture
+def environment(clickhouse: ClickHouseServer, tmp_path: Path) -> dict[str, str]:
+    """A deployment that exports traces and scores of p1 from the server to files."""
+    insert(clickhouse.execute, "traces", [trace("t1"), trace("t2")])
+    catalog = {
+        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
+        "projects": [
+            {"id": PROJECT, "destination": "blobs", "start": "2026-06-01", "tables": ["traces", "scores"]}
+        ],
+    }
+    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    return {
+        **clickhouse.environment_of_a_worker,
+        "LANGFUSE_EXPORT_CONFIG": str(tmp_path / "exports.yaml"),
+    }
+
+
+def history(home: Path, environment: dict[str, str], *arguments: str) -> Ended:
+    """Run the command."""
+    return langfuse_worker("export", "history", *arguments, home=home, **environment)
+
+
+def test_history_lists_every_run_with_object_and_cost(
+    tmp_path: Path, clickhouse: ClickHouseServer, environment: dict[str, str]
+) -> None:
+    home = tmp_path / "home"
+    assert history(home, environment).out == "Nothing has been exported or tried.\n"
+    assert langfuse_worker("export", "run", *PERIOD, home=home, **environment).code == 0
+    ended = langfuse_worker("export", "run", *PERIOD, "--json", home=home, **environment)
+    assert ended.code == 0, ended.err
+    objects = {(o["queryId"], o["sha256"]) for o in ended.json["objects"]}
+    clickhouse.execute("SYSTEM FLUSH LOGS query_log")
+
+    ended = history(home, environment, "--json")
+
+    assert ended.code == 0, ended.err
+    rows = ended.json
+    assert len(rows) == 8
+    assert [row["at"] for row in rows] == sorted((row["at"] for row in rows), reverse=True)
+    assert {(row["query_id"], row["sha256"]) for row in rows[:4]} == objects
+    noon = [
+        row for row in rows if row["table"] == "traces" and row["window_start"].startswith("2026-06-01T12")
+    ]
+    assert [row["revision"] for row in noon] == [2, 1]
+    for row in noon:
+        assert (row["outcome"], row["mode"], row["rows"], row["reason"]) == ("exported", "catchup", 2, None)
+        assert row["cost"]["read_rows"] >= 2
+        assert row["cost"]["read_bytes"] > 0
+        assert row["cost"]["peak_memory"] > 0
+        assert row["duration_s"] >= 0
+
+    chosen = history(home, environment, "--window", "2026-06-01T13:30", "--table", "traces", "--json").json
+    assert [row["window_start"] for row in chosen] == ["2026-06-01T13:00:00.000Z"] * 2
+    assert len(history(home, environment, "--limit", "3", "--json").json) == 3
+    assert history(home, environment, "--from", "2026-06-01T14:00", "--json").json == []
+
+
+def test_people_read_a_table_with_short_sums_and_reasons_below(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    home, blobs = tmp_path / "home", tmp_path / "blobs"
+    blobs.write_text("a file where the directory should be")
+    assert langfuse_worker("export", "run", *PERIOD, home=home, **environment).code == 1
+    blobs.unlink()
+    assert langfuse_worker("export", "run", *PERIOD, home=home, **environment).code == 0
+
+    ended = langfuse_worker("export", "history", "--json", home=home, **environment)
+    sums = [row["sha256"] for row in ended.json if row["sha256"]]
+    shown = history(home, {**environment, "COLUMNS": "300"})
+
+    assert shown.code == 0
+    assert "Rows read" in shown.out
+    assert all(sha256[:8] in shown.out and sha256 not in shown.out for sha256 in sums)
+    assert "p1 traces 2026-06-01 12:00 failed: " in shown.out
+    assert "cannot make the directory" in shown.out
+    assert "p1 traces 2026-06-01 13:00 not_tried: " in shown.out
+    assert "\x1b[" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("noon", None, None), "--window 'noon'"),
+        (("2026-06-01", "2026-06-01", None), "--window names one window"),
+        ((None, None, "2026-06-01"), "--to needs --from"),
+        ((None, "2026-06-02", "2026-06-01"), "is not before --to"),
+        ((None, "2099-01-01", None), "is not before --to"),
+    ],
+)
+def test_a_wrong_period_names_the_option(options: tuple[str | None, ...], message: str) -> None:
+    window, start, end = options
+    with pytest.raises(ValueError, match=message):
+        Period.of(window, start, end, datetime.now(UTC))
+
+
+def test_a_project_that_does_not_exist_is_exit_code_2_and_one_line(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    ended = history(tmp_path / "home", environment, "--project", "nobody")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no project 'nobody' in the catalog; there are: p1" in ended.err
+    assert len(ended.err.splitlines()) == 1
