@@ -14,11 +14,13 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# aws: compute logs in S3; kubernetes: runs as jobs; postgres: Dagster's state. Never `embedded`.
+ARG EXTRAS=aws,kubernetes,postgres
 WORKDIR /src
 RUN python -m venv --without-pip /opt/langfuse
 # Without the packages' source pip installs what they need, and that layer stays until a version changes.
 COPY pyproject.toml constraints.txt README.md ./
-RUN pip --python /opt/langfuse/bin/python install --constraint constraints.txt '.[aws,kubernetes,postgres]'
+RUN pip --python /opt/langfuse/bin/python install --constraint constraints.txt ".[${EXTRAS}]"
 COPY langfuse_worker langfuse_worker
 COPY langfuse_export langfuse_export
 COPY langfuse_ingest langfuse_ingest
