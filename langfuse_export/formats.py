@@ -14,6 +14,7 @@ from isal import isal_zlib
 
 from langfuse_export.errors import VerificationError
 from langfuse_export.parquet_footer import MAGIC, FooterError, parse_footer
+from langfuse_export.parts import Part
 from langfuse_export.sql import TEXT_SETTINGS, Scalar, select
 from langfuse_export.tables import Table
 
@@ -107,11 +108,10 @@ class Encoding:
             FileFormat.JSON: "JSONEachRow",
         }[self.format]
 
-    def sql(self, table: Table) -> str:
-        """The query whose result is the file."""
-        return select(
-            table, as_text=self.format is not FileFormat.PARQUET, as_csv=self.format is FileFormat.CSV
-        )
+    def sql(self, table: Table, part: Part | None = None) -> str:
+        """The query whose result is the file, or the file of a part."""
+        is_text, is_csv = self.format is not FileFormat.PARQUET, self.format is FileFormat.CSV
+        return select(table, part, as_text=is_text, as_csv=is_csv)
 
     def settings(self, row_group_rows: int) -> Mapping[str, Scalar]:
         """ClickHouse settings of the format.

@@ -5,6 +5,7 @@ fields that verification needs are interpreted. A Parquet library would cost mor
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
     if length > len(tail) - 8:
         raise FooterError(f"the footer of {length} bytes is longer than the {len(tail)} that were kept")
     try:
-        metadata = _Reader(tail[-8 - length : -8]).struct()
+        metadata = ThriftReader(tail[-8 - length : -8]).struct()
         return _footer(metadata, size - 8 - length, time_column.encode())
     except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise FooterError(f"the footer is damaged: {error!r}") from error
@@ -98,26 +99,45 @@ def _bounds(chunk: dict[int, Any]) -> tuple[int, int] | None:
     return struct.unpack("<q", low)[0], struct.unpack("<q", high)[0]
 
 
-class _Reader:
-    """A reader of the Thrift compact protocol into plain dicts (field id to value) and lists."""
+class ThriftReader:
+    """A reader of the Thrift compact protocol into plain dicts (field id to value) and lists.
+
+    Raises IndexError, ValueError or struct.error on what is no such message.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self.at = 0
 
     def struct(self) -> dict[int, Any]:
         """Read fields up to the stop byte."""
-        fields: dict[int, Any] = {}
+        return {field: self.value(kind) for field, kind in self.fields()}
+
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """Ids and types of a struct's fields; whoever iterates reads or skips each value."""
         field = 0
-        while True:
-            header = self._byte()
-            if header == 0:
-                return fields
+        while header := self._byte():
             kind, delta = header & 0x0F, header >> 4
             field = field + delta if delta else self._zigzag()
-            fields[field] = kind == 1 if kind in (1, 2) else self._value(kind)
+            yield field, kind
 
-    def _value(self, kind: int) -> Any:
+    def value(self, kind: int) -> Any:
+        """Read a field's value."""
+        if kind in (1, 2):  # a field's type tells its truth
+            return kind == 1
+        return self._element(kind)
+
+    def skip(self, kind: int) -> None:
+        """Pass over a field's value."""
+        self.value(kind)
+
+    def list_header(self) -> tuple[int, int]:
+        """Size of a list and the type of its elements, which follow."""
+        header = self._byte()
+        size, kind = header >> 4, header & 0x0F
+        return (self._varint() if size == 15 else size), kind
+
+    def _element(self, kind: int) -> Any:
         if kind in (4, 5, 6):
             return self._zigzag()
         if kind == 8:
@@ -125,30 +145,24 @@ class _Reader:
         if kind == 12:
             return self.struct()
         if kind in (9, 10):
-            return self._list()
+            size, inner = self.list_header()
+            return [self._element(inner) for _ in range(size)]
         if kind in (1, 2, 3):
             return self._byte()
         if kind == 7:
             return struct.unpack("<d", self._take(8))[0]
-        raise ValueError(f"Thrift type {kind} at byte {self._at}")
-
-    def _list(self) -> list[Any]:
-        header = self._byte()
-        size, kind = header >> 4, header & 0x0F
-        if size == 15:
-            size = self._varint()
-        return [self._value(kind) for _ in range(size)]
+        raise ValueError(f"Thrift type {kind} at byte {self.at}")
 
     def _byte(self) -> int:
-        value = self._data[self._at]
-        self._at += 1
+        value = self._data[self.at]
+        self.at += 1
         return value
 
     def _take(self, count: int) -> bytes:
-        taken = self._data[self._at : self._at + count]
+        taken = self._data[self.at : self.at + count]
         if len(taken) != count:
             raise IndexError("end of footer")
-        self._at += count
+        self.at += count
         return taken
 
     def _varint(self) -> int:
@@ -163,3 +177,13 @@ class _Reader:
     def _zigzag(self) -> int:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
+
+
+def varint(value: int) -> bytes:
+    """A number that is not negative as Thrift writes it: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

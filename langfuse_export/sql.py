@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Table
 from langfuse_export.windows import Window
 
@@ -28,28 +29,45 @@ def window_parameters(project_id: str, window: Window) -> dict[str, Scalar]:
     return {"project": project_id, "start_ms": window.start_ms, "end_ms": window.end_ms}
 
 
-def select(table: Table, *, as_text: bool = False, as_csv: bool = False) -> str:
+def part_parameters(part: Part) -> dict[str, Scalar]:
+    """Bound parameters of a part's bounds, beside those of its window."""
+    bounds = {"part_low": part.low, "part_high": part.high}
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_csv: bool = False) -> str:
     """The rows of a window.
 
     Args:
         table: what to read.
+        part: the part of the window, by default all of it.
         as_text: render times in UTC whatever the server's time zone.
         as_csv: render every value as the string that CSV quotes; NULL as the empty string.
     """
     render = _csv if as_csv else _text if as_text else _native
     columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
-    return f"SELECT\n  {columns}\n{_from_window(table)}"
+    return f"SELECT\n  {columns}\n{_from_window(table, _part_conditions(table, part))}"
 
 
-def summary(table: Table) -> str:
-    """What a window holds now, reading the columns of the sorting key and the version, none of the payload.
+def summary(table: Table, part: Part = WHOLE) -> str:
+    """What a window, or a part of one, holds now.
 
-    Row count, the time column's min and max in microseconds since the epoch, the fingerprint, and
-    ClickHouse's clock in milliseconds.
+    Reads the columns of the sorting key and the version, none of the payload. Row count, the time
+    column's min and max in microseconds since the epoch, the fingerprint, and ClickHouse's clock in
+    milliseconds.
     """
     time = f"toUnixTimestamp64Micro(t.{table.time_column})"
     clock = "toUnixTimestamp64Milli(now64(3))"
-    return f"SELECT count(), min({time}), max({time}), {_fingerprint(table)}, {clock}\n{_from_window(table)}"
+    rows = _from_window(table, _range_conditions(table, part))
+    return f"SELECT count(), min({time}), max({time}), {_fingerprint(table)}, {clock}\n{rows}"
+
+
+def part_keys(table: Table, size: int) -> str:
+    """A random sample of the values that parts are cut by, at most `size`, in the notation of `Part`."""
+    key = f"t.{table.part_column}"
+    microseconds = f"leftPad(toString(toUnixTimestamp64Micro({key})), 20, '0')"
+    shown = f"hex({key})" if table.sorted_by_day else microseconds
+    return f"SELECT groupArraySample({size})({shown})\n{_in_window(table)}"
 
 
 def projects(tables: Sequence[Table]) -> str:
@@ -67,24 +85,59 @@ def _fingerprint(table: Table) -> str:
     return f"sum(cityHash64(t.{table.id_column}, t.{table.time_column}, t.event_ts))"
 
 
-def _from_window(table: Table) -> str:
-    conditions = ["t.project_id = {project:String}", *_window_conditions(table)]
+def _from_window(table: Table, before_final: Sequence[str] = ()) -> str:
+    conditions = _window_conditions(table)
     if table.row_filter:
         conditions.append(table.row_filter)
-    return f"FROM `{table.source}` AS t FINAL\nWHERE " + "\n  AND ".join(conditions)
+    prewhere = "\nPREWHERE " + "\n  AND ".join(before_final) if before_final else ""
+    return f"FROM `{table.source}` AS t FINAL{prewhere}\nWHERE " + "\n  AND ".join(conditions)
+
+
+def _in_window(table: Table) -> str:
+    """Every version of a row that lies in the window itself."""
+    return f"FROM `{table.source}` AS t\nWHERE " + "\n  AND ".join(_window_conditions(table))
+
+
+def _part_conditions(table: Table, part: Part | None) -> list[str]:
+    """What a part reads of the payload, decided before FINAL.
+
+    That may only depend on the sorting key, which all versions of a row share. Where the time is no part of
+    it, FINAL would merge the payload of the whole day to keep one window's. So the keys that have any version
+    in the window are looked up first, which reads no payload.
+    """
+    if part is None:
+        return []
+    conditions = _range_conditions(table, part)
+    if table.sorted_by_day:
+        key = f"t.{table.part_column}"
+        within = "".join(f"\n  AND {condition}" for condition in conditions)
+        conditions.append(f"{key} IN (SELECT {key}\n{_in_window(table)}{within})")
+    return conditions
+
+
+def _range_conditions(table: Table, part: Part) -> list[str]:
+    bound = "unhex({{{}:String}})" if table.sorted_by_day else "fromUnixTimestamp64Micro({{{}:Int64}})"
+    bounds = ((">=", "part_low", part.low), ("<", "part_high", part.high))
+    return [
+        f"t.{table.part_column} {operator} {bound.format(name)}"
+        for operator, name, value in bounds
+        if value is not None
+    ]
 
 
 def _window_conditions(table: Table) -> list[str]:
     start, end = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
     time = f"t.{table.time_column}"
+    project = "t.project_id = {project:String}"
     if not table.sorted_by_day:
-        return [f"{time} >= {start}", f"{time} < {end}"]
+        return [project, f"{time} >= {start}", f"{time} < {end}"]
     # A newer version of a row may have moved within its day. A plain comparison would let ClickHouse skip
     # the part that holds it before FINAL sees it, and the old version would come back to life. So parts
     # are chosen by the day (in the server's zone, like the sorting key's date), and identity() keeps the
     # exact bounds away from the index. The sorting key answers the first condition, partitions the others.
     last = "fromUnixTimestamp64Milli({end_ms:Int64} - 1)"
     return [
+        project,
         f"toDate({time}) BETWEEN toDate({start}) AND toDate({last})",
         f"{time} >= toStartOfDay({start})",
         f"{time} < toStartOfDay({last}) + INTERVAL 1 DAY",

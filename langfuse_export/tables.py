@@ -60,6 +60,15 @@ class Table:
     id_column: str = "id"
     row_filter: str | None = None
 
+    @property
+    def part_column(self) -> str:
+        """Column by whose ranges a heavy window is read in parts: every version of a row has the same value.
+
+        Where the table is sorted by time, parts of the time skip what they do not need. Elsewhere each would
+        read its whole day, and a newer version might lie in another part.
+        """
+        return self.id_column if self.sorted_by_day else self.time_column
+
     def column(self, name: str) -> Column:
         """The column of that name; raises UnknownColumnError."""
         for column in self.columns:
