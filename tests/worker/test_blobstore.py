@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from langfuse_worker import blobstore
 from langfuse_worker.blobstore import (
     BlobStore,
     ObjectNotFoundError,
@@ -19,6 +18,7 @@ from langfuse_worker.blobstore import (
     StoreAccessError,
     StoreConfig,
 )
+from langfuse_worker.blobstore.parts import LIMITS, Limits
 from langfuse_worker.settings import settings
 from tests.servers.s3 import S3Server
 
@@ -110,7 +110,7 @@ def test_an_object_that_is_not_there_is_said_with_its_address(config: StoreConfi
 def test_an_upload_that_has_no_more_parts_fails(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect D9 of Langfuse."""
     s3.create_bucket(BUCKET)
-    monkeypatch.setattr(blobstore, "MAX_PARTS", 2)
+    monkeypatch.setitem(LIMITS, "s3", Limits(parts=2, object_bytes=1 << 40))
     chunks = (b"x" * (1 << 20) for _ in range(11))
     with pytest.raises(ObjectTooLargeError, match="part_bytes"):
         BlobStore(replace(s3.store_config(BUCKET), part_bytes=PART)).write("a.bin", chunks, "text/plain")

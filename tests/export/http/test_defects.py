@@ -13,7 +13,7 @@ from langfuse_export.errors import WindowError
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
-from langfuse_worker import blobstore
+from langfuse_worker.blobstore.parts import LIMITS, PART_BYTES, Limits
 from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSON, JSONL, PARQUET, Deployment
 from tests.rows import NOON, PROJECT, event, observation, score, trace
 from tests.servers.clickhouse_http import Fault
@@ -169,7 +169,7 @@ def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_trunc
     deployment: Deployment, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.create_bucket("parts")
-    monkeypatch.setattr(blobstore, "MAX_PARTS", 1)
+    monkeypatch.setitem(LIMITS, "s3", Limits(parts=1, object_bytes=1 << 40))
     small = replace(s3.store_config("parts"), part_bytes=10_000)
     deployment.insert("traces", *[trace(f"t{n}", input=str(hash(n)) * 10) for n in range(1000)])
 
@@ -181,7 +181,7 @@ def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_trunc
 
 
 def test_d9_the_default_part_size_allows_more_than_300_gb() -> None:
-    assert blobstore.PART_BYTES * blobstore.MAX_PARTS > 300e9
+    assert PART_BYTES * LIMITS["s3"].parts > 300e9
 
 
 @pytest.mark.parametrize("tagged", [True, False], ids=["25.11", "older"])

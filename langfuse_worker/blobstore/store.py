@@ -1,0 +1,189 @@
+"""The store that the rest of the product writes to and reads from."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import obstore
+
+from langfuse_worker.blobstore.config import StoreConfig
+from langfuse_worker.blobstore.errors import ObjectTooLargeError, refused, store_errors
+from langfuse_worker.blobstore.gate import Guard
+from langfuse_worker.blobstore.open import open_store
+from langfuse_worker.blobstore.parts import PartPlan, plan_parts
+
+_FILE_PLAN = PartPlan(4 << 20, 3, None)  # a file has no parts to be counted, and smaller buffers are faster
+# obstore stages a file as `name#1` and renames it. One that grows is somebody's upload.
+_STAGED = re.compile(r"\.\w+#\d+$")
+_ABANDONED_S = 3600
+
+
+@dataclass(frozen=True)
+class WrittenObject:
+    """An object that has been committed; the key is its whole key in the bucket, prefix included."""
+
+    key: str
+    uri: str
+    bytes: int
+    e_tag: str | None
+
+
+class BlobStore:
+    """Reads and writes objects below a prefix. Thread-safe."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        """Nothing is opened before it is used."""
+        self.config = config
+        self._scheme = config.scheme
+        self._prefix = "" if config.scheme == "file" else config.path
+        self._guard = Guard() if config.untrusted_endpoint else None
+
+    @cached_property
+    def _store(self) -> Any:
+        return open_store(self.config, self._guard)
+
+    def write(
+        self, key: str, chunks: Iterator[bytes], content_type: str, expected_bytes: int = 0
+    ) -> WrittenObject:
+        """Upload a stream as one object; an exception in the stream aborts the upload.
+
+        Args:
+            key: key below the store's prefix.
+            chunks: the content.
+            content_type: MIME type.
+            expected_bytes: about how large the object will be, 0 if unknown; parts grow with it.
+
+        Raises:
+            StoreError: nothing has been committed.
+        """
+        is_file = self._scheme == "file"
+        plan = _FILE_PLAN if is_file else plan_parts(self._scheme, self.config.part_bytes, expected_bytes)
+        counted = _Counted(chunks, plan)
+        with self._errors(key, counted):
+            self._remove_leftovers(key)
+            result = obstore.put(
+                self._store,
+                self._prefix + key,
+                counted,
+                attributes=self._attributes(content_type),
+                use_multipart=True,
+                chunk_size=plan.part_bytes,
+                max_concurrency=plan.in_flight,
+            )
+        return WrittenObject(self._prefix + key, self.uri(key), counted.bytes, result["e_tag"])
+
+    def write_bytes(self, key: str, data: bytes, content_type: str) -> WrittenObject:
+        """Write a small object at once. Raises StoreError."""
+        with self._errors(key):
+            result = obstore.put(
+                self._store,
+                self._prefix + key,
+                data,
+                attributes=self._attributes(content_type),
+                use_multipart=False,
+            )
+        return WrittenObject(self._prefix + key, self.uri(key), len(data), result["e_tag"])
+
+    def read(self, key: str) -> bytes:
+        """The content of a small object. Raises ObjectNotFoundError, StoreError."""
+        with self._errors(key):
+            return bytes(obstore.get(self._store, self._prefix + key).bytes())
+
+    def e_tag(self, key: str) -> str | None:
+        """The entity tag of the object as it is now. Raises ObjectNotFoundError, StoreError."""
+        with self._errors(key):
+            return obstore.head(self._store, self._prefix + key)["e_tag"]
+
+    def delete(self, key: str) -> None:
+        """Delete an object. Raises StoreError."""
+        with self._errors(key):
+            obstore.delete(self._store, self._prefix + key)
+
+    def keys(self, below: str) -> list[str]:
+        """Keys that start with the folder `below`, sorted. Raises StoreError."""
+        with self._errors(below):
+            pages = obstore.list(self._store, prefix=self._folder(below))
+            found = [meta["path"] for page in pages for meta in page]
+        return sorted(path.removeprefix(self._prefix) for path in found)
+
+    def folders(self, below: str) -> list[str]:
+        """Names of the folders directly in the folder `below`, sorted. Raises StoreError."""
+        with self._errors(below):
+            listed = obstore.list_with_delimiter(self._store, prefix=self._folder(below))
+            found = listed["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def uri(self, key: str) -> str:
+        """The object's URI, for people and for readers such as DuckDB."""
+        if self._scheme == "file":
+            return f"file://{Path(self.config.path).absolute()}/{key}"
+        return f"{self._scheme}://{self.config.bucket}/{self._prefix}{key}"
+
+    def _folder(self, below: str) -> str | None:
+        return (self._prefix + below).rstrip("/") or None
+
+    @contextmanager
+    def _errors(self, key: str, stream: "_Counted | None" = None) -> Iterator[None]:
+        try:
+            with store_errors(self.uri(key)):
+                yield
+        except Exception as error:
+            if stream is not None and stream.error is not None:
+                raise stream.error from None
+            if self._guard is not None and (refusal := self._guard.take_refusal()):
+                raise refused(self.uri(key), refusal) from error
+            raise
+
+    def _attributes(self, content_type: str) -> dict[str, str] | None:
+        if self._scheme == "file":  # a file has no place for them
+            return None
+        attributes = {"Content-Type": content_type}
+        if self.config.storage_class:
+            attributes["Storage-Class"] = self.config.storage_class
+        return attributes
+
+    def _remove_leftovers(self, key: str) -> None:
+        """Remove what killed processes left staged in the directory that is written to."""
+        if self._scheme != "file":
+            return
+        directory = (Path(self.config.path) / key).parent
+        if not directory.is_dir():
+            return
+        abandoned = time.time() - _ABANDONED_S
+        for entry in os.scandir(directory):
+            if _STAGED.search(entry.name):
+                with suppress(FileNotFoundError):  # its writer has finished meanwhile
+                    if entry.stat().st_mtime < abandoned:
+                        os.unlink(entry)
+
+
+class _Counted(Iterator[bytes]):
+    """Counts the bytes and remembers the exception of a stream while another library consumes it."""
+
+    def __init__(self, chunks: Iterator[bytes], plan: PartPlan) -> None:
+        self._chunks = chunks
+        self._plan = plan
+        self.bytes = 0
+        self.error: BaseException | None = None
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self._chunks)
+            self.bytes += len(chunk)
+            if self._plan.max_bytes is not None and self.bytes > self._plan.max_bytes:
+                raise ObjectTooLargeError(
+                    f"the object is larger than {self._plan.max_bytes} bytes, all that fits into its parts "
+                    f"of {self._plan.part_bytes} bytes; raise the destination's part_bytes"
+                )
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+        return chunk
