@@ -70,6 +70,20 @@ def part_keys(table: Table, size: int) -> str:
     return f"SELECT groupArraySample({size})({shown})\n{_in_window(table)}"
 
 
+def row_bytes(table: Table) -> str:
+    """Average bytes of a row in memory, from one in {one_in} rows; 0 without any.
+
+    The rows are spread over the whole window by a hash, because the first ones of the sorting key are all of
+    one type.
+    """
+    columns = ", ".join(column.sql for column in table.columns)
+    conditions = " AND ".join(["t.project_id = {project:String}", *_window_conditions(table)])
+    return (
+        f"SELECT ifNotFinite(avg(byteSize({columns})), 0)\nFROM `{table.source}` AS t\nWHERE {conditions}\n"
+        f"  AND cityHash64(t.{table.id_column}) % {{one_in:UInt64}} = 0"
+    )
+
+
 def projects(tables: Sequence[Table]) -> str:
     """Every project in the tables with the time of its first row (seconds since the epoch, UTC)."""
     union = "\nUNION ALL\n".join(

@@ -17,6 +17,11 @@ from langfuse_export.windows import EPOCH, Window, iso
 from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
+# Fewer rows fit into the parts of any upload, unless each is hundreds of kB in the file.
+_ESTIMATED_FROM_ROWS = 1_000_000
+# Each may cost ClickHouse a granule of 10 MB.
+_ROWS_IN_SAMPLE = 32
+
 
 @dataclass(frozen=True)
 class ExportedTable:
@@ -111,6 +116,7 @@ class TableExport:
         """
         started = time.monotonic()
         before = self.summarise()
+        expected_bytes = self._expected_bytes(before.rows)
         encoding = self.project.encoding
         query = Query(
             encoding.sql(self.table),
@@ -124,7 +130,7 @@ class TableExport:
             with self.source.stream(query, encoding.clickhouse_format) as chunks:
                 key = self.project.object_key(self.table, self.window)
                 checked = stream.pass_through(chunks, lambda rows: self._agree(rows, before))
-                written = self.store.write(key, checked, encoding.content_type)
+                written = self.store.write(key, checked, encoding.content_type, expected_bytes)
         finally:
             self.cancellation.forget(query)
         summary = stream.agreed
@@ -166,6 +172,21 @@ class TableExport:
         finally:
             self.cancellation.forget(query)
         return SourceSummary(*summary)
+
+    def _expected_bytes(self, rows: int) -> int:
+        """About how large the file will be, before compression; 0 for windows that fit into any upload."""
+        if rows < _ESTIMATED_FROM_ROWS:
+            return 0
+        parameters = sql.window_parameters(self.project.project_id, self.window)
+        one_in = max(1, rows // _ROWS_IN_SAMPLE)
+        query = Query(sql.row_bytes(self.table), self._comment("estimate"), {**parameters, "one_in": one_in})
+        self.cancellation.watch(query)
+        try:
+            [(row_bytes,)] = self.source.rows(query)
+        finally:
+            self.cancellation.forget(query)
+        names = sum(len(column.name) + len('"":,') for column in self.table.columns)
+        return round(rows * (row_bytes + names))
 
     def _agree(self, rows: int, before: SourceSummary) -> SourceSummary:
         """Compare the rows in the stream with ClickHouse's own count.

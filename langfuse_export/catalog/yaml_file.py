@@ -8,8 +8,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from langfuse_export.catalog.model import CatalogError, CatalogModel
+from langfuse_export.catalog.model import CatalogError, CatalogModel, DestinationModel
 
+_SECRETS = {
+    name for name, field in DestinationModel.model_fields.items() if "SecretStr" in str(field.annotation)
+}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -51,6 +54,6 @@ def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("missing", "value_error") or "secret" in place:
+    if first["type"] in ("missing", "value_error") or _SECRETS.intersection(first["loc"]):
         return f"{place.lstrip('.')}: {message}".removeprefix(": ")
     return f"{place.lstrip('.')}={first['input']!r}: {message}"

@@ -115,6 +115,10 @@ def test_a_wrong_project_is_one_line_that_names_the_place(project: dict[str, Any
         ({"endpoint": "127.0.0.1:9000"}, "destinations.archive.endpoint"),
         ({"part_bytes": 1000}, "destinations.archive.part_bytes=1000"),
         ({"secret_access_key": ["hunter2"]}, "destinations.archive.secret_access_key"),
+        ({"account_key": "hunter2"}, "account_key: goes with az://, not with s3://"),
+        ({"secret_access_key": None}, "access_key_id: needs secret_access_key beside it"),
+        ({"external_id": "x"}, "external_id: needs assume_role_arn beside it"),
+        ({"assume_role_arn": "admin"}, "destinations.archive.assume_role_arn='admin'"),
         ({"access_key_id": "${NOT_SET}"}, "the environment variable NOT_SET is not set"),
     ],
     ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
@@ -123,6 +127,30 @@ def test_a_wrong_destination_is_one_line_that_names_the_place(
     destination: dict[str, Any], message: str
 ) -> None:
     path = _write({"destinations": {"archive": {**DESTINATION, **destination}}, "projects": [PROJECT]})
+    with pytest.raises(CatalogError) as error:
+        read_yaml(path)
+    assert message in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ({"url": "az://c/"}, "account_name: az:// needs the name of the storage account"),
+        ({"url": "az://c/", "account_name": "evil.com/"}, "archive.account_name='evil.com/'"),
+        (
+            {"url": "az://c/", "account_name": "abc", "account_key": "hunter2", "sas_token": "hunter2"},
+            "sas_token: cannot be used together with account_key",
+        ),
+        ({"url": "az://c/", "account_name": "abc", "account_key": ["hunter2"]}, "archive.account_key"),
+        ({"url": "az://c/", "access_key_id": "abc"}, "access_key_id: goes with s3://, not with az://"),
+        ({"url": "gs://b/", "sas_token": "hunter2"}, "sas_token: goes with az://, not with gs://"),
+        ({"url": "file:///d/", "part_bytes": 5 << 20}, "part_bytes: goes with s3:// and az:// and gs://"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_keys_of_another_store_are_refused_by_name(destination: dict[str, Any], message: str) -> None:
+    path = _write({"destinations": {"archive": destination}, "projects": [PROJECT]})
     with pytest.raises(CatalogError) as error:
         read_yaml(path)
     assert message in str(error.value)

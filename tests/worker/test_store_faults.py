@@ -40,6 +40,12 @@ def refusing() -> Iterator[str]:
     server.server_close()
 
 
+def _config(scheme: str, endpoint: str) -> StoreConfig:
+    if scheme == "az":
+        return StoreConfig("az://bucket/", endpoint, account_name="account", account_key="c2VjcmV0")
+    return StoreConfig("s3://bucket/", endpoint, "eu", access_key_id="key", secret_access_key="secret")
+
+
 @pytest.mark.parametrize("scheme", ["s3", "az"])
 @pytest.mark.parametrize(
     ("status", "code", "fault"),
@@ -70,7 +76,7 @@ def test_a_refusal_says_what_to_change(
 ) -> None:
     Refusing.status = status
     Refusing.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
-    store = BlobStore(StoreConfig(f"{scheme}://bucket/", refusing, "eu", "account", "c2VjcmV0"))
+    store = BlobStore(_config(scheme, refusing))
 
     for attempt in (lambda: store.read("key"), lambda: store.write_bytes("key", b"x", "text/plain")):
         with pytest.raises(StoreAccessError) as error:
