@@ -42,7 +42,7 @@ def build_project_assets(
         check_specs=check_specs(project),
         can_subset=True,
         pool=op_name(project),
-        backfill_policy=dg.BackfillPolicy.multi_run(options.windows_per_run),
+        backfill_policy=dg.BackfillPolicy.multi_run(options.windows_per_run_of(project.frequency)),
     )
     def export(
         context: dg.AssetExecutionContext,
@@ -51,9 +51,7 @@ def build_project_assets(
         progress: dg.ResourceParam[Progress],
         listeners: dg.ResourceParam[RunListener],
     ) -> Iterator[dg.AssetCheckResult]:
-        run = ProjectRun(
-            context, project, clickhouse, telemetry, progress, listeners, options.table_concurrency
-        )
+        run = ProjectRun(context, project, clickhouse, telemetry, progress, listeners, options)
         try:
             with clickhouse.hold():
                 if context.has_partition_key or context.has_partition_key_range:

@@ -12,7 +12,7 @@ import structlog
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError, reason_of
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
 from langfuse_export.project import ProjectExport
-from langfuse_export.table_export import Cancellation, ExportedTable, TableExport
+from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowFile
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
@@ -90,7 +90,11 @@ class WindowExporter:
     progress: Progress = field(default_factory=NoProgress)
 
     def export(
-        self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile] | None = None
+        self,
+        window: Window,
+        tables: Sequence[Table],
+        known: Mapping[str, ManifestFile] | None = None,
+        on_disk: Mapping[str, WindowFile] | None = None,
     ) -> WindowResult:
         """Export tables of a window; write the manifest once every table of the project has its object.
 
@@ -98,6 +102,7 @@ class WindowExporter:
             window: what to export.
             tables: the tables to export now.
             known: objects of the project's other tables that earlier runs committed, by table name.
+            on_disk: rows of the tables that have been read already, by table name.
 
         Raises:
             OccupiedError: the keys hold a window of another frequency. Nothing was written.
@@ -107,7 +112,7 @@ class WindowExporter:
         started = time.monotonic()
         outcome = "failure"
         try:
-            result = self._export(window, tables, known or {})
+            result = self._export(window, tables, known or {}, on_disk or {})
             outcome = "success"
             return result
         except BaseException as error:
@@ -125,11 +130,15 @@ class WindowExporter:
         return self._table_export(table, window, Cancellation(self.source)).summarise().rows
 
     def _export(
-        self, window: Window, tables: Sequence[Table], known: Mapping[str, ManifestFile]
+        self,
+        window: Window,
+        tables: Sequence[Table],
+        known: Mapping[str, ManifestFile],
+        on_disk: Mapping[str, WindowFile],
     ) -> WindowResult:
         existing = self._existing_manifest(window)
         revision = existing.revision + 1 if existing else 1
-        exported, failures = self._export_tables(window, tables)
+        exported, failures = self._export_tables(window, tables, on_disk)
         files = {**self._files_of(existing, window), **known}
         files |= {name: table.file for name, table in exported.items()}
         # A failed table must not leave a manifest that contradicts the tables that were overwritten.
@@ -140,14 +149,17 @@ class WindowExporter:
         return WindowResult(window, exported, manifest_uri, written_revision)
 
     def _export_tables(
-        self, window: Window, tables: Sequence[Table]
+        self, window: Window, tables: Sequence[Table], on_disk: Mapping[str, WindowFile]
     ) -> tuple[dict[str, ExportedTable], dict[str, Exception]]:
         cancellation = Cancellation(self.source)
         exported: dict[str, ExportedTable] = {}
         failures: dict[str, Exception] = {}
         with ThreadPoolExecutor(self.table_concurrency, thread_name_prefix="export") as pool:
             futures: dict[str, Future[ExportedTable]] = {
-                table.name: pool.submit(self._export_table, table, window, cancellation) for table in tables
+                table.name: pool.submit(
+                    self._export_table, table, window, cancellation, on_disk.get(table.name)
+                )
+                for table in tables
             }
             try:
                 wait(futures.values())
@@ -164,17 +176,25 @@ class WindowExporter:
                 raise error
         return exported, failures
 
-    def _export_table(self, table: Table, window: Window, cancellation: Cancellation) -> ExportedTable:
+    def _export_table(
+        self, table: Table, window: Window, cancellation: Cancellation, on_disk: WindowFile | None
+    ) -> ExportedTable:
         started = time.monotonic()
         try:
-            exported = self._table_export(table, window, cancellation).run()
+            exported = self._table_export(table, window, cancellation, on_disk).run()
         except BaseException as error:
             self._record_failure(table, window, started, error)
             raise
         self._record_success(table, window, started, exported)
         return exported
 
-    def _table_export(self, table: Table, window: Window, cancellation: Cancellation) -> TableExport:
+    def _table_export(
+        self,
+        table: Table,
+        window: Window,
+        cancellation: Cancellation,
+        on_disk: WindowFile | None = None,
+    ) -> TableExport:
         return TableExport(
             self.source,
             self.store,
@@ -184,6 +204,7 @@ class WindowExporter:
             self.run_id,
             cancellation,
             self.progress.bytes_read,
+            on_disk,
         )
 
     def _record_success(self, table: Table, window: Window, started: float, exported: ExportedTable) -> None:

@@ -15,7 +15,7 @@ from isal import isal_zlib
 from langfuse_export.errors import VerificationError
 from langfuse_export.parquet_footer import MAGIC, FooterError, parse_footer
 from langfuse_export.parts import Part
-from langfuse_export.sql import TEXT_SETTINGS, Scalar, select
+from langfuse_export.sql import TEXT_SETTINGS, Scalar, select, select_by_window
 from langfuse_export.tables import Table
 
 # A footer takes about 100 bytes a column and row group; this is enough for some 4,000 row groups.
@@ -112,6 +112,13 @@ class Encoding:
         """The query whose result is the file, or the file of a part."""
         is_text, is_csv = self.format is not FileFormat.PARQUET, self.format is FileFormat.CSV
         return select(table, part, as_text=is_text, as_csv=is_csv)
+
+    def sql_by_window(self, table: Table) -> str:
+        """The query of the rows of several windows; text comes as one column of finished lines."""
+        if self.format is FileFormat.PARQUET:
+            return select_by_window(table, None)
+        row_format = "CSV" if self.format is FileFormat.CSV else "JSONEachRow"
+        return select_by_window(table, row_format, as_text=True, as_csv=self.format is FileFormat.CSV)
 
     def settings(self, row_group_rows: int) -> Mapping[str, Scalar]:
         """ClickHouse settings of the format.

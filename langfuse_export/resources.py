@@ -1,11 +1,14 @@
 """What assets and schedules work with; tests and the command line pass their own."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 
 from langfuse_export.exporter import NoProgress, Progress
 from langfuse_export.listeners import Listeners, RunListener
+from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
@@ -13,13 +16,20 @@ from langfuse_worker.telemetry import Telemetry, build_telemetry
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How runs behave, from the settings."""
+    """How runs behave, from the settings.
 
-    windows_per_run: int
+    Attributes:
+        scratch: directory for the rows of a day on their way into its windows.
+        catchup_buffer_bytes: rows of a day that are held in memory meanwhile, bytes.
+    """
+
+    windows_per_run: int | None
     table_concurrency: int
     retry_delay_s: float
     lag_ms: int
     lookback_hours: int
+    scratch: Path
+    catchup_buffer_bytes: int
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ExportOptions":
@@ -30,7 +40,13 @@ class ExportOptions:
             retry_delay_s=settings.export_retry_delay_s,
             lag_ms=settings.export_lag_ms,
             lookback_hours=settings.export_lookback_hours,
+            scratch=settings.home / "scratch",
+            catchup_buffer_bytes=settings.export_catchup_buffer_bytes,
         )
+
+    def windows_per_run_of(self, frequency: Frequency) -> int:
+        """Windows of one run at most; by default a day's, because a run reads each day once."""
+        return self.windows_per_run or max(24, timedelta(days=1) // frequency.length)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def build_schedule(
     def schedule(
         context: dg.ScheduleEvaluationContext, telemetry: dg.ResourceParam[Telemetry]
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        tick = Tick(context.instance, frequency, partitions, options.windows_per_run)
+        tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
         requests = [request for project in enabled for request in tick.requests(project, windows)]
         for project in enabled:

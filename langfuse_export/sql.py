@@ -8,6 +8,8 @@ from langfuse_export.windows import Window
 
 Scalar = str | int | float
 
+WINDOW_INDEX = "__window"  # the column that says which of several windows a row is in
+
 # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
 FINAL_SETTINGS: Mapping[str, Scalar] = {"do_not_merge_across_partitions_select_final": 1}
 
@@ -49,6 +51,25 @@ def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_
     return f"SELECT\n  {columns}\n{_from_window(table, _part_conditions(table, part))}"
 
 
+def select_by_window(
+    table: Table, row_format: str | None, *, as_text: bool = False, as_csv: bool = False
+) -> str:
+    """The rows of several consecutive windows of `length_ms`, each with the index of its window.
+
+    Args:
+        table: what to read.
+        row_format: ClickHouse's format of a row of text, such as JSONEachRow; None for columns.
+        as_text: see `select`.
+        as_csv: see `select`.
+    """
+    rows = select(table, as_text=as_text, as_csv=as_csv)
+    rows = rows.replace("SELECT\n", f"SELECT\n  {_window_index(table)} AS `{WINDOW_INDEX}`,\n", 1)
+    if row_format is None:
+        return rows
+    names = ", ".join(f"`{column.name}`" for column in table.columns)
+    return f"SELECT `{WINDOW_INDEX}`, formatRow('{row_format}', {names}) AS line FROM (\n{rows}\n)"
+
+
 def summary(table: Table, part: Part = WHOLE) -> str:
     """What a window, or a part of one, holds now.
 
@@ -56,10 +77,19 @@ def summary(table: Table, part: Part = WHOLE) -> str:
     column's min and max in microseconds since the epoch, the fingerprint, and ClickHouse's clock in
     milliseconds.
     """
-    time = f"toUnixTimestamp64Micro(t.{table.time_column})"
-    clock = "toUnixTimestamp64Milli(now64(3))"
     rows = _from_window(table, _range_conditions(table, part))
-    return f"SELECT count(), min({time}), max({time}), {_fingerprint(table)}, {clock}\n{rows}"
+    return f"SELECT {', '.join(_summary(table))}, {_CLOCK}\n{rows}"
+
+
+def summary_by_window(table: Table) -> str:
+    """As `summary`, a row for each of `windows` consecutive windows of `length_ms`, in their order."""
+    names = ("rows", "low", "high", "fingerprint")
+    values = ", ".join(f"{value} AS {name}" for name, value in zip(names, _summary(table), strict=True))
+    return (
+        f"SELECT {', '.join(names)}, {_CLOCK} FROM numbers({{windows:UInt32}}) AS w LEFT JOIN (\n"
+        f"SELECT toUInt64({_window_index(table)}) AS number, {values}\n{_from_window(table)}\n"
+        "GROUP BY number\n) AS s USING number ORDER BY number"
+    )
 
 
 def part_keys(table: Table, size: int) -> str:
@@ -92,6 +122,19 @@ def projects(tables: Sequence[Table]) -> str:
         for table in tables
     )
     return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
+
+
+_CLOCK = "toUnixTimestamp64Milli(now64(3))"
+
+
+def _summary(table: Table) -> tuple[str, str, str, str]:
+    time = f"toUnixTimestamp64Micro(t.{table.time_column})"
+    return "count()", f"min({time})", f"max({time})", _fingerprint(table)
+
+
+def _window_index(table: Table) -> str:
+    since_start = f"toUnixTimestamp64Milli(t.{table.time_column}) - {{start_ms:Int64}}"
+    return f"toUInt32(intDiv({since_start}, {{length_ms:Int64}}))"
 
 
 def _fingerprint(table: Table) -> str:

@@ -1,11 +1,14 @@
 """Exports one table of one window: a verified object in the store, or nothing."""
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
+from typing import BinaryIO
 
 from langfuse_export import sql
 from langfuse_export.errors import CancelledError, VerificationError
@@ -17,6 +20,7 @@ from langfuse_export.windows import EPOCH, Window, iso
 from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
+_FILE_CHUNK_BYTES = 1 << 20
 # Fewer rows fit into the parts of any upload, unless each is hundreds of kB in the file.
 _ESTIMATED_FROM_ROWS = 1_000_000
 # Each may cost ClickHouse a granule of 10 MB.
@@ -94,8 +98,23 @@ class SourceSummary:
 
 
 @dataclass(frozen=True)
+class WindowFile:
+    """A window's rows on local disk, read together with those of other windows.
+
+    Attributes:
+        file: the object's content before compression; an open file without a name.
+        counted: what ClickHouse counted in the window before the rows were read.
+        query_id: the query that read them.
+    """
+
+    file: BinaryIO
+    counted: SourceSummary
+    query_id: str
+
+
+@dataclass(frozen=True)
 class TableExport:
-    """The export of one table of one window."""
+    """The export of one table of one window; `on_disk` if its rows have been read already."""
 
     source: ClickHouse
     store: BlobStore
@@ -105,6 +124,7 @@ class TableExport:
     run_id: str | None
     cancellation: Cancellation
     on_bytes: Callable[[int], None]
+    on_disk: WindowFile | None = None
 
     def run(self) -> ExportedTable:
         """Stream, count, verify, commit.
@@ -115,7 +135,7 @@ class TableExport:
             CancelledError: the run was cancelled; nothing is committed.
         """
         started = time.monotonic()
-        before = self.summarise()
+        before = self.on_disk.counted if self.on_disk else self.summarise()
         expected_bytes = self._expected_bytes(before.rows)
         encoding = self.project.encoding
         query = Query(
@@ -125,14 +145,10 @@ class TableExport:
             {**sql.FINAL_SETTINGS, **encoding.settings(self.project.row_group_rows)},
         )
         stream = _VerifiedStream(encoding, self.table, self.cancellation, self.on_bytes)
-        self.cancellation.watch(query)
-        try:
-            with self.source.stream(query, encoding.clickhouse_format) as chunks:
-                key = self.project.object_key(self.table, self.window)
-                checked = stream.pass_through(chunks, lambda rows: self._agree(rows, before))
-                written = self.store.write(key, checked, encoding.content_type, expected_bytes)
-        finally:
-            self.cancellation.forget(query)
+        with self._content(query) as chunks:
+            key = self.project.object_key(self.table, self.window)
+            checked = stream.pass_through(chunks, lambda rows: self._agree(rows, before))
+            written = self.store.write(key, checked, encoding.content_type, expected_bytes)
         summary = stream.agreed
         low, high = stream.times or (summary.min_us, summary.max_us)
         has_rows = stream.rows > 0
@@ -149,7 +165,7 @@ class TableExport:
             time_column=self.table.time_column,
             min_time=self._iso(low) if has_rows else None,
             max_time=self._iso(high) if has_rows else None,
-            query_id=query.query_id,
+            query_id=self.on_disk.query_id if self.on_disk else query.query_id,
             duration_ms=round((time.monotonic() - started) * 1000),
             # Of the first look, whatever the stream agreed with: later changes may not be in it.
             read_at=iso(EPOCH + timedelta(milliseconds=before.read_at_ms)),
@@ -157,6 +173,21 @@ class TableExport:
             columns=[ManifestColumn(name=c.name, type=c.type) for c in self.table.columns],
         )
         return ExportedTable(self.table.name, written.uri, written.e_tag, summary.rows, file)
+
+    @contextmanager
+    def _content(self, query: Query) -> Iterator[Iterator[bytes]]:
+        """The bytes of the file, from ClickHouse or from disk."""
+        if self.on_disk is not None:
+            file = self.on_disk.file
+            file.seek(0)
+            yield iter(lambda: file.read(_FILE_CHUNK_BYTES), b"")
+            return
+        self.cancellation.watch(query)
+        try:
+            with self.source.stream(query, self.project.encoding.clickhouse_format) as chunks:
+                yield chunks
+        finally:
+            self.cancellation.forget(query)
 
     def summarise(self) -> SourceSummary:
         """Count the window's rows in ClickHouse, without reading their payload."""
@@ -175,6 +206,8 @@ class TableExport:
 
     def _expected_bytes(self, rows: int) -> int:
         """About how large the file will be, before compression; 0 for windows that fit into any upload."""
+        if self.on_disk is not None:
+            return os.fstat(self.on_disk.file.fileno()).st_size
         if rows < _ESTIMATED_FROM_ROWS:
             return 0
         parameters = sql.window_parameters(self.project.project_id, self.window)

@@ -165,12 +165,12 @@ class Settings(BaseSettings):
         le=24 * 31,
         description="How far back a schedule looks for windows that were never attempted, hours.",
     )
-    export_windows_per_run: int = Field(
-        default=24,
+    export_windows_per_run: int | None = Field(
+        default=None,
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN",
         ge=1,
         le=10_000,
-        description="Windows in one run of a backfill at most.",
+        description="Windows in one run of a backfill at most. Unset: those of a day, at least 24.",
     )
     export_table_concurrency: int = Field(
         default=2,
@@ -178,6 +178,13 @@ class Settings(BaseSettings):
         ge=1,
         le=16,
         description="Tables of one window that are exported side by side.",
+    )
+    export_catchup_buffer_bytes: int = Field(
+        default=128 << 20,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_CATCHUP_BUFFER_BYTES",
+        ge=1 << 20,
+        le=1 << 30,
+        description="Rows of a day that a catch-up run holds while it splits them into windows, bytes.",
     )
     export_retry_delay_s: float = Field(
         default=10.0,

@@ -16,6 +16,7 @@ from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Encoding
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES, Table
+from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import QueryLimits, connect
 from langfuse_worker.settings import Settings
 
@@ -86,12 +87,14 @@ def resolve(
     """
     limits = QueryLimits.from_settings(settings)
     listed = {project.id for project in model.projects}
+    # From midnight on, so that the runs of a backfill, a day each, read no day twice.
+    first_days = {project: Frequency.DAILY.floor(first) for project, first in first_rows.items()}
 
     def exports() -> Iterator[ProjectExport]:
         for project in model.projects:
             ids = sorted(set(first_rows) - listed) if project.id == EVERY_PROJECT else [project.id]
             for project_id in ids:
-                start = project.start_utc or first_rows.get(project_id, now)
+                start = project.start_utc or first_days.get(project_id, now)
                 yield _export(model, project, project_id, start, limits, settings)
 
     return Catalog(tuple(exports()))

@@ -187,7 +187,8 @@ class ProjectModel(_Strict):
     format: FileFormat = Field(default=FileFormat.PARQUET, description="File format.")
     compression: Compression = Field(default=Compression.NONE, description="Around text formats.")
     start: date | datetime | None = Field(
-        default=None, description="First window, UTC. Without it: the project's first row, not before 2023."
+        default=None,
+        description="First window, UTC. Without it: the day of the project's first row, not before 2023.",
     )
     columns: dict[TableName, list[str]] = Field(
         default_factory=dict, description="Columns of a table; keys and times are always kept."

@@ -60,8 +60,10 @@ def run(
     configure_logging("error" if err.is_terminal else config.log_level)
     with open_instance() as instance, WindowProgress(len(windows)) as progress:
         resources = ExportResources.from_settings(config, progress)
-        defs = build_defs(catalog=catalog, options=ExportOptions.from_settings(config), resources=resources)
-        report = run_windows(defs, instance, export, tables, windows, config.export_windows_per_run)
+        options = ExportOptions.from_settings(config)
+        defs = build_defs(catalog=catalog, options=options, resources=resources)
+        per_run = options.windows_per_run_of(export.frequency)
+        report = run_windows(defs, instance, export, tables, windows, per_run)
     _print_report(report, as_json)
     sys.exit(0 if not report.failures else 1)
 

@@ -99,12 +99,10 @@ def _export(config: Settings, catalog: Catalog, period: DemoPeriod) -> list[RunR
                 reports.append(RunReport(project.project_id, 0))
                 continue
             with WindowProgress(len(missing), project.project_id) as progress:
-                defs = build_defs(
-                    catalog=catalog,
-                    options=ExportOptions.from_settings(config),
-                    resources=ExportResources.from_settings(config, progress),
-                )
-                per_run = config.export_windows_per_run
+                options = ExportOptions.from_settings(config)
+                resources = ExportResources.from_settings(config, progress)
+                defs = build_defs(catalog=catalog, options=options, resources=resources)
+                per_run = options.windows_per_run_of(project.frequency)
                 reports.append(run_windows(defs, instance, project, project.tables, missing, per_run))
     return reports
 

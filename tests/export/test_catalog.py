@@ -195,7 +195,7 @@ def test_a_star_stands_for_every_project_that_is_not_listed() -> None:
         ("a", "hourly"),
         ("b", "hourly"),
     ]
-    assert catalog.project("a").start == datetime(2026, 3, 3, 3, tzinfo=UTC)
+    assert catalog.project("a").start == datetime(2026, 3, 3, tzinfo=UTC)
 
 
 def test_a_project_without_rows_and_start_begins_now() -> None:

@@ -31,10 +31,16 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 
 @dataclass
 class FlakyClickHouse:
-    """The embedded engine, whose streams of payload raise the given errors first, one each."""
+    """The embedded engine, whose streams of payload raise the given errors first, one each.
+
+    Attributes:
+        only: the streams that do so, as `streamed` names them; all by default.
+        streamed: table and start of every stream.
+    """
 
     engine: ClickHouse
     errors: list[Exception]
+    only: str = ""
     streamed: list[str] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
@@ -47,8 +53,9 @@ class FlakyClickHouse:
     @contextmanager
     def stream(self, query: Query, output_format: str) -> Iterator[Iterator[bytes]]:
         """Note the query's window; raise the next error instead of the last bytes."""
-        self.streamed.append(f"{query.comment.table} {(query.comment.window or '')[:16]}")
-        error = self.errors.pop(0) if self.errors else None
+        name = f"{query.comment.table} {(query.comment.window or '')[:16]}"
+        self.streamed.append(name)
+        error = self.errors.pop(0) if self.errors and self.only in name else None
         with self.engine.stream(query, output_format) as chunks:
             yield _broken(chunks, error) if error else chunks
 

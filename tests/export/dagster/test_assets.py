@@ -10,10 +10,18 @@ from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import ClickHouseError
 from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse, hour
-from tests.rows import PROJECT, observation, trace
+from tests.rows import PROJECT, event, observation, trace
 
 NETWORK = 210
 UNKNOWN_TABLE = 60
+
+
+def _hourly_events(deployment: Deployment, hours: int) -> None:
+    """As `_hourly_traces`; each window of events is read by a query of its own."""
+    rows = [
+        event(f"{n}-{m}", START + timedelta(hours=n, minutes=m)) for n in range(hours) for m in range(n + 1)
+    ]
+    deployment.insert("events_full", *rows)
 
 
 def _hourly_traces(deployment: Deployment, hours: int) -> None:
@@ -33,7 +41,7 @@ def test_every_window_of_a_run_has_its_own_numbers(deployment: Deployment) -> No
     windows = [deployment.materialization("traces", f"2026-06-01T0{n}") for n in range(3)]
     assert [window["dagster/partition_row_count"] for window in windows] == [1, 2, 3]
     assert [window["source_rows"] for window in windows] == [1, 2, 3]
-    assert len({window["query_id"] for window in windows}) == 3
+    assert len({window["query_id"] for window in windows}) == 1  # the day is read once
     assert len({window["sha256"] for window in windows}) == 3
     for n, window in enumerate(windows):
         assert window["dagster/uri"].endswith(f"/{PROJECT}/traces/2026-06-01T0{n + 1}-00-00.parquet")
@@ -61,18 +69,18 @@ def test_an_asset_says_what_it_is(deployment: Deployment) -> None:
 def test_a_transient_fault_is_retried_without_exporting_finished_windows_again(
     deployment: Deployment,
 ) -> None:
-    _hourly_traces(deployment, 3)
+    _hourly_events(deployment, 3)
     error = ClickHouseError("Connection reset", NETWORK)
     flaky = FlakyClickHouse(deployment.engine, [error])
     deployment.clickhouse = flaky
-    deployment.projects = [deployment.project(tables=(TABLES["traces"],))]
+    deployment.projects = [deployment.project(tables=(TABLES["events"],))]
 
     result = deployment.run("2026-06-01T00", "2026-06-01T02")
 
     assert result.success
     hours = [streamed[-5:-3] for streamed in flaky.streamed]
     assert hours == ["00", "00", "01", "02"]
-    assert deployment.ids("traces", hour(0)) == ["0-0"]
+    assert deployment.ids("events", hour(0)) == ["0-0"]
 
 
 def test_a_table_that_was_exported_is_not_read_again_when_its_sibling_is_retried(
@@ -119,8 +127,8 @@ def test_retries_of_a_transient_fault_end(deployment: Deployment) -> None:
 
 
 def test_a_failed_run_keeps_the_windows_it_finished(deployment: Deployment) -> None:
-    _hourly_traces(deployment, 3)
-    deployment.projects = [deployment.project(tables=(TABLES["traces"],))]
+    _hourly_events(deployment, 3)
+    deployment.projects = [deployment.project(tables=(TABLES["events"],))]
     flaky = FlakyClickHouse(deployment.engine, [])
     deployment.clickhouse = flaky
     assert deployment.run("2026-06-01T00", "2026-06-01T00").success
@@ -129,8 +137,8 @@ def test_a_failed_run_keeps_the_windows_it_finished(deployment: Deployment) -> N
     result = deployment.run("2026-06-01T01", "2026-06-01T02")
 
     assert not result.success
-    assert deployment.materialized() == {"2026-06-01T00", "2026-06-01T02"}
-    assert deployment.ids("traces", hour(2)) == ["2-0", "2-1", "2-2"]
+    assert deployment.materialized("events") == {"2026-06-01T00", "2026-06-01T02"}
+    assert deployment.ids("events", hour(2)) == ["2-0", "2-1", "2-2"]
 
 
 def test_a_manifest_appears_with_the_last_table_of_its_window(deployment: Deployment) -> None:

@@ -1,0 +1,123 @@
+"""A day that is read once for all of its windows."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from langfuse_export.day_read import day_files
+from langfuse_export.formats import Encoding
+from langfuse_export.resources import ExportOptions
+from langfuse_export.tables import OBSERVATIONS, SCORES, TRACES
+from langfuse_export.windows import Window
+from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, Deployment
+from tests.rows import observation, score, trace
+from tests.servers.clickhouse_http import Fault
+
+TABLES = (TRACES, OBSERVATIONS, SCORES)
+WINDOWS = [Window(HOUR.start + timedelta(hours=n), HOUR.end + timedelta(hours=n)) for n in range(5)]
+ODD = 'a "quoted", \\u0041 line\nbreak, }\n{ and \x01'
+
+
+def fill(deployment: Deployment) -> None:
+    """Rows of the first four windows, of which the third has none; newer versions, and a deletion."""
+    times = [HOUR.start + timedelta(minutes=7 * n) for n in range(34) if not 17 <= n < 26]
+    deployment.insert("traces", *(trace(f"t{n}", at, input=ODD) for n, at in enumerate(times)))
+    deployment.insert("observations", *(observation(f"o{n}", at, output=ODD) for n, at in enumerate(times)))
+    deployment.insert("scores", *(score(f"s{n}", at, comment=ODD) for n, at in enumerate(times)))
+    deployment.insert("traces", trace("t1", times[1], version=2, name="newer"))
+    deployment.insert("traces", trace("t2", times[2], version=2, deleted=True))
+
+
+def options(deployment: Deployment, buffer_bytes: int = 64 << 20) -> ExportOptions:
+    """Options that hold so many bytes in memory."""
+    usual = ExportOptions.from_settings(deployment.server.settings())
+    return replace(usual, scratch=deployment.blobs.parent / "scratch", catchup_buffer_bytes=buffer_bytes)
+
+
+def sorted_rows(deployment: Deployment, table: str, window: Window) -> list[dict[str, object]]:
+    """The rows of the object, by id."""
+    return sorted(deployment.rows(table, window), key=lambda row: row["id"])
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 64 << 20])
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV, JSON], ids=lambda encoding: encoding.extension)
+def test_the_objects_are_those_that_each_windows_own_query_makes(
+    deployment: Deployment, encoding: Encoding, buffer_bytes: int
+) -> None:
+    deployment = deployment.with_(encoding=encoding, tables=TABLES)
+    fill(deployment)
+    exporter = deployment.exporter()
+    expected = {window: exporter.export(window, TABLES).exported for window in WINDOWS}
+    rows = {(w, t.name): sorted_rows(deployment, t.name, w) for w in WINDOWS for t in TABLES}
+
+    reads = [(table, WINDOWS) for table in TABLES]
+    with day_files(exporter, reads, options(deployment, buffer_bytes)) as files:
+        exported = {w: exporter.export(w, TABLES, on_disk=files[w]).exported for w in WINDOWS}
+
+    for window in WINDOWS:
+        for table in TABLES:
+            assert sorted_rows(deployment, table.name, window) == rows[window, table.name]
+            old, new = expected[window][table.name].file, exported[window][table.name].file
+            for name in ("row_count", "min_time", "max_time", "source_fingerprint", "columns", "format"):
+                assert getattr(new, name) == getattr(old, name), name
+            assert str(new.read_at) > str(old.read_at)
+    assert [len(rows[window, "traces"]) for window in WINDOWS] == [8, 8, 0, 8, 0]
+    assert not list((deployment.blobs.parent / "scratch").iterdir())
+
+
+def test_a_day_that_cannot_be_read_at_once_is_left_to_the_windows_own_queries(deployment: Deployment) -> None:
+    fill(deployment)
+    deployment.server.break_next(Fault("exception", match="__window", after_bytes=100, times=-1))
+
+    reads = [(TRACES, WINDOWS)]
+    with capture_logs() as logs, day_files(deployment.exporter(), reads, options(deployment)) as files:
+        assert not files
+
+    assert [line["event"] for line in logs] == ["blob_export_day_read_failed"]
+    assert logs[0]["table"] == "traces"
+
+
+def test_a_stream_that_ends_early_makes_no_object(deployment: Deployment) -> None:
+    fill(deployment)
+    exporter = deployment.exporter()
+    # The end of the body lies between two batches: to Arrow the stream looks whole.
+    deployment.server.break_next(Fault("truncate", match="__window", after_bytes=0))
+
+    with day_files(exporter, [(TRACES, WINDOWS)], options(deployment)) as files:
+        if files:
+            exporter.export(HOUR, [TRACES], on_disk=files[HOUR])
+
+    assert not [name for name in deployment.files() if "/traces/" in name]
+
+
+def test_clickhouse_reads_a_day_about_once_for_24_windows(deployment: Deployment) -> None:
+    day = Window(HOUR.start.replace(hour=0), HOUR.start.replace(hour=0) + timedelta(days=1))
+    hours = [Window(day.start + timedelta(hours=n), day.start + timedelta(hours=n + 1)) for n in range(24)]
+    text = "x" * 2000
+    for part in range(2):
+        rows = [
+            observation(f"{n * 7919 % 10_007}", day.start + timedelta(seconds=43 * n + part), output=text)
+            for n in range(part, 2000, 2)
+        ]
+        deployment.insert("observations", *rows)
+    exporter = replace(deployment.exporter(), run_id="a day at once")
+    exporter.export(day, [OBSERVATIONS])
+
+    with day_files(exporter, [(OBSERVATIONS, hours)], options(deployment)) as files:
+        exported = [exporter.export(hour, [OBSERVATIONS], on_disk=files[hour]) for hour in hours]
+
+    assert sum(result.exported["observations"].file.row_count for result in exported) == 2000
+    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
+    rows = deployment.server.rows(
+        "SELECT JSONExtractString(log_comment, 'purpose') AS purpose, toFloat64(sum(read_bytes)) AS bytes, "
+        "groupUniqArray(JSONExtractString(log_comment, 'window')) AS windows FROM system.query_log "
+        "WHERE type = 'QueryFinish' AND JSONExtractString(log_comment, 'run') = 'a day at once' "
+        "GROUP BY purpose"
+    )
+    read = {row["purpose"]: row for row in rows}
+    assert read.keys() == {"count", "export", "export-day"}
+    assert all(row["windows"] == [str(day)] for row in read.values())
+    # The counts of both are among `count`.
+    assert read["export-day"]["bytes"] + read["count"]["bytes"] <= 1.2 * read["export"]["bytes"]
