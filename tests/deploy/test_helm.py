@@ -1,0 +1,156 @@
+"""deploy/helm: what of it can be held against Dagster's own schemas and the product's settings.
+
+The chart itself is in no package, so its templates are not rendered here. `make lint-deploy` holds
+consumers.yaml against Kubernetes' schemas.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._config import process_config
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+from dagster_aws.s3 import S3ComputeLogManager
+from dagster_k8s import K8sRunLauncher
+
+from langfuse_worker.role import LOCATIONS, WorkerRole
+from langfuse_worker.settings import Settings, environment_names
+from tests.deploy.test_instance import read
+
+HELM = Path(__file__).parents[2] / "deploy" / "helm"
+# Those that deploy/dagster.yaml has too and that the chart does not write itself.
+SECTIONS = {
+    "nux",
+    "local_artifact_storage",
+    "concurrency",
+    "run_queue",
+    "schedules",
+    "backfills",
+    "run_monitoring",
+    "run_retries",
+    "retention",
+}
+
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, Any]:
+    """The chart's values."""
+    return read("deploy/helm/values.yaml")
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, Any]:
+    """The objects of consumers.yaml by kind."""
+    documents = yaml.safe_load_all((HELM / "consumers.yaml").read_text("utf-8"))
+    return {document["kind"]: document for document in documents}
+
+
+def snake(name: str) -> str:
+    """A key of the chart's values as Dagster's configuration has it."""
+    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name)
+
+
+def test_runs_are_run_as_with_compose(values: dict[str, Any]) -> None:
+    production = read("deploy/dagster.yaml")
+    assert set(values["additionalInstanceConfig"]) == SECTIONS
+    for section in SECTIONS:
+        assert values["additionalInstanceConfig"][section] == production[section], section
+
+
+def test_the_chart_writes_none_of_these_sections_a_second_time(values: dict[str, Any]) -> None:
+    daemon = values["dagsterDaemon"]
+    assert not any(daemon[part]["enabled"] for part in ("runCoordinator", "runMonitoring", "runRetries"))
+    assert not any(daemon[part]["useThreads"] for part in ("sensors", "schedules"))
+    assert not values["retention"]["enabled"]
+    assert "concurrency" not in values
+
+
+def test_dagster_accepts_them_and_queues_runs(values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(values["additionalInstanceConfig"]))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+        queue = instance.get_concurrency_config().run_queue_config
+        assert queue is not None
+        assert queue.max_concurrent_runs == 8
+
+
+def test_dagster_accepts_the_configuration_of_the_launcher_and_of_compute_logs(
+    values: dict[str, Any],
+) -> None:
+    launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
+    assert values["runLauncher"]["type"] == K8sRunLauncher.__name__
+    config = {snake(key): value for key, value in launcher.items()}
+    config["run_k8s_config"] = {snake(k): v for k, v in launcher["runK8sConfig"].items()}
+    given = {"service_account_name": "dagster", "instance_config_map": "dagster-instance"}
+    assert process_config(K8sRunLauncher.config_type(), {**given, **config}).errors in (None, [])
+
+    logs = values["computeLogManager"]["config"]["s3ComputeLogManager"]
+    assert values["computeLogManager"]["type"] == S3ComputeLogManager.__name__
+    config = {snake(key): value for key, value in logs.items()}
+    assert process_config(S3ComputeLogManager.config_type(), config).errors in (None, [])
+
+
+def test_postgres_is_reached_as_with_compose(values: dict[str, Any]) -> None:
+    scheme = read("deploy/dagster.yaml")["storage"]["postgres"]["postgres_db"]["scheme"]
+    assert values["postgresql"]["postgresqlScheme"] == scheme
+
+
+def test_each_role_is_a_code_location(values: dict[str, Any]) -> None:
+    deployments = values["dagster-user-deployments"]["deployments"]
+    served = {deployment["codeServerArgs"][1]: deployment for deployment in deployments}
+    assert set(served) == {location.module for location in LOCATIONS}
+    for location in LOCATIONS:
+        env = {item["name"]: item["value"] for item in served[location.module]["env"]}
+        role = WorkerRole(env["LANGFUSE_WORKER_ROLE"])
+        assert role.value == location.family.value
+        assert set(env) - set(environment_names().values()) == set()
+        assert served[location.module]["includeConfigInLaunchedRuns"] == {"enabled": True}
+
+
+def test_the_chart_is_that_of_the_pinned_dagster() -> None:
+    assert f"--version {dg.__version__} " in (HELM / "values.yaml").read_text("utf-8")
+
+
+def test_every_part_runs_the_same_image(values: dict[str, Any], manifests: dict[str, Any]) -> None:
+    deployments = values["dagster-user-deployments"]["deployments"]
+    images = [values["dagsterDaemon"]["image"], values["dagsterWebserver"]["image"]]
+    images += [deployment["image"] for deployment in deployments]
+    [container] = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert {f"{image['repository']}:{image['tag']}" for image in images} == {container["image"]}
+
+
+def test_consumers_and_their_code_location_share_their_settings(
+    values: dict[str, Any], manifests: dict[str, Any]
+) -> None:
+    [container] = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+    ingest = values["dagster-user-deployments"]["deployments"][1]
+    sources = [*ingest["envConfigMaps"], *ingest["envSecrets"]]
+    assert sources == [next(iter(source.values())) for source in container["envFrom"]]
+    assert ingest["envConfigMaps"] == [{"name": manifests["ConfigMap"]["metadata"]["name"]}]
+    names = {*manifests["ConfigMap"]["data"], *(item["name"] for item in container["env"])}
+    assert names - set(environment_names().values()) == set()
+
+
+def test_consumers_are_probed_and_given_time_to_finish(manifests: dict[str, Any]) -> None:
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    env = {item["name"]: item["value"] for item in container["env"]}
+    assert pod["terminationGracePeriodSeconds"] > float(env["LANGFUSE_WORKER_SHUTDOWN_DEADLINE_S"])
+    assert container["ports"] == [{"name": "health", "containerPort": Settings().health_port}]
+    probes = {
+        kind: container[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert {kind: get["path"] for kind, get in probes.items()} == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+    assert {get["port"] for get in probes.values()} == {"health"}
+
+
+def test_the_disruption_budget_is_that_of_the_consumers(manifests: dict[str, Any]) -> None:
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
