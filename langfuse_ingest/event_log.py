@@ -174,17 +174,21 @@ class EventLog:
 
 def open_event_log(settings: Settings) -> EventLog:
     """The deployment's event log."""
+    return EventLog(BlobStore(event_log_store(settings)), settings.event_concurrent_reads)
+
+
+def event_log_store(settings: Settings) -> StoreConfig:
+    """Where the event log is."""
     bucket = settings.event_bucket or f"file://{quote(str((settings.home / 'events').absolute()))}/"
     url = bucket if "://" in bucket else f"s3://{bucket}/"
     secret = settings.event_secret_access_key
-    config = StoreConfig(
+    return StoreConfig(
         url=url.rstrip("/") + "/" + settings.event_prefix.lstrip("/"),
         endpoint=settings.event_endpoint,
         region=settings.event_region,
         access_key_id=settings.event_access_key_id,
         secret_access_key=secret.get_secret_value() if secret else None,
     )
-    return EventLog(BlobStore(config), settings.event_concurrent_reads)
 
 
 def project_folder(project: str) -> str:

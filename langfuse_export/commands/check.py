@@ -1,6 +1,5 @@
 """Tries the parts of a deployment: the source with a small query, each destination with a small object."""
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,8 +9,10 @@ from langfuse_export.catalog import Catalog
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency
-from langfuse_worker.blobstore import BlobStore, StoreConfig, StoreError
+from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, connect
+from langfuse_worker.doctor import Status
+from langfuse_worker.doctor.store import try_store
 from langfuse_worker.settings import Settings
 
 
@@ -70,12 +71,7 @@ def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
 
 def _destination(name: str, config: StoreConfig) -> Finding:
     what = f"destination {name}"
-    key = f"langfuse-export-check-{uuid.uuid4()}.txt"
-    try:
-        store = BlobStore(config)
-        store.write(key, iter([b"langfuse-worker export check\n"]), "text/plain; charset=utf-8")
-        store.read(key)
-        store.delete(key)
-    except StoreError as error:
-        return Finding(what, False, str(error))
+    for tried in try_store(what, config):
+        if tried.status is Status.PROBLEM:
+            return Finding(what, False, f"{tried.result}; {tried.remedy}")
     return Finding(what, True, f"wrote, read and deleted an object in {config.url}")

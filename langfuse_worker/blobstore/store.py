@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -100,15 +101,24 @@ class BlobStore:
         with self._errors(key):
             return obstore.head(self._store, self._prefix + key)["e_tag"]
 
+    def modified_at(self, key: str) -> datetime:
+        """When the object was written, by the store's clock. Raises ObjectNotFoundError, StoreError."""
+        with self._errors(key):
+            return obstore.head(self._store, self._prefix + key)["last_modified"]
+
     def delete(self, key: str) -> None:
         """Delete an object. Raises StoreError."""
         with self._errors(key):
             obstore.delete(self._store, self._prefix + key)
 
-    def keys(self, below: str) -> list[str]:
-        """Keys that start with the folder `below`, sorted. Raises StoreError."""
+    def keys(self, below: str, after: str | None = None) -> list[str]:
+        """Keys that start with the folder `below`, sorted; only those greater than `after`.
+
+        Raises StoreError.
+        """
+        offset = None if after is None else self._prefix + after
         with self._errors(below):
-            pages = obstore.list(self._store, prefix=self._folder(below))
+            pages = obstore.list(self._store, prefix=self._folder(below), offset=offset)
             found = [meta["path"] for page in pages for meta in page]
         return sorted(path.removeprefix(self._prefix) for path in found)
 

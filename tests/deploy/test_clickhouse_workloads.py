@@ -10,18 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers.clickhouse import ClickHouseServer
-from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, write_users
+from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, administrator, write_users
 
 _SQL = (Path(__file__).parents[2] / "deploy/clickhouse/workloads.sql").read_text("utf-8")
-
-# May create workloads, which exports may not.
-_ADMINISTRATOR = """<clickhouse>
-  <profiles><export><readonly remove="remove"/></export></profiles>
-  <users><administrator>
-    <password/><profile>{profile}</profile><quota>default</quota><networks><ip>::/0</ip></networks>
-    <grants><query>GRANT ALL ON *.*</query></grants>
-  </administrator></users>
-</clickhouse>"""
 
 
 @pytest.fixture(params=["export", "ingestion", "interactive"])
@@ -33,7 +24,7 @@ def profile(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(tmp_path: Path, profile: str) -> Iterator[ClickHouseServer]:
     """A server on which every query has that profile."""
-    overrides = (SHIPPED_USERS, _ADMINISTRATOR.format(profile=profile))
+    overrides = (SHIPPED_USERS, administrator(profile))
     users = write_users(tmp_path / "users", "administrator", *overrides)
     with ClickHouseServer(tmp_path, "administrator", "secret", PASSWORDS, users) as server:
         yield server

@@ -21,6 +21,20 @@ _BASE = """<clickhouse>
 </clickhouse>"""
 
 
+_ADMINISTRATOR = """<clickhouse>
+  <profiles><export><readonly remove="remove"/></export></profiles>
+  <users><administrator>
+    <password/><profile>{profile}</profile><quota>default</quota><networks><ip>::/0</ip></networks>
+    <grants><query>GRANT ALL ON *.*</query></grants>
+  </administrator></users>
+</clickhouse>"""
+
+
+def administrator(profile: str) -> str:
+    """An override with a user `administrator` who may do anything, in a profile of the shipped file."""
+    return _ADMINISTRATOR.format(profile=profile)
+
+
 def write_users(directory: Path, user: str, *overrides: str) -> Path:
     """Write a users.xml whose `default` is another user.
 

@@ -1,0 +1,40 @@
+"""What `langfuse-worker doctor` looks at where exports run."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from langfuse_export.doctor import dagster, destinations, isolation, langfuse, tables
+from langfuse_export.doctor.subject import Subject
+from langfuse_worker.doctor import Check
+from langfuse_worker.doctor.clickhouse import check_clock, check_connection
+from langfuse_worker.settings import Settings
+
+CLICKHOUSE = "clickhouse"
+CATALOG = "catalog"
+
+
+def export_checks(settings: Settings) -> Sequence[Check]:
+    """The checks of a deployment that exports; none for other roles."""
+    if not settings.worker_role.runs_export:
+        return ()
+    subject = Subject(settings)
+    return [
+        Check(CLICKHOUSE, partial(check_connection, CLICKHOUSE, subject.connect, subject.shown_source)),
+        Check(
+            "clock of clickhouse", partial(check_clock, "clock of clickhouse", subject.connect), (CLICKHOUSE,)
+        ),
+        *_isolation_checks(subject),
+        Check(CATALOG, partial(tables.check_catalog, subject)),
+        Check("tables", partial(tables.check_tables, subject), (CLICKHOUSE, CATALOG), timeout_s=60),
+        Check(
+            "langfuse", partial(langfuse.check_other_exports, subject), (CLICKHOUSE, CATALOG), timeout_s=60
+        ),
+        Check("destinations", partial(destinations.check_destinations, subject), (CATALOG,), timeout_s=600),
+        *(Check(name, partial(run, subject)) for name, run in dagster.CHECKS.items()),
+    ]
+
+
+def _isolation_checks(subject: Subject) -> list[Check]:
+    if subject.settings.embedded:  # which has one user
+        return []
+    return [Check(name, partial(run, subject), (CLICKHOUSE,)) for name, run in isolation.CHECKS.items()]

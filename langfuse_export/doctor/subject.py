@@ -1,0 +1,29 @@
+"""The deployment that is checked."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from langfuse_export.catalog import Catalog, load_catalog
+from langfuse_worker.clickhouse import ClickHouse, connect
+from langfuse_worker.settings import Settings
+
+
+@dataclass
+class Subject:
+    """Settings, and what they lead to."""
+
+    settings: Settings
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What is exported. Raises CatalogError, ClickHouseError."""
+        return load_catalog(self.settings)
+
+    def connect(self) -> ClickHouse:
+        """ClickHouse as exports reach it."""
+        return connect(self.settings)
+
+    @property
+    def shown_source(self) -> str:
+        """Its address without credentials."""
+        return self.settings.export_source_url.rpartition("@")[2]

@@ -1,0 +1,56 @@
+"""What is exported, and whether ClickHouse has it."""
+
+from collections.abc import Iterator
+
+from langfuse_export import sql
+from langfuse_export.catalog import CatalogError
+from langfuse_export.doctor.subject import Subject
+from langfuse_export.tables import Table
+from langfuse_export.windows import EPOCH, Frequency
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.doctor import Finding, Status, ok, problem, warning
+from langfuse_worker.doctor.clickhouse import ACCESS_DENIED, UNKNOWN_TABLE, connected
+
+
+def check_catalog(subject: Subject) -> Iterator[Finding]:
+    """Whether the catalog is right and has projects."""
+    try:
+        projects = subject.catalog.projects
+    except CatalogError as error:
+        yield Finding("catalog", Status.PROBLEM, str(error), "correct the catalog", is_setting=True)
+        return
+    except ClickHouseError as error:
+        yield problem("catalog", f"projects cannot be found: {error}", "see clickhouse above")
+        return
+    paused = sum(not project.enabled for project in projects)
+    text = f"{len(projects)} projects, {paused} of them paused"
+    if len(projects) == paused:
+        yield warning("catalog", text, 'nothing is exported: add a project, or `id: "*"`')
+    else:
+        yield ok("catalog", text)
+
+
+def check_tables(subject: Subject) -> Iterator[Finding]:
+    """Whether ClickHouse has every table and column that is exported."""
+    tables = {table.name: table for project in subject.catalog.projects for table in project.tables}
+    with connected(subject.connect) as source:
+        for table in tables.values():
+            yield _table(source, table, subject.settings.clickhouse_db)
+
+
+def _table(source: ClickHouse, table: Table, database: str) -> Finding:
+    what = f"table {table.name}"
+    # A window without rows: names and rights are looked at, and nothing is read.
+    parameters = sql.window_parameters("", Frequency.HOURLY.window(EPOCH))
+    try:
+        source.rows(Query(sql.select(table), QueryComment(purpose="doctor", table=table.name), parameters))
+    except ClickHouseError as error:
+        remedy = (
+            "its columns are not those of Langfuse 4: migrate Langfuse, or leave columns out in the catalog"
+        )
+        if error.code == ACCESS_DENIED:
+            remedy = f"GRANT SELECT ON {database}.{table.source} to the user of exports"
+        if error.code == UNKNOWN_TABLE:
+            remedy = f"leave {table.name} out of `tables` in the catalog, or check CLICKHOUSE_DB={database}"
+        return problem(what, str(error), remedy)
+    return ok(what, f"{database}.{table.source} has the {len(table.columns)} columns")

@@ -1,0 +1,157 @@
+"""Tables, Langfuse's own export, Dagster."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from langfuse_export.doctor import export_checks
+from langfuse_export.doctor.dagster import check_concurrency, check_storage
+from langfuse_export.doctor.langfuse import check_other_exports
+from langfuse_export.doctor.subject import Subject
+from langfuse_export.doctor.tables import check_catalog, check_tables
+from langfuse_export.windows import Frequency
+from langfuse_worker.doctor import Status
+from langfuse_worker.settings import Settings
+from tests.rows import PROJECT
+from tests.servers.clickhouse import ClickHouseServer
+
+ROOT = Path(__file__).parents[3]
+
+
+def write_catalog(directory: Path, **project: Any) -> Path:
+    """An exports.yaml with one project and files as its destination."""
+    catalog = {
+        "destinations": {"blobs": {"url": f"file://{directory}/blobs/"}},
+        "projects": [{"id": PROJECT, "destination": "blobs", "start": "2026-06-01", **project}],
+    }
+    path = directory / "exports.yaml"
+    path.write_text(yaml.safe_dump(catalog))
+    return path
+
+
+@pytest.fixture
+def subject(clickhouse: ClickHouseServer, tmp_path: Path) -> Subject:
+    """Hourly exports of p1."""
+    path = write_catalog(tmp_path)
+    return Subject(
+        clickhouse.settings(LANGFUSE_EXPORT_CONFIG=str(path), LANGFUSE_HOME=str(tmp_path / "home"))
+    )
+
+
+def test_tables_with_all_their_columns_are_there(subject: Subject) -> None:
+    found = list(check_tables(subject))
+    assert {f.what for f in found} >= {"table traces", "table observations", "table scores", "table events"}
+    assert {f.status for f in found} == {Status.OK}
+
+
+@pytest.fixture
+def table_without_a_column(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """`scores` as an older Langfuse had it."""
+    clickhouse.execute("ALTER TABLE scores RENAME COLUMN comment TO remark")
+    yield
+    clickhouse.execute("ALTER TABLE scores RENAME COLUMN remark TO comment")
+
+
+@pytest.mark.usefixtures("table_without_a_column")
+def test_a_column_that_is_missing_is_named(subject: Subject) -> None:
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
+    assert "comment" in bad.result
+
+
+def test_a_wrong_catalog_is_a_wrong_setting(subject: Subject, tmp_path: Path) -> None:
+    write_catalog(tmp_path, frequency="sometimes")
+    [finding] = check_catalog(subject)
+    assert (finding.status, finding.is_setting) == (Status.PROBLEM, True)
+    assert "sometimes" in finding.result
+
+
+def test_no_sign_of_langfuses_own_export(subject: Subject, tmp_path: Path) -> None:
+    folder = tmp_path / "blobs" / PROJECT / "manifests"
+    folder.mkdir(parents=True)
+    ours = Frequency.HOURLY.floor(datetime.now(UTC))
+    (folder / f"{ours:%Y-%m-%dT%H-%M-%S}.json").write_text("{}")
+    before = ours - timedelta(days=30, seconds=7)
+    (folder / f"{before:%Y-%m-%dT%H-%M-%S}.json").write_text("{}")
+    assert [finding.status for finding in check_other_exports(subject)] == [Status.OK]
+
+
+def test_a_fresh_manifest_beside_the_clock_is_langfuses(subject: Subject, tmp_path: Path) -> None:
+    folder = tmp_path / "blobs" / PROJECT / "manifests"
+    folder.mkdir(parents=True)
+    theirs = Frequency.HOURLY.floor(datetime.now(UTC)) - timedelta(minutes=40, seconds=13)
+    name = f"{theirs:%Y-%m-%dT%H-%M-%S}.json"
+    (folder / name).write_text("{}")
+
+    [finding] = check_other_exports(subject)
+
+    assert finding.status is Status.PROBLEM
+    assert name in finding.result
+    assert "QUEUE_CONSUMER_BLOB_STORAGE_INTEGRATION_QUEUE_IS_ENABLED" in finding.remedy
+
+
+@pytest.mark.parametrize(("project", "status"), [(PROJECT, Status.PROBLEM), ("somebody-else", Status.OK)])
+def test_langfuses_queries_tell_which_projects_it_exports(
+    subject: Subject, clickhouse: ClickHouseServer, project: str, status: Status
+) -> None:
+    clickhouse.execute("SYSTEM FLUSH LOGS query_log")
+    clickhouse.execute("TRUNCATE TABLE system.query_log")
+    comment = f'{{"tag_schema_version":"1","surface":"worker","route":"blob_export","projectId":"{project}"}}'
+    clickhouse.execute(f"SELECT 1 SETTINGS log_comment = '{comment}'")
+    clickhouse.execute("SYSTEM FLUSH LOGS query_log")
+
+    [finding] = check_other_exports(subject)
+
+    assert finding.status is status
+    if status is Status.PROBLEM:
+        assert f"{project}: sent " in finding.result
+
+
+def test_the_products_own_dagster_is_as_it_should_be(subject: Subject) -> None:
+    [concurrency] = check_concurrency(subject)
+    assert concurrency.status is Status.OK
+    assert concurrency.result == "4 runs at once, 3 of them backfills, one a project"
+    [storage] = check_storage(subject)
+    assert storage.status is Status.WARNING  # SQLite beside a ClickHouse server
+    assert "Postgres" in storage.remedy
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "says"),
+    [
+        ({"runs": {"max_concurrent_runs": 4}}, "pools.default_limit is None"),
+        ({"pools": {"default_limit": 1, "granularity": "op"}}, "pools.granularity is not run"),
+        (
+            {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
+            "all 4 slots",
+        ),
+    ],
+)
+def test_a_dagster_of_ones_own_is_told_what_it_lacks(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "dagster.yaml").write_text(yaml.safe_dump({"concurrency": concurrency}))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
+    found = list(check_concurrency(subject))
+    assert {finding.status for finding in found} == {Status.WARNING}
+    assert any(says in finding.result for finding in found)
+
+
+def test_a_role_that_does_not_export_has_no_checks_of_exports() -> None:
+    assert export_checks(Settings(LANGFUSE_WORKER_ROLE="ingestion")) == ()  # type: ignore[call-arg]
+    names = {check.name for check in export_checks(Settings())}
+    assert "tables" in names
+    assert "clickhouse: priorities" not in names  # the embedded engine has one user
+
+
+def test_every_check_that_another_needs_exists(subject: Subject) -> None:
+    checks = export_checks(replace(subject).settings)
+    names = [check.name for check in checks]
+    assert len(set(names)) == len(names)
+    assert {need for check in checks for need in check.needs} <= set(names)
