@@ -11,24 +11,34 @@ from langfuse_export.partitions import partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.schedules import build_schedule
+from langfuse_export.sensors.late import build_late_sensor
 from langfuse_export.windows import Frequency
 
 
 def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportResources) -> dg.Definitions:
-    """Definitions of every project of the catalog: assets, and a job and a schedule per frequency."""
+    """Definitions of every project of the catalog: assets, a job and a schedule per frequency, sensors."""
+    groups = list(_by_frequency(catalog.projects))
+    partitions = {
+        frequency: partitions_def(frequency, min(project.start for project in projects))
+        for frequency, projects in groups
+    }
     parts = [
-        _frequency_defs(frequency, projects, options)
-        for frequency, projects in _by_frequency(catalog.projects)
+        _frequency_defs(frequency, projects, partitions[frequency], options) for frequency, projects in groups
     ]
+    jobs = [job for part in parts for job in part.jobs or ()]
+    if jobs and options.late.interval_s:
+        parts.append(dg.Definitions(sensors=[build_late_sensor(catalog.projects, partitions, jobs, options)]))
     # A run spends 0.3 s in one process, and 5 s and more with a process per step.
     shared = dg.Definitions(resources=resources.as_dagster(), executor=dg.in_process_executor)
     return dg.Definitions.merge(*parts, shared)
 
 
 def _frequency_defs(
-    frequency: Frequency, projects: list[ProjectExport], options: ExportOptions
+    frequency: Frequency,
+    projects: list[ProjectExport],
+    partitions: dg.TimeWindowPartitionsDefinition,
+    options: ExportOptions,
 ) -> dg.Definitions:
-    partitions = partitions_def(frequency, min(project.start for project in projects))
     assets = [build_project_assets(project, partitions, options) for project in projects]
     job = dg.define_asset_job(
         job_name(frequency),

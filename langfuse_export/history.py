@@ -1,16 +1,40 @@
 """Which windows have been exported, as the Dagster instance recorded it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from langfuse_export.manifest import ManifestFile
+from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 
 # Steady exports ask for one or two windows. Who asks for more reads all at once.
 _PROBES = 3
+
+
+def newest_files(
+    instance: dg.DagsterInstance, project: ProjectExport, table: Table, windows: Iterable[Window]
+) -> dict[Window, ManifestFile]:
+    """The table's newest file of each window, of those windows that have one."""
+    by_key = {project.frequency.key(window): window for window in windows}
+    asset = asset_key(project, table)
+    ids = instance.get_latest_storage_id_by_partition(
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(by_key)
+    )
+    if not ids:
+        return {}
+    newest = dg.AssetRecordsFilter(asset, storage_ids=list(ids.values()))
+    found: dict[Window, ManifestFile] = {}
+    for record in instance.fetch_materializations(newest, limit=len(ids)).records:
+        entry = manifest_entry(record.asset_materialization) if record.asset_materialization else None
+        if entry and record.partition_key in by_key:
+            found[by_key[record.partition_key]] = entry
+    return found
 
 
 @dataclass(frozen=True)

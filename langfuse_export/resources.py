@@ -15,6 +15,23 @@ from langfuse_worker.telemetry import Telemetry, build_telemetry
 
 
 @dataclass(frozen=True)
+class LateOptions:
+    """How windows are found that changed after their export.
+
+    Attributes:
+        interval_s: seconds between two looks; 0 switches them off.
+        margin_s: by how much the clocks of those who write may differ, and how long their rows may take.
+        audit_hours: hours in which every window is compared once; 0 switches that off.
+    """
+
+    interval_s: int = 3_600
+    lookback_hours: int = 168
+    margin_s: int = 600
+    windows_per_tick: int = 200
+    audit_hours: int = 24
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """How runs behave, from the settings.
 
@@ -30,6 +47,7 @@ class ExportOptions:
     lookback_hours: int
     scratch: Path
     catchup_buffer_bytes: int
+    late: LateOptions = LateOptions()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ExportOptions":
@@ -42,6 +60,13 @@ class ExportOptions:
             lookback_hours=settings.export_lookback_hours,
             scratch=settings.home / "scratch",
             catchup_buffer_bytes=settings.export_catchup_buffer_bytes,
+            late=LateOptions(
+                interval_s=settings.export_late_interval_s,
+                lookback_hours=settings.export_late_lookback_hours,
+                margin_s=settings.export_late_margin_s,
+                windows_per_tick=settings.export_late_windows_per_tick,
+                audit_hours=settings.export_late_audit_hours,
+            ),
         )
 
     def windows_per_run_of(self, frequency: Frequency) -> int:

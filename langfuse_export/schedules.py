@@ -5,33 +5,17 @@ looks back over the windows that nobody has attempted.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import dagster as dg
-from dagster import AssetKey, DagsterRunStatus, RunsFilter
 
-from langfuse_export.naming import (
-    PARTITION_TAG,
-    PRIORITY_TAG,
-    PROJECT_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    asset_key,
-    job_name,
-    safe_name,
-)
+from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
+from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.telemetry import Telemetry
 
-_UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-]
 NEWEST_PRIORITY = "10"
 MISSED_PRIORITY = "5"
 
@@ -93,38 +77,6 @@ def due_windows(frequency: Frequency, until: datetime, lookback_hours: int) -> l
     return frequency.closed_before(until, count)
 
 
-@dataclass(frozen=True)
-class RequestedPartitions:
-    """Partitions of unfinished runs: windows that are on their way."""
-
-    by_asset: dict[AssetKey, set[str]]
-
-    @classmethod
-    def read(
-        cls, instance: dg.DagsterInstance, partitions: dg.TimeWindowPartitionsDefinition
-    ) -> "RequestedPartitions":
-        """Read them from the runs that wait or run now, whoever started them."""
-        found: dict[AssetKey, set[str]] = {}
-        for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED)):
-            keys = _partitions_of(run, partitions)
-            for asset in run.asset_selection or ():
-                found.setdefault(asset, set()).update(keys)
-        return cls(found)
-
-
-def _partitions_of(run: dg.DagsterRun, partitions: dg.TimeWindowPartitionsDefinition) -> list[str]:
-    if key := run.tags.get(PARTITION_TAG):
-        return [key]
-    first = run.tags.get(RANGE_START_TAG)
-    last = run.tags.get(RANGE_END_TAG)
-    if first is None or last is None:
-        return []
-    try:
-        return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
-    except (ValueError, dg.DagsterInvalidInvocationError, dg.DagsterUnknownPartitionError):
-        return []  # of another frequency
-
-
 class Tick:
     """One evaluation of a schedule."""
 
@@ -146,14 +98,14 @@ class Tick:
 
         What has failed is left to retries and people: asking again each tick would hammer ClickHouse.
         """
-        keys = [self._frequency.key(w) for w in windows if w.start >= project.start]
-        missing = self._never_attempted(project, keys)
+        missing = self._never_attempted(project, [w for w in windows if w.start >= project.start])
         if not missing:
             return
-        if missing[-1] == self._frequency.key(windows[-1]):
-            yield self._request(project, missing.pop(), missing_range=None, priority=NEWEST_PRIORITY)
-        for first, last in self._ranges(missing):
-            yield self._request(project, first, missing_range=last, priority=MISSED_PRIORITY)
+        if missing[-1] == windows[-1]:
+            newest = missing.pop()
+            yield run_request(project, project.tables, newest, newest, {PRIORITY_TAG: NEWEST_PRIORITY})
+        for first, last in consecutive(missing, self._windows_per_run):
+            yield run_request(project, project.tables, first, last, {PRIORITY_TAG: MISSED_PRIORITY})
 
     def record_lag(self, project: ProjectExport, now: datetime, lag: timedelta, telemetry: Telemetry) -> None:
         """Set the gauges of each table: how far the newest exported window's end is from now."""
@@ -164,34 +116,9 @@ class Tick:
             behind = (now - lag - newest) // self._frequency.length
             telemetry.windows_behind(project.project_id, table.name, behind)
 
-    def _never_attempted(self, project: ProjectExport, keys: list[str]) -> list[str]:
+    def _never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
         probe = asset_key(project, project.tables[0])
         requested = self._requested.by_asset.get(probe, set())
-        status = self._instance.get_status_by_partition(probe, keys, self._partitions) or {}
-        return [key for key in keys if status.get(key) is None and key not in requested]
-
-    def _ranges(self, keys: list[str]) -> Iterator[tuple[str, str]]:
-        """Runs of consecutive windows, each at most as long as a run may be."""
-        group: list[Window] = []
-        for window in map(self._frequency.window_of_key, keys):
-            is_next = bool(group) and group[-1].end == window.start
-            if group and (not is_next or len(group) == self._windows_per_run):
-                yield self._frequency.key(group[0]), self._frequency.key(group[-1])
-                group = []
-            group.append(window)
-        if group:
-            yield self._frequency.key(group[0]), self._frequency.key(group[-1])
-
-    def _request(
-        self, project: ProjectExport, first: str, missing_range: str | None, priority: str
-    ) -> dg.RunRequest:
-        tags = {PROJECT_TAG: safe_name(project.project_id), PRIORITY_TAG: priority}
-        last = missing_range or first
-        if missing_range and missing_range != first:
-            tags |= {RANGE_START_TAG: first, RANGE_END_TAG: last}
-        return dg.RunRequest(
-            run_key=f"{project.project_id}:{first}:{last}",
-            partition_key=first if last == first else None,
-            asset_selection=[asset_key(project, table) for table in project.tables],
-            tags=tags,
-        )
+        keys = {window: self._frequency.key(window) for window in windows}
+        status = self._instance.get_status_by_partition(probe, list(keys.values()), self._partitions) or {}
+        return [window for window, key in keys.items() if status.get(key) is None and key not in requested]

@@ -1,6 +1,6 @@
 """Renders every query of the export path from the table specs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Table
@@ -9,6 +9,11 @@ from langfuse_export.windows import Window
 Scalar = str | int | float
 
 WINDOW_INDEX = "__window"  # the column that says which of several windows a row is in
+# Each version of a row carries them; `event_ts` decides which one counts.
+CHANGE_COLUMNS = ("event_ts", "updated_at", "created_at")
+
+# The shortest window. Longer ones are made of them.
+SLOT_MS = 20 * 60 * 1000
 
 # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
 FINAL_SETTINGS: Mapping[str, Scalar] = {"do_not_merge_across_partitions_select_final": 1}
@@ -78,7 +83,7 @@ def summary(table: Table, part: Part = WHOLE) -> str:
     milliseconds.
     """
     rows = _from_window(table, _range_conditions(table, part))
-    return f"SELECT {', '.join(_summary(table))}, {_CLOCK}\n{rows}"
+    return f"SELECT {', '.join(_summary(table))}, {CLOCK}\n{rows}"
 
 
 def summary_by_window(table: Table) -> str:
@@ -86,7 +91,7 @@ def summary_by_window(table: Table) -> str:
     names = ("rows", "low", "high", "fingerprint")
     values = ", ".join(f"{value} AS {name}" for name, value in zip(names, _summary(table), strict=True))
     return (
-        f"SELECT {', '.join(names)}, {_CLOCK} FROM numbers({{windows:UInt32}}) AS w LEFT JOIN (\n"
+        f"SELECT {', '.join(names)}, {CLOCK} FROM numbers({{windows:UInt32}}) AS w LEFT JOIN (\n"
         f"SELECT toUInt64({_window_index(table)}) AS number, {values}\n{_from_window(table)}\n"
         "GROUP BY number\n) AS s USING number ORDER BY number"
     )
@@ -114,6 +119,50 @@ def row_bytes(table: Table) -> str:
     )
 
 
+def fingerprints(table: Table) -> str:
+    """Number since the epoch, row count and fingerprint of each slot of a window that has rows."""
+    slot = f"{_slot(table)} AS slot"
+    return f"SELECT {slot}, count(), {_fingerprint(table)}\n{_from_window(table)}\nGROUP BY slot"
+
+
+def changes(table: Table, project_ids: Collection[str] | None, *, recent_parts: bool) -> str:
+    """By project and slot, the latest change (ms since the epoch, UTC) of rows that were written lately.
+
+    Rows whose time lies between `oldest_ms` and `until_ms` count, changed at `since_ms` or later. Deleted and
+    superseded versions are rows like others. Reads no payload.
+
+    Args:
+        table: where to look.
+        project_ids: only these projects; None is every project.
+        recent_parts: read only parts that were written or merged since `since_ms`. All new rows are in
+            those, and on tables without an index on `event_ts` there is nothing else to skip parts by.
+    """
+    time, since = f"t.{table.time_column}", "fromUnixTimestamp64Milli({since_ms:Int64})"
+    conditions = [
+        f"{time} >= fromUnixTimestamp64Milli({{oldest_ms:Int64}})",
+        f"{time} < fromUnixTimestamp64Milli({{until_ms:Int64}})",
+        # Not greatest(...) >= since: each column's index, where it has one, can answer its part of this.
+        f"({' OR '.join(f't.{column} >= {since}' for column in CHANGE_COLUMNS)})",
+    ]
+    if recent_parts:
+        parts = f"SELECT name FROM {_active_parts([table])} AND modification_time >= toDateTime({since})"
+        conditions.append(f"t._part IN ({parts})")
+    if project_ids is not None:
+        conditions.append(f"t.project_id IN ({', '.join(map(_quoted, sorted(project_ids)))})")
+    changed = f"greatest({', '.join(f't.{column}' for column in CHANGE_COLUMNS)})"
+    return (
+        f"SELECT t.project_id, {_slot(table)} AS slot, toUnixTimestamp64Milli(max({changed}))\n"
+        f"FROM `{table.source}` AS t\nWHERE {' AND '.join(conditions)}\nGROUP BY t.project_id, slot"
+    )
+
+
+def newest_parts(tables: Sequence[Table]) -> str:
+    """By ClickHouse table, when its newest part was written or merged: seconds since the epoch, UTC."""
+    return (
+        f"SELECT table, toUnixTimestamp(max(modification_time)) FROM {_active_parts(tables)} GROUP BY table"
+    )
+
+
 def projects(tables: Sequence[Table]) -> str:
     """Every project in the tables with the time of its first row (seconds since the epoch, UTC)."""
     union = "\nUNION ALL\n".join(
@@ -124,7 +173,7 @@ def projects(tables: Sequence[Table]) -> str:
     return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
 
 
-_CLOCK = "toUnixTimestamp64Milli(now64(3))"
+CLOCK = "toUnixTimestamp64Milli(now64(3))"
 
 
 def _summary(table: Table) -> tuple[str, str, str, str]:
@@ -140,6 +189,19 @@ def _window_index(table: Table) -> str:
 def _fingerprint(table: Table) -> str:
     """A number that says which version of which rows there are; modulo 2**64, parts of a window add up."""
     return f"sum(cityHash64(t.{table.id_column}, t.{table.time_column}, t.event_ts))"
+
+
+def _slot(table: Table) -> str:
+    return f"intDiv(toUnixTimestamp64Milli(t.{table.time_column}), {SLOT_MS})"
+
+
+def _active_parts(tables: Sequence[Table]) -> str:
+    names = ", ".join(_quoted(table.source) for table in tables)
+    return f"system.parts WHERE active AND database = currentDatabase() AND table IN ({names})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _from_window(table: Table, before_final: Sequence[str] = ()) -> str:

@@ -19,6 +19,7 @@ from langfuse_worker.role import WorkerRole
 
 EXPORT_PREFIX = "LANGFUSE_CLICKHOUSE_DATA_EXPORT_"
 ENDPOINT_PREFIX = "LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_"
+LATE_PREFIX = "LANGFUSE_BLOB_STORAGE_EXPORT_LATE_"
 EVENT_UPLOAD_PREFIX = "LANGFUSE_S3_EVENT_UPLOAD_"
 WRITE_PREFIX = "LANGFUSE_INGESTION_CLICKHOUSE_WRITE_"
 
@@ -192,6 +193,41 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds before the first retry of a transient fault; doubles, with jitter.",
+    )
+    export_late_interval_s: int = Field(
+        default=3_600,
+        validation_alias=LATE_PREFIX + "INTERVAL_S",
+        ge=0,
+        le=86_400,
+        description="Seconds between two looks for rows that changed after their export; 0: none.",
+    )
+    export_late_lookback_hours: int = Field(
+        default=168,
+        validation_alias=LATE_PREFIX + "LOOKBACK_HOURS",
+        ge=1,
+        le=24 * 92,
+        description="How far back windows are exported again when their rows change, hours.",
+    )
+    export_late_margin_s: int = Field(
+        default=600,
+        validation_alias=LATE_PREFIX + "MARGIN_S",
+        ge=0,
+        le=86_400,
+        description="How far writers' clocks may be off, plus how long a row takes to be stored, seconds.",
+    )
+    export_late_windows_per_tick: int = Field(
+        default=200,
+        validation_alias=LATE_PREFIX + "WINDOWS_PER_TICK",
+        ge=1,
+        le=10_000,
+        description="Changed windows that one look has exported again at most; the oldest come first.",
+    )
+    export_late_audit_hours: int = Field(
+        default=24,
+        validation_alias=LATE_PREFIX + "AUDIT_HOURS",
+        ge=0,
+        le=24 * 92,
+        description="Hours in which all windows of the look-back are compared once, for deletions; 0: never.",
     )
     endpoint_allowed_hosts: Annotated[CommaSeparated, AfterValidator(_lowered)] = Field(
         default=(),

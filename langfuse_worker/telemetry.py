@@ -54,6 +54,7 @@ class Telemetry:
         meter = provider.get_meter("langfuse.blob_export")
         self._lags: dict[tuple[str, str], float] = {}
         self._windows_behind: dict[tuple[str, str], float] = {}
+        self._late_windows: dict[tuple[str, str], float] = {}
         self._table = meter.create_histogram("langfuse.blob_export.table_duration_ms", "ms")
         self._job = meter.create_histogram("langfuse.blob_export.job_duration_ms", "ms")
         self._rows = meter.create_counter("langfuse.blob_export.rows", "{row}")
@@ -61,6 +62,7 @@ class Telemetry:
         self._failures = meter.create_counter("langfuse.blob_export.failures", "{failure}")
         self._register_gauge(meter, "langfuse.blob_export.lag_seconds", "s", self._lags)
         self._register_gauge(meter, "langfuse.blob_export.windows_behind", "{window}", self._windows_behind)
+        self._register_gauge(meter, "langfuse.blob_export.late_windows", "{window}", self._late_windows)
 
     def table_exported(self, attributes: TableAttributes, duration_ms: float, rows: int, size: int) -> None:
         """Record one table of one window.
@@ -99,6 +101,10 @@ class Telemetry:
         A schedule sets it before it asks for the newest window, so it is 1 while all goes well.
         """
         self._windows_behind[project, table] = windows
+
+    def late_windows(self, project: str, table: str, windows: int) -> None:
+        """Set the gauge: windows that seem to have changed after their export and wait for a later tick."""
+        self._late_windows[project, table] = windows
 
     def flush(self) -> None:
         """Push what has been recorded, before the process ends; waits 5 s at most."""

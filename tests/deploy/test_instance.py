@@ -89,7 +89,10 @@ def test_one_project_and_backfills_never_take_every_slot(instance: dg.DagsterIns
     )
     queue = concurrency.run_queue_config
     assert queue is not None
-    assert queue.tag_concurrency_limits == [{"key": "dagster/backfill", "limit": 6}]
+    assert queue.tag_concurrency_limits == [
+        {"key": "dagster/backfill", "limit": 6},
+        {"key": "langfuse/mode", "value": "late", "limit": 4},
+    ]
     assert queue.max_concurrent_runs > 6
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langfuse_export import definitions
-from langfuse_export.naming import op_name, safe_name
+from langfuse_export.naming import LATE, MODE_TAG, op_name, safe_name
 from langfuse_worker.settings import SettingsError, settings
 from tests.export.dagster.deployment import START, Deployment
 from tests.rows import trace
@@ -116,7 +116,10 @@ def test_the_instance_file_limits_pools_runs_and_backfills(tmp_path: Path) -> No
         queue = concurrency.run_queue_config
         assert queue is not None
         assert queue.max_concurrent_runs == 4
-        assert queue.tag_concurrency_limits == [{"key": "dagster/backfill", "limit": 3}]
+        assert queue.tag_concurrency_limits == [
+            {"key": "dagster/backfill", "limit": 3},
+            {"key": MODE_TAG, "value": LATE, "limit": 2},
+        ]
 
 
 def _load() -> dg.Definitions:

@@ -1,0 +1,1 @@
+"""Sensors: what the code location notices by itself, beside the clock of its schedules."""

@@ -1,0 +1,1 @@
+"""Sensors, with a ClickHouse server and a Dagster instance."""
