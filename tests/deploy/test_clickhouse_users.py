@@ -29,6 +29,7 @@ def value_of(server: ClickHouseServer, expression: str, **settings: str | int) -
     return server.execute(f"SELECT {expression}{' SETTINGS ' + suffix if suffix else ''}").strip()
 
 
+@pytest.mark.defect("F3")
 @pytest.mark.parametrize(
     ("user", "name", "value"),
     [
@@ -53,6 +54,7 @@ def test_a_query_without_settings_has_those_of_the_profile(
     assert value_of(acting_as(user), f"getSetting('{name}')") == value
 
 
+@pytest.mark.defect("F3", "F4")
 @pytest.mark.parametrize(
     ("user", "name", "value"),
     [

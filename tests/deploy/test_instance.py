@@ -80,6 +80,7 @@ def test_a_run_is_in_postgres_and_what_it_printed_in_s3(
     assert all(key.startswith(f"dagster/storage/{run.run_id}/") for key in s3.keys(BUCKET))
 
 
+@pytest.mark.defect("F11")
 def test_one_project_and_backfills_never_take_every_slot(instance: dg.DagsterInstance) -> None:
     concurrency = instance.get_concurrency_config()
 

@@ -23,6 +23,7 @@ def test_every_moment_lies_in_exactly_the_window_that_starts_at_its_floor(
     assert frequency.ceil(moment) in (window.start, window.end)
 
 
+@pytest.mark.defect("D1")
 @given(FREQUENCIES, MOMENTS, MOMENTS)
 def test_two_windows_of_a_frequency_never_share_a_stamp(
     frequency: Frequency, one: datetime, other: datetime

@@ -107,6 +107,7 @@ def test_an_object_that_is_not_there_is_said_with_its_address(config: StoreConfi
         BlobStore(config).e_tag("missing.json")
 
 
+@pytest.mark.defect("D9")
 def test_an_upload_that_has_no_more_parts_fails(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect D9 of Langfuse."""
     s3.create_bucket(BUCKET)

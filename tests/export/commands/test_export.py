@@ -37,6 +37,7 @@ def _run(home: Path, *arguments: str, **environment: str) -> Ended:
     return langfuse_worker("export", "run", "--project", PROJECT, *arguments, home=home, **environment)
 
 
+@pytest.mark.defect("F12")
 def test_run_exports_windows_and_status_shows_them(home: Path) -> None:
     ended = _run(home, *PERIOD, "--json")
 

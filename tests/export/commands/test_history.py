@@ -36,6 +36,7 @@ def history(home: Path, environment: dict[str, str], *arguments: str) -> Ended:
     return langfuse_worker("export", "history", *arguments, home=home, **environment)
 
 
+@pytest.mark.defect("F12")
 def test_history_lists_every_run_with_object_and_cost(
     tmp_path: Path, clickhouse: ClickHouseServer, environment: dict[str, str]
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_transient_fault_is_retried_without_exporting_finished_windows_again(
     assert deployment.ids("events", hour(0)) == ["0-0"]
 
 
+@pytest.mark.defect("D16")
 def test_a_table_that_was_exported_is_not_read_again_when_its_sibling_is_retried(
     deployment: Deployment,
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_permanent_fault_is_not_retried_and_leaves_no_object(deployment: Deplo
     assert "Table traces does not exist" in str(failure.step_failure_data.error)
 
 
+@pytest.mark.defect("D14")
 def test_retries_of_a_transient_fault_end(deployment: Deployment) -> None:
     flaky = FlakyClickHouse(deployment.engine, [ClickHouseError("Connection reset", NETWORK)] * 20)
     deployment.clickhouse = flaky
@@ -170,6 +172,7 @@ def test_the_mode_says_who_asked(deployment: Deployment, tags: dict[str, str], m
     assert deployment.materialization("traces", "2026-06-01T00")["mode"] == mode
 
 
+@pytest.mark.defect("D15")
 def test_one_denied_access_stops_nothing_for_good(deployment: Deployment) -> None:
     """Defect D15 of Langfuse: one refused request disables the export until somebody enables it."""
     blocked = deployment.settings.home / "blocked"

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from langfuse_export.naming import asset_key
 from langfuse_export.tables import EVENTS, OBSERVATIONS, TRACES
 from langfuse_export.windows import Frequency
@@ -46,6 +48,7 @@ def test_each_day_is_read_once_and_every_window_has_its_own_object(deployment: D
     assert len([key for key in deployment.objects() if "/manifests/" in key]) == 4
 
 
+@pytest.mark.defect("D16")
 def test_a_retry_reads_only_the_windows_that_are_missing(deployment: Deployment) -> None:
     _fill(deployment, 4)
     deployment.projects = [deployment.project(tables=(TRACES, EVENTS))]

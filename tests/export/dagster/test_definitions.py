@@ -106,6 +106,7 @@ def test_projects_with_odd_ids_load_side_by_side(deployment: Deployment) -> None
     assert len({op_name(project) for project in deployment.projects}) == 5
 
 
+@pytest.mark.defect("D12", "F11")
 def test_the_instance_file_limits_pools_runs_and_backfills(tmp_path: Path) -> None:
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:

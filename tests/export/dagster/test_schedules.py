@@ -80,6 +80,7 @@ def test_schedules_tick_a_lag_after_the_windows_end(
     assert cron(frequency, timedelta(minutes=lag_minutes)) == expected
 
 
+@pytest.mark.defect("F10")
 def test_the_newest_closed_window_is_asked_for_before_missed_ones(traces_only: Deployment) -> None:
     _catch_up(traces_only, TEN_TWENTY - timedelta(hours=1))
 
@@ -130,6 +131,7 @@ def test_windows_of_unfinished_runs_are_not_asked_for_again(traces_only: Deploym
     assert _tick(traces_only, TEN_TWENTY) == []
 
 
+@pytest.mark.defect("D14", "F11")
 def test_a_window_that_failed_is_left_to_its_retries_and_to_people(traces_only: Deployment) -> None:
     """Defect D14 of Langfuse: a failing export is started again by every tick, for ever."""
     _catch_up(traces_only, TEN_TWENTY - timedelta(hours=1))

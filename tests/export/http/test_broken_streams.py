@@ -37,6 +37,7 @@ def on_s3(deployment: Deployment, s3: S3Server) -> Deployment:
     return deployment.with_(destination=destination, tables=[TABLES["traces"]])
 
 
+@pytest.mark.defect("D10")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
 def test_a_stream_that_ends_badly_leaves_no_object_and_no_open_upload(

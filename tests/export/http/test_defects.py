@@ -23,6 +23,7 @@ MILLISECOND = timedelta(milliseconds=1)
 NEXT = Window(HOUR.end, HOUR.end + timedelta(hours=1))
 
 
+@pytest.mark.defect("D1", "F8")
 def test_d1_windows_that_follow_each_other_have_objects_and_manifests_of_their_own(
     deployment: Deployment,
 ) -> None:
@@ -37,6 +38,7 @@ def test_d1_windows_that_follow_each_other_have_objects_and_manifests_of_their_o
     assert deployment.manifest(HOUR).window != deployment.manifest(NEXT).window
 
 
+@pytest.mark.defect("D2")
 def test_d2_a_row_that_arrives_late_is_in_the_object_once_its_window_is_exported_again(
     deployment: Deployment,
 ) -> None:
@@ -50,6 +52,7 @@ def test_d2_a_row_that_arrives_late_is_in_the_object_once_its_window_is_exported
     assert rows == {"early": "done", "late": None}
 
 
+@pytest.mark.defect("D3")
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
 def test_d3_the_newest_version_of_an_event_wins_whatever_part_holds_it(
     deployment: Deployment, encoding: Encoding
@@ -64,6 +67,7 @@ def test_d3_the_newest_version_of_an_event_wins_whatever_part_holds_it(
     assert [row["output"] for row in deployment.rows("events")] == ["version 3"] * 20
 
 
+@pytest.mark.defect("D4", "F6")
 @pytest.mark.parametrize(
     ("table", "make"),
     [("traces", trace), ("observations", observation), ("scores", score), ("events", event)],
@@ -78,6 +82,7 @@ def test_d4_a_deleted_row_is_absent_and_stays_so(deployment: Deployment, table: 
     assert deployment.ids(table) == ["kept0", "kept1", "kept2"]
 
 
+@pytest.mark.defect("D4", "F6")
 def test_d4_a_version_that_moved_within_its_day_does_not_bring_the_old_one_back(
     deployment: Deployment,
 ) -> None:
@@ -90,6 +95,7 @@ def test_d4_a_version_that_moved_within_its_day_does_not_bring_the_old_one_back(
     assert deployment.ids("traces") == []
 
 
+@pytest.mark.defect("D5")
 def test_d5_metadata_of_events_is_whole_without_the_io_group(deployment: Deployment) -> None:
     long = "x" * 5000
     deployment.insert("events_full", event("e", metadata_names=["k"], metadata_values=[long]))
@@ -105,6 +111,7 @@ def test_d5_metadata_of_events_is_whole_without_the_io_group(deployment: Deploym
 ESCAPES = '{"msg":"say \\u0022hi\\u0022", "doc":"\\\\u0041 \\u0000"}'
 
 
+@pytest.mark.defect("D6")
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
 def test_d6_unicode_escapes_in_a_string_stay_as_they_are_stored(
     deployment: Deployment, encoding: Encoding
@@ -119,6 +126,7 @@ def test_d6_unicode_escapes_in_a_string_stay_as_they_are_stored(
     assert json.loads(row["input"])["msg"] == 'say "hi"'
 
 
+@pytest.mark.defect("D7", "F8")
 @pytest.mark.parametrize(
     ("table", "make"),
     [("traces", trace), ("observations", observation), ("scores", score), ("events", event)],
@@ -143,6 +151,7 @@ def test_d7_a_row_on_the_boundary_is_in_exactly_one_window(
     assert deployment.ids(table, NEXT) == ["boundary", "end"]
 
 
+@pytest.mark.defect("D7")
 def test_d7_an_event_in_the_last_microsecond_is_in_its_window(deployment: Deployment) -> None:
     deployment.insert("events_full", event("e", HOUR.end - timedelta(microseconds=1)))
 
@@ -152,6 +161,7 @@ def test_d7_an_event_in_the_last_microsecond_is_in_its_window(deployment: Deploy
     assert (deployment.ids("events", HOUR), deployment.ids("events", NEXT)) == (["e"], [])
 
 
+@pytest.mark.defect("D8")
 def test_d8_history_starts_with_the_first_row_of_any_table_and_never_in_1970(deployment: Deployment) -> None:
     march = datetime(2026, 3, 3, 3, tzinfo=UTC)
     deployment.insert("events_full", event("e", march))
@@ -165,6 +175,7 @@ def test_d8_history_starts_with_the_first_row_of_any_table_and_never_in_1970(dep
     assert query_projects(deployment.source, tables) == {}
 
 
+@pytest.mark.defect("D9")
 def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_truncated(
     deployment: Deployment, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,10 +191,12 @@ def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_trunc
     assert s3.open_uploads("parts") == {}
 
 
+@pytest.mark.defect("D9")
 def test_d9_the_default_part_size_allows_more_than_300_gb() -> None:
     assert PART_BYTES * LIMITS["s3"].parts > 300e9
 
 
+@pytest.mark.defect("D10")
 @pytest.mark.parametrize("tagged", [True, False], ids=["25.11", "older"])
 @pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV, JSON], ids=lambda e: e.extension)
 def test_d10_an_exception_after_http_200_never_becomes_an_object(
@@ -199,12 +212,14 @@ def test_d10_an_exception_after_http_200_never_becomes_an_object(
     assert deployment.files() == []
 
 
+@pytest.mark.defect("D10")
 def test_d10_the_manifest_has_the_row_count_of_parquet_files(deployment: Deployment) -> None:
     deployment.insert("traces", trace("t1"), trace("t2"))
     deployment.export()
     assert {file.table: file.row_count for file in deployment.manifest().files}["traces"] == 2
 
 
+@pytest.mark.defect("D11")
 def test_d11_an_empty_csv_has_its_header_and_columns_keep_their_order(deployment: Deployment) -> None:
     deployment.encoding = CSV
     deployment.export()
@@ -216,6 +231,7 @@ def test_d11_an_empty_csv_has_its_header_and_columns_keep_their_order(deployment
     assert shuffled.column_names == [name for name in header if name in shuffled.column_names]
 
 
+@pytest.mark.defect("D11")
 @pytest.mark.parametrize("encoding", [JSONL, JSON, CSV], ids=lambda e: e.extension)
 def test_d11_numbers_keep_every_digit_and_no_quotes(deployment: Deployment, encoding: Encoding) -> None:
     deployment.encoding = encoding

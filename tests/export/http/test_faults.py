@@ -186,6 +186,7 @@ def test_a_failing_destination_kills_the_query_that_feeds_it(deployment: Deploym
     }
 
 
+@pytest.mark.defect("D12")
 def test_d12_two_runs_of_one_window_end_with_a_manifest_of_the_objects_that_are_there(
     deployment: Deployment,
 ) -> None:

@@ -44,6 +44,7 @@ def test_an_export_sends_its_histograms_counters_and_outcome(
     assert failure.attributes == {"table": "scores", "mode": "catchup", "reason": "clickhouse_memory"}
 
 
+@pytest.mark.defect("D13")
 def test_d13_a_fault_before_the_first_query_is_recorded_like_any_other(
     deployment: Deployment,
     otlp: OtlpReceiver,

@@ -14,6 +14,7 @@ from tests.rows import NOON, PROJECT, event, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
 
+@pytest.mark.defect("F9", "F12")
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
 def test_every_table_becomes_an_object_and_the_manifest_names_them(
     deployment: Deployment, encoding: Encoding
@@ -56,6 +57,7 @@ def test_every_table_becomes_an_object_and_the_manifest_names_them(
     assert [column.name for column in traces.columns][:3] == ["id", "timestamp", "name"]
 
 
+@pytest.mark.defect("F5")
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
 def test_an_empty_window_gives_valid_empty_files(deployment: Deployment, encoding: Encoding) -> None:
     deployment.encoding = encoding
@@ -89,6 +91,7 @@ def test_a_second_export_of_a_window_changes_its_content_and_no_key(deployment: 
     assert deployment.manifest().files[1].row_count == 2
 
 
+@pytest.mark.defect("D1")
 def test_a_shorter_window_never_overwrites_a_longer_one(deployment: Deployment) -> None:
     day = Frequency.DAILY.window(HOUR.start.replace(hour=0))
     last_hour = Frequency.HOURLY.window(HOUR.start.replace(hour=23))

@@ -44,6 +44,7 @@ def _one_row_in_each_table(deployment: Deployment, at: datetime) -> None:
     deployment.write("events_full", event("e", at))
 
 
+@pytest.mark.defect("D2")
 @pytest.mark.parametrize(("table", "change", "ids"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_change_after_the_export_reaches_the_bucket_once(
     deployment: Deployment, table: str, change: Change, ids: list[str]
@@ -72,6 +73,7 @@ def test_a_change_after_the_export_reaches_the_bucket_once(
     assert [deployment.look().requests for _ in range(2)] == [[], []]
 
 
+@pytest.mark.defect("D2")
 def test_an_updated_row_is_exported_as_updated(deployment: Deployment) -> None:
     at = deployment.hour(3).start
     deployment.write("observations", observation("o", at))
@@ -103,6 +105,7 @@ class _LateWriter:
         pass
 
 
+@pytest.mark.defect("D2")
 def test_rows_that_arrive_during_the_export_follow(deployment: Deployment) -> None:
     deployment.tables = TRACES
     at = deployment.hour(2).start
