@@ -63,7 +63,7 @@ def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
         sql.FINAL_SETTINGS,
     )
     try:
-        [(rows, _, _)] = source.with_limits(project.limits).rows(query)
+        [(rows, *_)] = source.with_limits(project.limits).rows(query)
     except ClickHouseError as error:
         return Finding(what, False, str(error))
     return Finding(what, True, f"{rows} rows in the last closed hour")

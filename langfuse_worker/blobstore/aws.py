@@ -6,7 +6,7 @@ the gate, which lets nobody reach the addresses that give them out.
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 from langfuse_worker.blobstore.config import StoreConfig
@@ -55,7 +55,15 @@ def _assumed_role(config: StoreConfig, role: str) -> S3Credentials:
         region_name=config.region,
     )
     external = {"ExternalId": config.external_id} if config.external_id else {}
-    return auth.StsCredentialProvider(session, RoleArn=role, RoleSessionName=_SESSION_NAME, **external)
+    assume = auth.StsCredentialProvider(session, RoleArn=role, RoleSessionName=_SESSION_NAME, **external)
+
+    def credentials() -> "S3Credential":
+        assumed: S3Credential = assume()
+        expires = assumed["expires_at"]
+        # boto3 has a time zone of its own, which obstore does not take
+        return {**assumed, "expires_at": expires.astimezone(UTC) if expires else None}
+
+    return credentials
 
 
 def _ambient(config: StoreConfig) -> S3Credentials:

@@ -6,6 +6,7 @@ address is checked, and exactly that address is connected to. Bytes pass without
 """
 
 import base64
+import fcntl
 import os
 import secrets
 import socket
@@ -194,6 +195,8 @@ def _splice(source: socket.socket, sink: socket.socket) -> None:
     """Move bytes in the kernel, from socket to socket through a pipe."""
     reader, writer = os.pipe()
     try:
+        with suppress(OSError):  # the user's pipes are as large as they may be
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         while moved := os.splice(source.fileno(), writer, _PIPE_BYTES):
             while moved:
                 moved -= os.splice(reader, sink.fileno(), moved)

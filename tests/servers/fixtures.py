@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.azure import AzureServer
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.google import GoogleServer
 from tests.servers.otlp import OtlpReceiver
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -23,6 +25,20 @@ def s3_proxy(s3: S3Server) -> Iterator[S3Proxy]:
     """A proxy in front of it, without faults."""
     with S3Proxy(s3) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[AzureServer]:
+    """An Azure Blob Storage for the session."""
+    with AzureServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[GoogleServer]:
+    """A Google Cloud Storage for the session."""
+    with GoogleServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

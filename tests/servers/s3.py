@@ -92,12 +92,13 @@ class S3Server:
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request as it arrived; header names in lower case."""
+    """A request as it arrived; header names in lower case, the body of a POST only."""
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass
@@ -107,6 +108,7 @@ class S3Fault:
     Attributes:
         status: the answer's HTTP status; 0 closes the connection without an answer.
         body: the answer's body.
+        headers: further headers of the answer.
         times: how many requests; -1 for all of them.
         until: answered, by the real server, only once this is set.
     """
@@ -115,6 +117,7 @@ class S3Fault:
     contains: str = ""
     status: int = 503
     body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
     times: int = -1
     until: threading.Event | None = None
 
@@ -181,7 +184,9 @@ class _Forwarding(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = S3Request(self.command, parts.path, parts.query, headers)
+        request = S3Request(
+            self.command, parts.path, parts.query, headers, body if self.command == "POST" else b""
+        )
         self.s3.record(request)
         fault = self.s3.fault_for(request)
         if fault and fault.until:
@@ -190,7 +195,8 @@ class _Forwarding(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         elif fault:
-            self._answer(fault.status, {"Content-Type": "application/xml"}, fault.body.encode())
+            headers = {"Content-Type": "application/xml", **fault.headers}
+            self._answer(fault.status, headers, fault.body.encode())
             return
         answer = urllib3.request(
             self.command,

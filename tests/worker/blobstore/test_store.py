@@ -15,11 +15,11 @@ from langfuse_worker.blobstore import (
     BlobStore,
     ObjectNotFoundError,
     ObjectTooLargeError,
-    StoreAccessError,
     StoreConfig,
 )
 from langfuse_worker.blobstore.parts import LIMITS, Limits
-from langfuse_worker.settings import settings
+from tests.servers.azure import AzureServer
+from tests.servers.google import GoogleServer
 from tests.servers.s3 import S3Server
 
 BUCKET = "blobstore"
@@ -34,14 +34,26 @@ KEYS = [
 ]
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "az", "gs"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> StoreConfig:
     """A store of each kind, empty."""
     if request.param == "file":
         return StoreConfig(f"file://{tmp_path}/blobs/", part_bytes=PART)
+    return replace(_store_config(request), part_bytes=PART)
+
+
+def _store_config(request: pytest.FixtureRequest) -> StoreConfig:
+    if request.param == "az":
+        azure: AzureServer = request.getfixturevalue("azure")
+        azure.create_container(BUCKET)
+        return azure.store_config(BUCKET, "some/prefix/")
+    if request.param == "gs":
+        google: GoogleServer = request.getfixturevalue("google")
+        google.create_bucket(BUCKET)
+        return google.store_config(BUCKET, "some/prefix/")
     s3: S3Server = request.getfixturevalue("s3")
     s3.create_bucket(BUCKET)
-    return replace(s3.store_config(BUCKET, "some/prefix/"), part_bytes=PART)
+    return s3.store_config(BUCKET, "some/prefix/")
 
 
 def _broken(size: int, error: Exception) -> Iterator[bytes]:
@@ -95,9 +107,11 @@ def test_an_exception_in_the_stream_comes_back_and_leaves_nothing(
     assert raised.value is error
     assert BlobStore(config).keys("") == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    if config.url.startswith("s3"):
-        s3: S3Server = request.getfixturevalue("s3")
-        assert s3.open_uploads(BUCKET) == {}
+    # Azure has no open uploads: blocks without a blob are invisible, and gone after a week.
+    if config.scheme == "s3":
+        assert request.getfixturevalue("s3").open_uploads(BUCKET) == {}
+    if config.scheme == "gs":
+        assert request.getfixturevalue("google").uploads == {}
 
 
 def test_an_object_that_is_not_there_is_said_with_its_address(config: StoreConfig) -> None:
@@ -161,23 +175,15 @@ def _allow_files_of_one_mb() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
 
-def test_an_endpoint_that_a_user_chose_must_be_public_or_allowed(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    s3.create_bucket(BUCKET)
-    chosen = replace(s3.store_config(BUCKET), untrusted_endpoint=True)
-
-    with pytest.raises(StoreAccessError, match="blocked-ip"):
-        BlobStore(chosen).write("a.txt", iter([b"x"]), "text/plain")
-    assert s3.keys(BUCKET) == []
-
-    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_IPS", "127.0.0.1")
-    settings.cache_clear()
-    BlobStore(chosen).write("a.txt", iter([b"x"]), "text/plain")
-    assert s3.keys(BUCKET) == ["a.txt"]
-
-
 def test_keys_of_a_destination_are_in_no_representation() -> None:
-    config = StoreConfig("s3://b/", access_key_id="AKIA", secret_access_key="hunter2")
+    config = StoreConfig(
+        "s3://b/",
+        access_key_id="AKIA",
+        secret_access_key="hunter2",
+        session_token="hunter2",
+        account_key="hunter2",
+        sas_token="hunter2",
+        service_account="hunter2",
+    )
     assert "hunter2" not in repr(config)
     assert "AKIA" not in repr(config)

@@ -1,0 +1,1 @@
+"""Blob stores over the wire."""

@@ -1,0 +1,89 @@
+"""Azure and Google Cloud Storage: the ways in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig
+from langfuse_worker.store_faults import AccessFault
+from tests.servers.azure import AzureServer
+from tests.servers.google import GoogleServer
+from tests.servers.s3 import S3Fault, S3Proxy
+
+BUCKET = "identities"
+
+
+@pytest.mark.parametrize("mark", ["", "?"], ids=["as the CLI prints it", "as the portal shows it"])
+def test_a_shared_access_signature_gets_in(
+    azure: AzureServer, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    azure.create_container(BUCKET)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "b2Ygc29tZWJvZHkgZWxzZQ==")  # which must not be used
+    signed = replace(
+        azure.store_config(BUCKET), account_key=None, sas_token=mark + azure.sas_token(permissions="rwdlac")
+    )
+
+    BlobStore(signed).write("a.txt", iter([b"hello"]), "text/plain")
+
+    assert azure.read(BUCKET, "a.txt") == b"hello"
+    read_only = replace(signed, sas_token=azure.sas_token(permissions="rl"))
+    with pytest.raises(StoreAccessError) as error:
+        BlobStore(read_only).write("b.txt", iter([b"x"]), "text/plain")
+    assert error.value.fault is AccessFault.CREDENTIALS
+    assert azure.keys(BUCKET) == ["a.txt"]
+
+
+def test_a_managed_identity_is_ambient(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azurite takes tokens with TLS only, so the store is one that says yes to everything."""
+    monkeypatch.setenv("AZURE_MSI_ENDPOINT", s3_proxy.url + "/identity")
+    token = '{"access_token": "token-of-the-machine", "expires_on": "4102444800", "token_type": "Bearer"}'
+    s3_proxy.faults = [S3Fault("GET", "/identity", 200, token), S3Fault("PUT", "/exports/", 201)]
+    azure = StoreConfig("az://exports/", endpoint=s3_proxy.url, account_name="account")
+
+    with pytest.raises(Exception, match=r"(?i)etag"):  # that the store's answer lacks
+        BlobStore(azure).write_bytes("a.txt", b"x", "text/plain")
+
+    [put] = [request for request in s3_proxy.requests if request.method == "PUT"]
+    assert put.headers["authorization"] == "Bearer token-of-the-machine"
+
+
+def test_a_wrong_key_of_the_account_is_for_somebody_to_mend(azure: AzureServer) -> None:
+    azure.create_container(BUCKET)
+    with pytest.raises(StoreAccessError, match=f"az://{BUCKET}/a.txt") as error:
+        BlobStore(replace(azure.store_config(BUCKET), account_key="AAAA")).write("a.txt", iter([b"x"]), "t/p")
+    assert error.value.fault is AccessFault.CREDENTIALS
+
+
+@pytest.mark.parametrize("as_file", [True, False], ids=["path", "JSON"])
+def test_a_service_account_signs_for_itself(
+    google: GoogleServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_file: bool
+) -> None:
+    google.create_bucket(BUCKET)
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")  # which must not be asked
+    config = google.store_config(BUCKET)
+    if as_file:
+        (tmp_path / "key.json").write_text(google.service_account)
+        config = replace(config, service_account=str(tmp_path / "key.json"))
+
+    BlobStore(config).write("a.txt", iter([b"hello"]), "text/plain")
+
+    assert google.read(BUCKET, "a.txt") == b"hello"
+
+
+def test_the_identity_of_the_machine_is_ambient_at_google(
+    google: GoogleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google.create_bucket(BUCKET)
+    monkeypatch.setenv("GCE_METADATA_HOST", google.address)
+    BlobStore(replace(google.store_config(BUCKET), service_account=None)).write_bytes("a", b"x", "text/plain")
+    assert google.keys(BUCKET) == ["a"]
+
+
+def test_an_account_that_may_not_write_is_for_somebody_to_mend(google: GoogleServer) -> None:
+    google.create_bucket(BUCKET)
+    google.denied = True
+    with pytest.raises(StoreAccessError, match=f"gs://{BUCKET}/a") as error:
+        BlobStore(google.store_config(BUCKET)).write("a", iter([b"x"]), "text/plain")
+    assert error.value.fault is AccessFault.CREDENTIALS
+    assert google.keys(BUCKET) == []
