@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from langfuse_export import sql
 from langfuse_export.errors import CancelledError, VerificationError
+from langfuse_export.estimate import expected_bytes
 from langfuse_export.formats import Content, Encoding
 from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.project import ProjectExport
@@ -21,10 +22,6 @@ from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 
 _FILE_CHUNK_BYTES = 1 << 20
-# Fewer rows fit into the parts of any upload, unless each is hundreds of kB in the file.
-_ESTIMATED_FROM_ROWS = 1_000_000
-# Each may cost ClickHouse a granule of 10 MB.
-_ROWS_IN_SAMPLE = 32
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class TableExport:
         """
         started = time.monotonic()
         before = self.on_disk.counted if self.on_disk else self.summarise()
-        expected_bytes = self._expected_bytes(before.rows)
+        expected = self._expected_bytes(before.rows)
         encoding = self.project.encoding
         query = Query(
             encoding.sql(self.table),
@@ -148,7 +145,7 @@ class TableExport:
         with self._content(query) as chunks:
             key = self.project.object_key(self.table, self.window)
             checked = stream.pass_through(chunks, lambda rows: self._agree(rows, before))
-            written = self.store.write(key, checked, encoding.content_type, expected_bytes)
+            written = self.store.write(key, checked, encoding.content_type, expected)
         summary = stream.agreed
         low, high = stream.times or (summary.min_us, summary.max_us)
         has_rows = stream.rows > 0
@@ -197,29 +194,27 @@ class TableExport:
             sql.window_parameters(self.project.project_id, self.window),
             sql.FINAL_SETTINGS,
         )
-        self.cancellation.watch(query)
-        try:
-            [summary] = self.source.rows(query)
-        finally:
-            self.cancellation.forget(query)
+        [summary] = self._ask(query)
         return SourceSummary(*summary)
 
-    def _expected_bytes(self, rows: int) -> int:
-        """About how large the file will be, before compression; 0 for windows that fit into any upload."""
-        if self.on_disk is not None:
-            return os.fstat(self.on_disk.file.fileno()).st_size
-        if rows < _ESTIMATED_FROM_ROWS:
-            return 0
-        parameters = sql.window_parameters(self.project.project_id, self.window)
-        one_in = max(1, rows // _ROWS_IN_SAMPLE)
-        query = Query(sql.row_bytes(self.table), self._comment("estimate"), {**parameters, "one_in": one_in})
+    def _ask(self, query: Query) -> list[tuple[Any, ...]]:
         self.cancellation.watch(query)
         try:
-            [(row_bytes,)] = self.source.rows(query)
+            return self.source.rows(query)
         finally:
             self.cancellation.forget(query)
-        names = sum(len(column.name) + len('"":,') for column in self.table.columns)
-        return round(rows * (row_bytes + names))
+
+    def _expected_bytes(self, rows: int) -> int:
+        if self.on_disk is not None:
+            return os.fstat(self.on_disk.file.fileno()).st_size
+        return expected_bytes(self.table, rows, self._row_bytes)
+
+    def _row_bytes(self, one_in: int) -> float:
+        parameters = sql.window_parameters(self.project.project_id, self.window)
+        [(row_bytes,)] = self._ask(
+            Query(sql.row_bytes(self.table), self._comment("estimate"), {**parameters, "one_in": one_in})
+        )
+        return row_bytes
 
     def _agree(self, rows: int, before: SourceSummary) -> SourceSummary:
         """Compare the rows in the stream with ClickHouse's own count.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from langfuse_export import estimate
 from langfuse_export.catalog.discovery import EARLIEST, query_projects
 from langfuse_export.errors import WindowError
 from langfuse_export.formats import Encoding, FileFormat
@@ -17,7 +18,7 @@ from langfuse_worker.blobstore.parts import LIMITS, PART_BYTES, Limits
 from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSON, JSONL, PARQUET, Deployment
 from tests.rows import NOON, PROJECT, event, observation, score, trace
 from tests.servers.clickhouse_http import Fault
-from tests.servers.s3 import S3Server
+from tests.servers.s3 import S3Proxy, S3Server
 
 MILLISECOND = timedelta(milliseconds=1)
 NEXT = Window(HOUR.end, HOUR.end + timedelta(hours=1))
@@ -189,6 +190,31 @@ def test_d9_an_object_beyond_the_limit_of_parts_fails_and_is_not_committed_trunc
 
     assert [key for key in s3.keys("parts") if "traces" in key or "manifests" in key] == []
     assert s3.open_uploads("parts") == {}
+
+
+@pytest.mark.defect("D9")
+def test_d9_parts_grow_with_what_the_window_is_estimated_to_hold(
+    deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four parts of 5 MiB would not do for 3000 rows of 10 kB."""
+    s3.create_bucket("parts")
+    monkeypatch.setitem(LIMITS, "s3", Limits(parts=4, object_bytes=1 << 40))
+    monkeypatch.setattr(estimate, "FROM_ROWS", 1000)
+    values = f"SELECT toString(number), '{PROJECT}', '2026-06-01 12:30:00', randomPrintableASCII(10000)"
+    deployment.server.execute(
+        f"INSERT INTO traces (id, project_id, timestamp, input) {values} FROM numbers(3000)"
+    )
+    small = replace(s3.store_config("parts", endpoint=s3_proxy.url), part_bytes=5 << 20)
+
+    result = deployment.with_(destination=small, encoding=JSONL).export(tables=[TABLES["traces"]])
+
+    sizes = [
+        int(r.headers["content-length"])
+        for r in s3_proxy.requests
+        if r.method == "PUT" and "partNumber" in r.query
+    ]
+    assert sum(sizes) == result.exported["traces"].file.size_bytes > 30e6
+    assert len(sizes) <= 4
 
 
 @pytest.mark.defect("D9")
