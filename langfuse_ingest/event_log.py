@@ -12,7 +12,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
@@ -181,14 +181,16 @@ def event_log_store(settings: Settings) -> StoreConfig:
     """Where the event log is."""
     bucket = settings.event_bucket or f"file://{quote(str((settings.home / 'events').absolute()))}/"
     url = bucket if "://" in bucket else f"s3://{bucket}/"
-    secret = settings.event_secret_access_key
-    return StoreConfig(
+    key, secret = settings.event_access_key_id, settings.event_secret_access_key
+    store = StoreConfig(
         url=url.rstrip("/") + "/" + settings.event_prefix.lstrip("/"),
         endpoint=settings.event_endpoint,
         region=settings.event_region,
-        access_key_id=settings.event_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
     )
+    text = secret.get_secret_value() if secret else None
+    if store.scheme == "az":  # Langfuse's variables name its account and key as those of S3
+        return replace(store, account_name=key, account_key=text)
+    return replace(store, access_key_id=key, secret_access_key=text)
 
 
 def project_folder(project: str) -> str:

@@ -88,7 +88,8 @@ LANGFUSE = (
     Defect(
         "D9",
         "Objects beyond 48.8 GiB have no more parts; a truncated file can be committed.",
-        "Parts grow with the upload. An object that would still not fit fails, and nothing is committed.",
+        "Parts grow with what the window is estimated to hold. An object that would still not fit fails, and "
+        "nothing is committed.",
     ),
     Defect(
         "D10",

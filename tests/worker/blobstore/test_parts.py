@@ -34,6 +34,7 @@ def test_memory_is_bounded_for_the_largest_object_there_is() -> None:
     assert plan.part_bytes * (plan.in_flight + 1) < 1.1 * GIB
 
 
+@pytest.mark.defect("D9")
 def test_the_server_gets_as_many_parts_as_it_allows_and_no_more(
     s3: S3Server, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
