@@ -191,6 +191,7 @@ def test_a_backlog_is_worked_off_oldest_first_and_can_be_seen(
     assert {point.value for point in gauges} == {2, 0}
     histogram = otlp.named("langfuse.blob_export.job_duration_ms")
     assert LATE in {point.attributes["mode"] for point in histogram}
+    deployment.telemetry.shutdown()  # while the receiver is there
 
 
 def test_late_runs_come_after_the_newest_window_and_before_backfills(deployment: Deployment) -> None:
