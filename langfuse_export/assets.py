@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from langfuse_export.checks import check_results, check_specs
+from langfuse_export.checks import check_results, check_specs, health_results
 from langfuse_export.exporter import Progress
 from langfuse_export.listeners import RunListener
 from langfuse_export.metadata import definition_metadata
@@ -57,8 +57,12 @@ def build_project_assets(
                 if context.has_partition_key or context.has_partition_key_range:
                     run.export_windows(retries)
                 else:  # somebody executes checks by themselves
+                    run.recall_health()
                     run.recall_newest_windows()
             yield from check_results(context, project, run)
+        except dg.Failure:
+            yield from health_results(context, project, run.health)
+            raise
         finally:
             # The process of this run may end before the next periodic export of metrics.
             telemetry.flush()

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from langfuse_export.health.describe import describe
+from langfuse_export.health.state import Health, State
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.runs import ProjectRun
@@ -14,6 +16,7 @@ from langfuse_export.windows import Window
 
 ROWS_CHECK = "rows_match_source"
 MANIFEST_CHECK = "manifest_present"
+HEALTH_CHECK = "project_is_exported"
 
 
 def check_specs(project: ProjectExport) -> list[dg.AssetCheckSpec]:
@@ -32,6 +35,11 @@ def check_specs(project: ProjectExport) -> list[dg.AssetCheckSpec]:
                 asset=asset_key(project, table),
                 description="The window's manifest stands in the destination and names the object.",
             ),
+            dg.AssetCheckSpec(
+                HEALTH_CHECK,
+                asset=asset_key(project, table),
+                description="The project is not stopped, and no window of it waits for a retry.",
+            ),
         )
     ]
 
@@ -40,6 +48,7 @@ def check_results(
     context: dg.AssetExecutionContext, project: ProjectExport, run: ProjectRun
 ) -> Iterator[dg.AssetCheckResult]:
     """The results of the selected checks, over all windows of the run."""
+    yield from health_results(context, project, run.health)
     for table in project.tables:
         key = asset_key(project, table)
         exported = run.exported.get(table.name, {})
@@ -47,6 +56,40 @@ def check_results(
             yield _rows_result(key, exported)
         if dg.AssetCheckKey(key, MANIFEST_CHECK) in context.selected_asset_check_keys:
             yield _manifest_result(key, exported, run, table)
+
+
+def health_results(
+    context: dg.AssetExecutionContext, project: ProjectExport, health: Health | None
+) -> Iterator[dg.AssetCheckResult]:
+    """The selected checks of the project's health; those of a run that fails, too."""
+    state = health.state if health else State.HEALTHY
+    waits = state in (State.STOPPED, State.BACKING_OFF)
+    for key in (asset_key(project, table) for table in project.tables):
+        if dg.AssetCheckKey(key, HEALTH_CHECK) in context.selected_asset_check_keys:
+            yield dg.AssetCheckResult(
+                asset_key=key,
+                check_name=HEALTH_CHECK,
+                passed=not waits and state is not State.RETRYING,
+                severity=dg.AssetCheckSeverity.ERROR if waits else dg.AssetCheckSeverity.WARN,
+                description=describe(health) if health else None,
+                metadata=_health_metadata(health) if health else {},
+            )
+
+
+def _health_metadata(health: Health) -> dict[str, dg.MetadataValue]:
+    metadata: dict[str, dg.MetadataValue] = {
+        "state": dg.MetadataValue.text(health.state.value),
+        "failed_windows": dg.MetadataValue.int(len(health.windows)),
+        "attempts": dg.MetadataValue.int(health.attempts),
+    }
+    if health.since:
+        metadata["since"] = dg.MetadataValue.timestamp(health.since)
+    if health.next_attempt:
+        metadata["next_attempt"] = dg.MetadataValue.timestamp(health.next_attempt)
+    if health.failure:
+        metadata["reason"] = dg.MetadataValue.text(health.failure.reason)
+        metadata["error"] = dg.MetadataValue.text(health.failure.error)
+    return metadata
 
 
 def _rows_result(key: dg.AssetKey, exported: Mapping[Window, ExportedTable]) -> dg.AssetCheckResult:

@@ -10,6 +10,8 @@ from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency
 
 PROJECT_TAG = "langfuse/project"
+FAILURE_TAG = "langfuse/failure"
+STATE_TAG = "langfuse/project_state"
 MODE_TAG = "langfuse/mode"
 LATE = "late"  # value of MODE_TAG, and the mode of such a run
 

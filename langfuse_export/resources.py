@@ -1,17 +1,25 @@
 """What assets and schedules work with; tests and the command line pass their own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
 from langfuse_export.exporter import NoProgress, Progress
+from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.listeners import Listeners, RunListener
+from langfuse_export.notify.notifier import Notifier
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
+
+
+def utc_now() -> datetime:
+    """The time, UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class ExportOptions:
     Attributes:
         scratch: directory for the rows of a day on their way into its windows.
         catchup_buffer_bytes: rows of a day that are held in memory meanwhile, bytes.
+        health: how patient the deployment is with a project that fails.
+        now: the clock of runs and sensors.
     """
 
     windows_per_run: int | None
@@ -48,6 +58,8 @@ class ExportOptions:
     scratch: Path
     catchup_buffer_bytes: int
     late: LateOptions = LateOptions()
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    now: Callable[[], datetime] = utc_now
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ExportOptions":
@@ -67,6 +79,7 @@ class ExportOptions:
                 windows_per_tick=settings.export_late_windows_per_tick,
                 audit_hours=settings.export_late_audit_hours,
             ),
+            health=HealthPolicy.from_settings(settings),
         )
 
     def windows_per_run_of(self, frequency: Frequency) -> int:
@@ -83,17 +96,24 @@ class ExportResources:
         telemetry: the metrics.
         progress: hears of bytes, objects and windows.
         listeners: hear of runs, in this order.
+        notifier: tells people.
     """
 
     clickhouse: ClickHouse
     telemetry: Telemetry
     progress: Progress = field(default_factory=NoProgress)
     listeners: tuple[RunListener, ...] = ()
+    notifier: Notifier = field(default_factory=Notifier)
 
     @classmethod
     def from_settings(cls, settings: Settings, progress: Progress | None = None) -> "ExportResources":
         """Real parts, connected on first use."""
-        return cls(connect(settings), build_telemetry(settings), progress or NoProgress())
+        return cls(
+            connect(settings),
+            build_telemetry(settings),
+            progress or NoProgress(),
+            notifier=Notifier.from_settings(settings),
+        )
 
     def as_dagster(self) -> dict[str, object]:
         """By the names that assets and schedules ask for."""
@@ -109,5 +129,8 @@ class ExportResources:
             ),
             "listeners": dg.ResourceDefinition.hardcoded_resource(
                 Listeners(self.listeners), "Hear of runs: their start, each exported window, their end."
+            ),
+            "notifier": dg.ResourceDefinition.hardcoded_resource(
+                self.notifier, "Tells people that exports fail, stop or work again."
             ),
         }

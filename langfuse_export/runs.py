@@ -11,6 +11,9 @@ import structlog
 
 from langfuse_export.errors import CancelledError, WindowError, is_transient, reason_of, stops_project
 from langfuse_export.exporter import Progress, WindowExporter
+from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
+from langfuse_export.health.state import Health
+from langfuse_export.health.store import HealthStore
 from langfuse_export.history import InstanceHistory
 from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
@@ -33,6 +36,7 @@ class ProjectRun:
 
     Attributes:
         exported: by table name and window, what this attempt committed or recalled.
+        health: the trouble that the project is in after this run, if any.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class ProjectRun:
         selected = context.selected_asset_keys
         self._tables = [table for table in project.tables if asset_key(project, table) in selected]
         self.exported: dict[str, dict[Window, ExportedTable]] = {}
+        self.health: Health | None = None
+        self._options = options
+        self._outcome = RunOutcome()
 
     def export_windows(self, retries: dg.RetryPolicy) -> None:
         """Export every window of the run, oldest first.
@@ -88,16 +95,27 @@ class ProjectRun:
             raise
         if failures:
             self._fail(failures, retries)
+        self._record_health()
         self._listener.run_finished(self._project)
+
+    def recall_health(self) -> None:
+        """Take the project's health as it stands."""
+        project_id = self._project.project_id
+        self.health = HealthStore(self._context.instance).read([project_id]).get(project_id)
 
     def _export_windows(self) -> list[Exception]:
         failures: list[Exception] = []
-        for _, day in groupby(self._windows(), key=lambda window: window.start.date()):
+        due = list(self._windows())
+        key = self._project.frequency.key
+        outcome = self._outcome = RunOutcome([key(window) for window in due])
+        for _, day in groupby(due, key=lambda window: window.start.date()):
             windows = list(day)
             with self._read_day(windows) as on_disk:
                 for window in windows:
                     try:
                         self._export_window(window, on_disk.get(window, {}))
+                        outcome.exported.append(key(window))
+                        outcome.left.remove(key(window))
                     except Exception as error:
                         if not isinstance(error, WindowError):  # whose message has it
                             error.add_note(f"{self._project.project_id} {window}")
@@ -214,10 +232,23 @@ class ProjectRun:
                     found[table.name] = entry
         return found
 
+    def _record_health(self, failures: Sequence[Exception] = ()) -> None:
+        outcome = self._outcome
+        outcome.errors = list(failures)
+        outcome.progressed = bool(self.exported)
+        if len(self._tables) < len(self._project.tables):
+            outcome.exported = []  # other tables of these windows may still be missing
+        instance, options = self._context.instance, self._options
+        self.health = record_outcome(instance, self._project, outcome, options.health, options.now)
+        if failures:
+            tag_failure(instance, self._context.run_id, outcome, self.health)
+
     def _fail(self, failures: list[Exception], retries: dg.RetryPolicy) -> NoReturn:
         attempt = self._context.retry_number + 1
         retrying = attempt <= retries.max_retries and any(is_transient(error) for error in failures)
         self._listener.run_failed(self._project, failures, retrying)
+        if not retrying:
+            self._record_health(failures)
         if retrying:
             delay_s = retries.calculate_delay(attempt)
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]

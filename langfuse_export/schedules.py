@@ -4,11 +4,16 @@ Dagster's own partition schedules ask for one window a tick and never for those 
 looks back over the windows that nobody has attempted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from langfuse_export.health.describe import describe
+from langfuse_export.health.recorder import change_health
+from langfuse_export.health.state import Health, State
+from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
@@ -46,13 +51,21 @@ def build_schedule(
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
-        requests = [request for project in enabled for request in tick.requests(project, windows)]
+        health = HealthStore(context.instance).read(project.project_id for project in enabled)
+        waiting = {id: h for id, h in health.items() if h.state in (State.STOPPED, State.BACKING_OFF)}
+        for project_id, trouble in waiting.items():
+            context.log.warning(f"{project_id} waits: {describe(trouble)}")
+        working = [project for project in enabled if project.project_id not in waiting]
+        requests = [request for project in working for request in tick.requests(project, windows)]
+        for project in working:
+            tick.adopt_failed(project, windows, health.get(project.project_id), options)
         for project in enabled:
             tick.record_lag(project, context.scheduled_execution_time, lag, telemetry)
         telemetry.flush()
         yield from requests
         if not requests:
-            yield dg.SkipReason("every due window has been exported or is on its way")
+            lines = [f"{project_id} waits: {describe(trouble)}" for project_id, trouble in waiting.items()]
+            yield dg.SkipReason("\n".join(lines) or "every due window has been exported or is on its way")
 
     return schedule
 
@@ -96,9 +109,9 @@ class Tick:
     def requests(self, project: ProjectExport, windows: Sequence[Window]) -> Iterator[dg.RunRequest]:
         """A run for the newest window, and runs of several windows for those that were missed.
 
-        What has failed is left to retries and people: asking again each tick would hammer ClickHouse.
+        What has failed is left to the recovery sensor: asking again each tick would hammer ClickHouse.
         """
-        missing = self._never_attempted(project, [w for w in windows if w.start >= project.start])
+        missing = self.never_attempted(project, [w for w in windows if w.start >= project.start])
         if not missing:
             return
         if missing[-1] == windows[-1]:
@@ -116,9 +129,46 @@ class Tick:
             behind = (now - lag - newest) // self._frequency.length
             telemetry.windows_behind(project.project_id, table.name, behind)
 
-    def _never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
+    def adopt_failed(
+        self,
+        project: ProjectExport,
+        windows: Sequence[Window],
+        health: Health | None,
+        options: ExportOptions,
+    ) -> None:
+        """Have windows tried again whose run could not report its failure, because its process was killed."""
+        known = health.windows if health else ()
+        status = self._status(project, windows)
+        failed = {key for key, value in status.items() if value is AssetPartitionStatus.FAILED}
+        orphans = tuple(sorted(failed - set(known) - self._requested_keys(project)))
+        if orphans:
+            now = options.now()
+            change_health(
+                HealthStore(self._instance),
+                project.project_id,
+                lambda before: (before or Health()).found_failed(orphans, options.health, now),
+            )
+
+    def never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
+        """Those of the windows that no run has had or has now."""
+        status = self._status(project, windows)
+        return [w for w in self.not_requested(project, windows) if status.get(self._frequency.key(w)) is None]
+
+    def not_requested(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
+        """Those of the windows that are not on their way."""
+        requested = self._requested_keys(project)
+        return [window for window in windows if self._frequency.key(window) not in requested]
+
+    def is_busy(self, project: ProjectExport) -> bool:
+        """Whether a run of the project waits or runs now."""
+        return bool(self._requested_keys(project))
+
+    def _requested_keys(self, project: ProjectExport) -> set[str]:
+        return self._requested.by_asset.get(asset_key(project, project.tables[0]), set())
+
+    def _status(
+        self, project: ProjectExport, windows: Sequence[Window]
+    ) -> Mapping[str, AssetPartitionStatus | None]:
+        keys = [self._frequency.key(window) for window in windows if window.start >= project.start]
         probe = asset_key(project, project.tables[0])
-        requested = self._requested.by_asset.get(probe, set())
-        keys = {window: self._frequency.key(window) for window in windows}
-        status = self._instance.get_status_by_partition(probe, list(keys.values()), self._partitions) or {}
-        return [window for window, key in keys.items() if status.get(key) is None and key not in requested]
+        return self._instance.get_status_by_partition(probe, keys, self._partitions) or {} if keys else {}

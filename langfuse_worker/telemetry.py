@@ -55,6 +55,7 @@ class Telemetry:
         self._lags: dict[tuple[str, str], float] = {}
         self._windows_behind: dict[tuple[str, str], float] = {}
         self._late_windows: dict[tuple[str, str], float] = {}
+        self._states: dict[str, str] = {}
         self._table = meter.create_histogram("langfuse.blob_export.table_duration_ms", "ms")
         self._job = meter.create_histogram("langfuse.blob_export.job_duration_ms", "ms")
         self._rows = meter.create_counter("langfuse.blob_export.rows", "{row}")
@@ -63,6 +64,7 @@ class Telemetry:
         self._register_gauge(meter, "langfuse.blob_export.lag_seconds", "s", self._lags)
         self._register_gauge(meter, "langfuse.blob_export.windows_behind", "{window}", self._windows_behind)
         self._register_gauge(meter, "langfuse.blob_export.late_windows", "{window}", self._late_windows)
+        self._register_states(meter)
 
     def table_exported(self, attributes: TableAttributes, duration_ms: float, rows: int, size: int) -> None:
         """Record one table of one window.
@@ -106,6 +108,10 @@ class Telemetry:
         """Set the gauge: windows that seem to have changed after their export and wait for a later tick."""
         self._late_windows[project, table] = windows
 
+    def project_state(self, project: str, state: str) -> None:
+        """Set the gauge: 1 for the state that the project is in."""
+        self._states[project] = state
+
     def flush(self) -> None:
         """Push what has been recorded, before the process ends; waits 5 s at most."""
         if not self._provider.force_flush(FLUSH_TIMEOUT_MS):
@@ -114,6 +120,12 @@ class Telemetry:
     def shutdown(self) -> None:
         """Flush and stop; nothing is recorded afterwards."""
         self._provider.shutdown(FLUSH_TIMEOUT_MS)
+
+    def _register_states(self, meter: Meter) -> None:
+        def observe(_: CallbackOptions) -> list[Observation]:
+            return [Observation(1, {"project": p, "state": s}) for p, s in list(self._states.items())]
+
+        meter.create_observable_gauge("langfuse.blob_export.project_state", [observe])
 
     def _register_gauge(
         self, meter: Meter, name: str, unit: str, values: dict[tuple[str, str], float]

@@ -1,4 +1,4 @@
-"""`langfuse-worker export run | status | history | check | schema`."""
+"""`langfuse-worker export run | status | resume | history | check | schema`."""
 
 import json
 import sys
@@ -24,6 +24,7 @@ from langfuse_export.commands.history import (
 from langfuse_export.commands.progress import WindowProgress
 from langfuse_export.commands.run import RunReport, open_instance, run_windows, select_tables, select_windows
 from langfuse_export.commands.status import TableStatus, table_statuses
+from langfuse_export.health.recorder import resume_project
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_worker.console import err, fail, out
 from langfuse_worker.logs import configure_logging
@@ -78,8 +79,33 @@ def status(as_json: Json = False) -> None:
         print(json.dumps([row.as_json() for row in rows], indent=2))
     elif rows:
         out.print(_status_table(rows))
+        for trouble in dict.fromkeys(row.trouble for row in rows if row.trouble):
+            out.print(trouble, style="yellow", markup=False, soft_wrap=True)
     else:
         out.print("No projects: the catalog lists none, or ClickHouse has no rows.")
+
+
+@app.command()
+def resume(project: Annotated[str, typer.Argument(help="Project id.")]) -> None:
+    """Try a project again now that is stopped or backs off, and forget how often it has failed.
+
+    Dagster's daemon asks for one window within a minute; when that succeeds, everything that waited follows.
+
+    Exit code 0, also when the project is in no trouble; 2 when it is not in the catalog.
+
+    Example: langfuse-worker export resume support-bot
+    """
+    _, catalog = _load()
+    try:
+        catalog.project(project)
+    except CatalogError as error:
+        fail(str(error), code=2)
+    with open_instance() as instance:
+        resumed = resume_project(instance, project, datetime.now(UTC))
+    if resumed is None:
+        out.print(f"{project} is in no trouble; there is nothing to resume.", markup=False)
+    else:
+        out.print(f"{project} is tried again within a minute.", markup=False)
 
 
 @app.command()

@@ -1,11 +1,14 @@
 """How far every table has been exported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import dagster as dg
 
 from langfuse_export.catalog import Catalog
+from langfuse_export.health.describe import describe
+from langfuse_export.health.state import Health, State
+from langfuse_export.health.store import HealthStore
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
 from langfuse_export.partitions import partitions_def
@@ -24,6 +27,11 @@ class TableStatus:
         rows: rows in that window's object.
         exported_windows: windows that have been exported.
         failed_windows: windows whose last attempt failed.
+        state: of the project: healthy, retrying, backing_off, stopped or catching_up.
+        state_since: when the trouble began, ISO, UTC; None without any, as the following.
+        reason: of its last failure.
+        next_attempt: when what failed is tried again, ISO, UTC.
+        trouble: all of that for people.
     """
 
     project: str
@@ -33,6 +41,11 @@ class TableStatus:
     rows: int | None
     exported_windows: int
     failed_windows: int
+    state: str = State.HEALTHY.value
+    state_since: str | None = None
+    reason: str | None = None
+    next_attempt: str | None = None
+    trouble: str | None = None
 
     @property
     def lag_text(self) -> str:
@@ -48,9 +61,25 @@ class TableStatus:
 
 def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime) -> list[TableStatus]:
     """The status of every table of the catalog, from the instance's records."""
+    health = HealthStore(instance).read(project.project_id for project in catalog.projects)
     return [
-        _status(instance, project, table, now) for project in catalog.projects for table in project.tables
+        _with_health(_status(instance, project, table, now), health.get(project.project_id))
+        for project in catalog.projects
+        for table in project.tables
     ]
+
+
+def _with_health(status: TableStatus, health: Health | None) -> TableStatus:
+    if health is None or health.since is None:
+        return status
+    return replace(
+        status,
+        state=health.state.value,
+        state_since=iso(health.since),
+        reason=health.failure.reason if health.failure else None,
+        next_attempt=iso(health.next_attempt) if health.next_attempt else None,
+        trouble=f"{status.project}: {describe(health)}",
+    )
 
 
 def _status(instance: dg.DagsterInstance, project: ProjectExport, table: Table, now: datetime) -> TableStatus:

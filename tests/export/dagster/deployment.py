@@ -1,8 +1,8 @@
 """A deployment with an embedded engine, a Dagster instance and files as its destination."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.listeners import RunListener
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
-from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_export.resources import ExportOptions, ExportResources, utc_now
 from langfuse_export.tables import TABLES, Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
@@ -75,6 +75,7 @@ class Deployment:
     clickhouse: ClickHouse | FlakyClickHouse
     projects: Sequence[ProjectExport] = ()
     listeners: Sequence[RunListener] = ()
+    now: Callable[[], datetime] = utc_now
 
     def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:
         """An export of a project."""
@@ -108,9 +109,14 @@ class Deployment:
         )
         return build_defs(
             catalog=Catalog(tuple(self.projects or [self.project()])),
-            options=ExportOptions.from_settings(self.settings),
+            options=self.options,
             resources=resources,
         )
+
+    @property
+    def options(self) -> ExportOptions:
+        """How runs behave."""
+        return replace(ExportOptions.from_settings(self.settings), now=self.now)
 
     def run(
         self,

@@ -33,7 +33,7 @@ def test_the_checks_of_a_run_pass_and_carry_its_numbers(deployment: Deployment) 
     result = _export_two_hours(deployment)
 
     evaluations = {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
-    assert len(evaluations) == 8
+    assert len(evaluations) == 12
     assert all(evaluation.passed for evaluation in evaluations.values())
     rows = evaluations["traces", ROWS_CHECK].metadata
     assert (rows["rows"].value, rows["source_rows"].value, rows["windows"].value) == (3, 3, 2)

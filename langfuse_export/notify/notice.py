@@ -1,0 +1,83 @@
+"""What people are told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from langfuse_export.health.describe import clock, next_step, short_reason
+from langfuse_export.health.state import Health, NoticeKind
+from langfuse_export.project import ProjectExport
+from langfuse_export.windows import iso
+
+# Of a message; a deployment whose ClickHouse is down has every project in it.
+MAX_LINES = 20
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One project that fails, has stopped, or works again."""
+
+    kind: NoticeKind
+    project: ProjectExport
+    health: Health
+    at: datetime
+
+    @property
+    def line(self) -> str:
+        """For people: what happened, why, and what to do."""
+        name = self.project.name
+        if self.kind is NoticeKind.RECOVERED:
+            return (
+                f"{name}: works again after {clock(self.health.since)}; windows that waited are exported now."
+            )
+        what = "has stopped" if self.kind is NoticeKind.STOPPED else "is not exported"
+        error = self.health.failure.error if self.health.failure else ""
+        why = f"{short_reason(self.health.failure)}: {error}"
+        return f"{name} {what}, failing since {clock(self.health.since)}: {why} {next_step(self.health)}"
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        failure = self.health.failure
+        return {
+            "kind": self.kind.value,
+            "projectId": self.project.project_id,
+            "projectName": self.project.name,
+            "destination": self.project.destination.url,
+            "since": iso(self.health.since) if self.health.since else None,
+            "attempts": self.health.attempts,
+            "reason": failure.reason if failure else None,
+            "fault": failure.fault.value if failure and failure.fault else None,
+            "error": failure.error if failure else None,
+            "nextAttempt": iso(self.health.next_attempt) if self.health.next_attempt else None,
+        }
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message about any number of projects, as every channel sends it."""
+
+    subject: str
+    lines: tuple[str, ...]
+    body: dict[str, object]
+
+    @property
+    def text(self) -> str:
+        """The lines, shortened if there are very many."""
+        left = len(self.lines) - MAX_LINES
+        return "\n".join([*self.lines[:MAX_LINES], *([f"and {left} more projects"] if left > 0 else [])])
+
+
+def message_of(notices: Sequence[Notice], now: datetime) -> Message:
+    """One message of all that is to be told now."""
+    subject = f"Langfuse exports: {len(notices)} projects changed"
+    if len(notices) == 1:
+        said = {NoticeKind.RECOVERED: "works again", NoticeKind.STOPPED: "has stopped"}
+        subject = f"Langfuse export of {notices[0].project.name} {said.get(notices[0].kind, 'fails')}"
+    body = {"type": "blob-export", "sentAt": iso(now), "notices": [notice.as_json() for notice in notices]}
+    return Message(subject, tuple(notice.line for notice in notices), body)
+
+
+def trial_message(now: datetime) -> Message:
+    """What `langfuse-worker notify test` sends."""
+    line = "This is a test of the notifications of langfuse-worker. Nothing is wrong."
+    return Message("Langfuse export: test", (line,), {"type": "test", "sentAt": iso(now), "notices": []})

@@ -1,0 +1,191 @@
+"""Tries again what failed, and lets a project catch up once it works; tells people in between.
+
+While a project as a whole fails, schedules leave it alone and this sensor asks for one window at a time, at
+growing distances. Once that succeeds it asks for everything that waited: the windows that failed, and those
+that no schedule has asked for since, however long ago the trouble began.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import dagster as dg
+import structlog
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from langfuse_export.health.describe import describe
+from langfuse_export.health.fingerprint import fingerprint
+from langfuse_export.health.recorder import log_transition
+from langfuse_export.health.state import Health, State
+from langfuse_export.health.store import HealthStore
+from langfuse_export.naming import PRIORITY_TAG
+from langfuse_export.notify.notifier import Notifier, tell_people
+from langfuse_export.project import ProjectExport
+from langfuse_export.resources import ExportOptions
+from langfuse_export.run_requests import consecutive, run_request
+from langfuse_export.schedules import MISSED_PRIORITY, NEWEST_PRIORITY, Tick
+from langfuse_export.windows import Frequency, Window
+from langfuse_worker.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+INTERVAL_S = 60
+# Runs of one project that a tick asks for at most; the rest follows when these are done.
+MAX_REQUESTS = 20
+
+Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
+
+
+def build_recovery_sensor(
+    projects: Sequence[ProjectExport],
+    partitions: Partitions,
+    jobs: Sequence[dg.JobDefinition | UnresolvedAssetJobDefinition],
+    options: ExportOptions,
+) -> dg.SensorDefinition:
+    """The sensor of all projects; `partitions` and `jobs` are those of their frequencies."""
+
+    @dg.sensor(
+        name="recovery_sensor",
+        jobs=list(jobs),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Tries failed windows again, at growing distances; while a project as a whole fails, one window "
+            "for all. Lets it catch up afterwards."
+        ),
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext,
+        telemetry: dg.ResourceParam[Telemetry],
+        notifier: dg.ResourceParam[Notifier],
+    ) -> dg.SensorResult:
+        # Before the records of those that have caught up are gone.
+        enabled = {project.project_id: project for project in projects if project.enabled}
+        tell_people(HealthStore(context.instance), notifier, enabled, options.health, options.now())
+        outcome = RecoveryTick(context.instance, projects, partitions, options).evaluate()
+        for project in projects:
+            health = outcome.health.get(project.project_id)
+            telemetry.project_state(project.project_id, (health.state if health else State.HEALTHY).value)
+        for line in outcome.lines:
+            context.log.info(line)
+        if outcome.requests:
+            return dg.SensorResult(run_requests=outcome.requests)
+        return dg.SensorResult(skip_reason="\n".join(outcome.lines) or "no project is in trouble")
+
+    return sensor
+
+
+@dataclass
+class Outcome:
+    """What a tick leads to; `health` has the projects in trouble."""
+
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    health: dict[str, Health] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each project in trouble."""
+        return [f"{project_id}: {describe(health)}" for project_id, health in self.health.items()]
+
+
+class RecoveryTick:
+    """One evaluation of the sensor."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        projects: Sequence[ProjectExport],
+        partitions: Partitions,
+        options: ExportOptions,
+    ) -> None:
+        self._instance = instance
+        self._projects = {project.project_id: project for project in projects if project.enabled}
+        self._partitions = partitions
+        self._options = options
+        self._store = HealthStore(instance)
+        self._now = options.now()
+        self._ticks: dict[Frequency, Tick] = {}
+
+    def evaluate(self) -> Outcome:
+        """Ask for what is due. Without a project in trouble this is one query of the instance's database."""
+        outcome = Outcome()
+        for project_id, stored in self._store.read(self._projects).items():
+            project = self._projects[project_id]
+            if stored.since is None:
+                continue  # only remembers when people were told
+            health = self._revised(project, stored)
+            requests, after = self._plan(project, health)
+            if after != stored and not self._store.replace(project_id, stored, after):
+                continue  # a run has just reported; the next tick sees it
+            log_transition(project_id, stored, after)
+            outcome.requests += requests
+            if after is not None and after.since is not None:
+                outcome.health[project_id] = after
+        return outcome
+
+    def _revised(self, project: ProjectExport, health: Health) -> Health:
+        """The record as the project is configured now."""
+        known = {
+            project.frequency.key(window) for window in project.frequency.windows_of_keys(health.windows)
+        }
+        health = health.forgetting(tuple(set(health.windows) - known))
+        now = fingerprint(project, health.salt)
+        if health.fingerprint in ("", now):
+            return health
+        log.info("project_resumed", projectId=project.project_id, cause="its configuration has changed")
+        return health.resumed(self._now).model_copy(update={"fingerprint": now})
+
+    def _plan(self, project: ProjectExport, health: Health) -> tuple[list[dg.RunRequest], Health | None]:
+        """The runs to ask for, and the record afterwards."""
+        waits = health.state in (State.STOPPED, State.BACKING_OFF)
+        if waits and not health.is_due(self._now):
+            return [], health
+        tick = self._tick(project.frequency)
+        is_busy = tick.is_busy(project)
+        policy = self._options.health
+        missing = tick.never_attempted(project, self._owed(project, health))
+        if waits and is_busy:
+            return [], health
+        if waits:
+            window = self._probe(project, health, missing)
+            return [self._request(project, window, window, NEWEST_PRIORITY)], health.asked(policy, self._now)
+        requests = []
+        if health.windows and health.is_due(self._now):
+            failed = tick.not_requested(project, project.frequency.windows_of_keys(health.windows))
+            requests = self._requests(project, failed)
+            health = health.asked(policy, self._now) if requests else health
+        requests += self._requests(project, missing)
+        if health.state is State.CATCHING_UP and not missing and not is_busy:
+            return requests, health.caught_up(policy, self._now)
+        return requests, health
+
+    def _tick(self, frequency: Frequency) -> Tick:
+        if frequency not in self._ticks:
+            partitions = self._partitions[frequency]
+            per_run = self._options.windows_per_run_of(frequency)
+            self._ticks[frequency] = Tick(self._instance, frequency, partitions, per_run)
+        return self._ticks[frequency]
+
+    def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
+        """Windows that a schedule would have asked for since the trouble began, had it not waited."""
+        lookback = timedelta(hours=self._options.lookback_hours)
+        first = max(project.start, project.frequency.floor((health.since or self._now) - lookback))
+        closed = self._closed()
+        return [window for window in project.frequency.windows(first, closed) if window.end <= closed]
+
+    def _closed(self) -> datetime:
+        return self._now - timedelta(milliseconds=self._options.lag_ms)
+
+    def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
+        """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""
+        failed = project.frequency.windows_of_keys(health.windows)
+        return max([*failed, *missing] or project.frequency.closed_before(self._closed(), 1))
+
+    def _requests(self, project: ProjectExport, windows: Sequence[Window]) -> list[dg.RunRequest]:
+        rows = list(consecutive(windows, self._options.windows_per_run_of(project.frequency)))
+        # The newest first, as far as Dagster keeps the order.
+        return [self._request(project, *row, MISSED_PRIORITY) for row in rows[::-1][:MAX_REQUESTS]]
+
+    def _request(self, project: ProjectExport, first: Window, last: Window, priority: str) -> dg.RunRequest:
+        attempt = self._now.isoformat(timespec="seconds")
+        return run_request(project, project.tables, first, last, {PRIORITY_TAG: priority}, attempt)

@@ -1,0 +1,81 @@
+"""Days of a deployment in minutes: a clock of the tests' own, and ticks as Dagster's daemon makes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import dagster as dg
+from croniter import croniter
+
+from langfuse_export.health.state import Health
+from langfuse_export.health.store import HealthStore
+from langfuse_export.partitions import partitions_def
+from langfuse_export.sensors.recovery import RecoveryTick
+from langfuse_worker.telemetry import build_telemetry
+from tests.export.dagster.deployment import Deployment
+
+STEP = timedelta(minutes=5)
+
+
+@dataclass
+class Simulation:
+    """Runs what schedule and sensor ask for, one after the other, as time goes by.
+
+    Attributes:
+        now: the time.
+        attempts: when a run began, and its first and last partition.
+    """
+
+    deployment: Deployment
+    now: datetime
+    attempts: list[tuple[datetime, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.deployment.now = lambda: self.now
+
+    @property
+    def health(self) -> Health | None:
+        """The project's record."""
+        project_id = self.deployment.first.project_id
+        return HealthStore(self.deployment.instance).read([project_id]).get(project_id)
+
+    def until(self, end: datetime) -> None:
+        """Let the time go on; every tick of the schedule happens, and one of the sensor in five minutes."""
+        cron = croniter(str(self._schedule.cron_schedule), self.now - timedelta(seconds=1))
+        next_tick = cron.get_next(datetime)
+        while self.now <= end:
+            if self.now >= next_tick:
+                self._execute(self._scheduled(next_tick))
+                next_tick = cron.get_next(datetime)
+            self._execute(self.recover())
+            self.now += STEP
+
+    def recover(self) -> Sequence[dg.RunRequest]:
+        """What one tick of the sensor asks for."""
+        deployment = self.deployment
+        projects = list(deployment.projects)
+        frequencies = {project.frequency: project.start for project in projects}
+        partitions = {frequency: partitions_def(frequency, start) for frequency, start in frequencies.items()}
+        return RecoveryTick(deployment.instance, projects, partitions, deployment.options).evaluate().requests
+
+    @property
+    def _schedule(self) -> dg.ScheduleDefinition:
+        name = f"export_{self.deployment.first.frequency.value}_schedule"
+        return self.deployment.defs.get_repository_def().get_schedule_def(name)
+
+    def _scheduled(self, at: datetime) -> Sequence[dg.RunRequest]:
+        context = dg.build_schedule_context(
+            instance=self.deployment.instance,
+            scheduled_execution_time=at,
+            repository_def=self.deployment.defs.get_repository_def(),
+            resources={"telemetry": build_telemetry(self.deployment.settings)},
+        )
+        return self._schedule.evaluate_tick(context).run_requests or []
+
+    def _execute(self, requests: Sequence[dg.RunRequest]) -> None:
+        for request in requests:
+            first = request.tags.get("dagster/asset_partition_range_start", request.partition_key or "")
+            last = request.tags.get("dagster/asset_partition_range_end", first)
+            self.attempts.append((self.now, first, last))
+            tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
+            self.deployment.run(first, last, tags=tags)

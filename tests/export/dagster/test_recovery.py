@@ -1,0 +1,115 @@
+"""Projects that fail: how often they are tried, what waits, and that nothing is missing afterwards."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from langfuse_export.health.state import State
+from langfuse_export.tables import TABLES
+from langfuse_export.windows import Frequency
+from langfuse_worker.clickhouse import ClickHouseError
+from tests.export.dagster.deployment import Deployment, FlakyClickHouse
+from tests.export.dagster.simulation import Simulation
+
+DAY = timedelta(days=1)
+MIDNIGHT = datetime(2026, 6, 10, tzinfo=UTC)
+NETWORK, NO_TABLE = 210, 60
+
+
+def _with_one_table(deployment: Deployment, **changes: Any) -> Deployment:
+    deployment.projects = [deployment.project(tables=(TABLES["traces"],), **changes)]
+    return deployment
+
+
+def test_a_daily_project_that_fails_for_a_day_is_tried_ten_times_and_then_catches_up(
+    deployment: Deployment,
+) -> None:
+    """Defect D14 of Langfuse: a failing daily export is tried 360 times a day."""
+    _with_one_table(deployment, frequency=Frequency.DAILY, start=MIDNIGHT - DAY)
+    flaky = FlakyClickHouse(deployment.engine, [ClickHouseError("Connection refused", NETWORK)] * 10_000)
+    deployment.clickhouse = flaky
+    simulation = Simulation(deployment, MIDNIGHT)
+
+    simulation.until(MIDNIGHT + DAY - timedelta(minutes=1))
+
+    assert len(simulation.attempts) == 10
+    assert {first for _, first, _ in simulation.attempts} == {"2026-06-09"}
+    assert simulation.health is not None
+    assert simulation.health.state is State.BACKING_OFF
+    assert not simulation.health.stopped
+
+    simulation.until(MIDNIGHT + 2 * DAY)
+    assert len(simulation.attempts) == 10 + 4
+    flaky.errors.clear()
+    simulation.until(simulation.now + timedelta(hours=7))
+
+    assert deployment.materialized() == {"2026-06-09", "2026-06-10", "2026-06-11"}
+    assert simulation.health is None
+
+
+def test_windows_missed_in_an_outage_longer_than_the_look_back_follow_in_runs_of_many(
+    deployment: Deployment,
+) -> None:
+    project = _with_one_table(deployment, start=MIDNIGHT).first
+    blobs = deployment.settings.home / "blobs"
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
+    simulation.until(simulation.now)
+    assert deployment.materialized() == {"2026-06-10T00"}
+    shutil.rmtree(blobs)
+    blobs.write_text("a file where the directory was")
+    simulation.until(MIDNIGHT + timedelta(hours=3))
+    assert simulation.health is not None
+    assert simulation.health.state is State.STOPPED
+    failed = len(simulation.attempts)
+
+    simulation.now = MIDNIGHT + timedelta(hours=40)
+    assert len(simulation.recover()) == 1  # the daily probe; it is lost with its process
+    blobs.unlink()
+    simulation.until(MIDNIGHT + timedelta(hours=66))
+
+    everything = project.frequency.windows(MIDNIGHT, MIDNIGHT + timedelta(hours=65))
+    assert deployment.materialized() >= {project.frequency.key(window) for window in everything}
+    assert simulation.health is None
+    recovery = [(first, last) for _, first, last in simulation.attempts[failed:]]
+    assert len({first == last for first, last in recovery}) == 2
+    assert len(recovery) < 12
+
+
+def test_a_window_that_fails_by_itself_is_tried_again_while_the_others_go_on(deployment: Deployment) -> None:
+    _with_one_table(deployment, start=MIDNIGHT)
+    deployment.clickhouse = FlakyClickHouse(deployment.engine, [ClickHouseError("no such table", NO_TABLE)])
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
+    simulation.until(simulation.now)
+    assert simulation.health is not None
+    assert simulation.health.state is State.RETRYING
+    assert deployment.materialized() == set()
+
+    simulation.until(simulation.now)
+    assert deployment.materialized() == {"2026-06-10T00"}
+    simulation.until(simulation.now)
+    assert simulation.health is None
+
+
+def test_a_window_whose_process_was_killed_is_tried_again(deployment: Deployment) -> None:
+    project = _with_one_table(deployment, start=MIDNIGHT).first
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=2, minutes=20))
+    assert deployment.run("2026-06-10T00", "2026-06-10T00").success
+    _kill_a_run_of(deployment, "2026-06-10T01")
+
+    simulation.until(simulation.now + timedelta(minutes=5))
+
+    assert deployment.materialized() == {project.frequency.key(w) for w in project.frequency.windows(
+        MIDNIGHT, MIDNIGHT + timedelta(hours=2))}  # fmt: skip
+
+
+def _kill_a_run_of(deployment: Deployment, partition: str) -> None:
+    """A run that began and whose worker then vanished, as run monitoring finds it."""
+    with deployment.instance as instance:
+        job = deployment.defs.resolve_job_def("export_hourly")
+        run = instance.create_run_for_job(
+            job,
+            tags={"dagster/partition": partition},
+            asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+        )
+        instance.report_engine_event("started", run)
+        instance.report_run_failed(run)
