@@ -18,6 +18,7 @@ from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
+from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.telemetry import Telemetry
 
@@ -59,8 +60,7 @@ def build_schedule(
         requests = [request for project in working for request in tick.requests(project, windows)]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
-        for project in enabled:
-            tick.record_lag(project, context.scheduled_execution_time, lag, telemetry)
+        tick.record_lag(enabled, context.scheduled_execution_time, lag, telemetry)
         telemetry.flush()
         yield from requests
         if not requests:
@@ -105,6 +105,9 @@ class Tick:
         self._partitions = partitions
         self._windows_per_run = windows_per_run
         self._requested = RequestedPartitions.read(instance, partitions)
+        self._statuses: dict[
+            tuple[dg.AssetKey, tuple[str, ...]], Mapping[str, AssetPartitionStatus | None]
+        ] = {}
 
     def requests(self, project: ProjectExport, windows: Sequence[Window]) -> Iterator[dg.RunRequest]:
         """A run for the newest window, and runs of several windows for those that were missed.
@@ -120,14 +123,31 @@ class Tick:
         for first, last in consecutive(missing, self._windows_per_run):
             yield run_request(project, project.tables, first, last, {PRIORITY_TAG: MISSED_PRIORITY})
 
-    def record_lag(self, project: ProjectExport, now: datetime, lag: timedelta, telemetry: Telemetry) -> None:
+    def record_lag(
+        self, projects: Sequence[ProjectExport], now: datetime, lag: timedelta, telemetry: Telemetry
+    ) -> None:
         """Set the gauges of each table: how far the newest exported window's end is from now."""
-        for table in project.tables:
-            done = self._instance.get_materialized_partitions(asset_key(project, table))
-            newest = max((w.end for w in self._frequency.windows_of_keys(done)), default=project.start)
+        tables = [(project, table) for project in projects for table in project.tables]
+        latest = self._instance.get_latest_materialization_events([asset_key(*table) for table in tables])
+        for project, table in tables:
+            newest = self._newest_end(project, table, latest.get(asset_key(project, table)), now - lag)
             telemetry.lag(project.project_id, table.name, (now - newest).total_seconds())
             behind = (now - lag - newest) // self._frequency.length
             telemetry.windows_behind(project.project_id, table.name, behind)
+
+    def _newest_end(
+        self, project: ProjectExport, table: Table, latest: dg.EventLogEntry | None, until: datetime
+    ) -> datetime:
+        """End of the newest exported window; `until` is when windows are due that are not late."""
+        if latest is None or latest.dagster_event is None:
+            return project.start
+        windows = self._frequency.windows_of_keys([latest.dagster_event.partition or ""])
+        # What was exported last is the newest one unless somebody exports older ones: one query for all
+        # tables instead of one for each.
+        if not windows or windows[0].end <= until - 2 * self._frequency.length:
+            done = self._instance.get_materialized_partitions(asset_key(project, table))
+            windows = self._frequency.windows_of_keys(done)
+        return max((window.end for window in windows), default=project.start)
 
     def adopt_failed(
         self,
@@ -169,6 +189,9 @@ class Tick:
     def _status(
         self, project: ProjectExport, windows: Sequence[Window]
     ) -> Mapping[str, AssetPartitionStatus | None]:
-        keys = [self._frequency.key(window) for window in windows if window.start >= project.start]
+        keys = tuple(self._frequency.key(window) for window in windows if window.start >= project.start)
         probe = asset_key(project, project.tables[0])
-        return self._instance.get_status_by_partition(probe, keys, self._partitions) or {} if keys else {}
+        if keys and (probe, keys) not in self._statuses:
+            found = self._instance.get_status_by_partition(probe, keys, self._partitions)
+            self._statuses[probe, keys] = found or {}
+        return self._statuses.get((probe, keys), {})
