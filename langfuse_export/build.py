@@ -11,6 +11,7 @@ from langfuse_export.partitions import partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.schedules import build_schedule
+from langfuse_export.sensors.catch_up import build_catch_up_sensor
 from langfuse_export.sensors.late import build_late_sensor
 from langfuse_export.sensors.recovery import build_recovery_sensor
 from langfuse_export.windows import Frequency
@@ -53,7 +54,9 @@ def _frequency_defs(
         executor_def=dg.in_process_executor,
     )
     schedule = build_schedule(frequency, projects, partitions, options)
-    return dg.Definitions(assets=assets, jobs=[job], schedules=[schedule])
+    catch_up = build_catch_up_sensor(frequency, projects, partitions, options)
+    sensors = [catch_up] if catch_up else []
+    return dg.Definitions(assets=assets, jobs=[job], schedules=[schedule], sensors=sensors)
 
 
 def _by_frequency(

@@ -1,4 +1,4 @@
-"""The Dagster code location: settings -> catalog -> assets, jobs, schedules, resources.
+"""The Dagster code location: settings -> catalog -> assets, jobs, schedules, sensors, resources.
 
 A deployment whose LANGFUSE_WORKER_ROLE leaves exports out gets a location without anything in it.
 """
@@ -7,8 +7,11 @@ import dagster as dg
 
 from langfuse_export.build import build_defs
 from langfuse_export.catalog import load_catalog
+from langfuse_export.catalog.postgres import report_rejections
 from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_export.sensors.changed_catalog import build_catalog_sensor
 from langfuse_worker.logs import configure_logging
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import settings
 
 
@@ -19,8 +22,14 @@ def defs() -> dg.Definitions:
     configure_logging(config.log_level)
     if not config.worker_role.runs_export:
         return dg.Definitions()
-    return build_defs(
-        catalog=load_catalog(config),
+    catalog = load_catalog(config)
+    if config.database_url:
+        report_rejections(Database(config.database_url), catalog.rejections)
+    exports = build_defs(
+        catalog=catalog,
         options=ExportOptions.from_settings(config),
         resources=ExportResources.from_settings(config),
     )
+    # The embedded engine is one process's at a time: nobody looks for its projects every minute.
+    sensors = [] if config.embedded else [build_catalog_sensor(config, catalog.fingerprint)]
+    return dg.Definitions.merge(exports, dg.Definitions(sensors=sensors))

@@ -22,6 +22,9 @@ class ProjectExport:
         limits: the deployment's limits, or lower ones that the catalog sets.
         row_group_rows: rows of a Parquet row group at most.
         destination_name: the catalog's name of the destination.
+        in_postgres: whether Langfuse's Postgres has the project and hears of its runs.
+        catch_up_from: every window from here on is exported without anybody asking for it, and none before,
+            UTC. None: the look-back of the schedule.
     """
 
     project_id: str
@@ -35,6 +38,13 @@ class ProjectExport:
     row_group_rows: int
     destination: StoreConfig
     destination_name: str
+    in_postgres: bool = False
+    catch_up_from: datetime | None = None
+
+    @property
+    def scheduled_from(self) -> datetime:
+        """Start of the first window that is exported without anybody asking for it, UTC."""
+        return self.catch_up_from or self.start
 
     def object_key(self, table: Table, window: Window) -> str:
         """Key of a table's object below the destination's prefix."""

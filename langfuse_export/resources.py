@@ -12,7 +12,9 @@ from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.listeners import Listeners, RunListener
 from langfuse_export.notify.notifier import Notifier
 from langfuse_export.windows import Frequency
+from langfuse_export.write_back import PostgresWriteBack
 from langfuse_worker.clickhouse import ClickHouse, connect
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
 
@@ -112,6 +114,7 @@ class ExportResources:
             connect(settings),
             build_telemetry(settings),
             progress or NoProgress(),
+            listeners=_listeners(settings),
             notifier=Notifier.from_settings(settings),
         )
 
@@ -134,3 +137,11 @@ class ExportResources:
                 self.notifier, "Tells people that exports fail, stop or work again."
             ),
         }
+
+
+def _listeners(settings: Settings) -> tuple[RunListener, ...]:
+    if settings.database_url is None:
+        return ()
+    return (
+        PostgresWriteBack(Database(settings.database_url), timedelta(milliseconds=settings.export_lag_ms)),
+    )

@@ -114,7 +114,8 @@ class Tick:
 
         What has failed is left to the recovery sensor: asking again each tick would hammer ClickHouse.
         """
-        missing = self.never_attempted(project, [w for w in windows if w.start >= project.start])
+        wanted = [window for window in windows if window.start >= project.scheduled_from]
+        missing = self.never_attempted(project, wanted)
         if not missing:
             return
         if missing[-1] == windows[-1]:

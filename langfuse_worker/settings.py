@@ -5,6 +5,7 @@ further than `load_settings`, which names the variable, the value (masked if it 
 """
 
 import os
+import re
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -40,6 +41,26 @@ def _clickhouse_url(value: str) -> str:
     raise ValueError("must be http://host:8123, https://host:8443 or chdb:///directory")
 
 
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be http://host:3000 or https://host/path")
+    return value.rstrip("/")
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+        raise ValueError("must be postgresql://user:password@host:5432/database")
+    return value
+
+
+def _encryption_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value.get_secret_value()):
+        raise ValueError("must be 64 hex digits, as `openssl rand -hex 32` prints them")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ClickHouseUrl = Annotated[str, AfterValidator(_clickhouse_url)]
 
 
@@ -151,7 +172,27 @@ class Settings(BaseSettings):
     export_config: Path | None = Field(
         default=None,
         validation_alias="LANGFUSE_EXPORT_CONFIG",
-        description="Path of exports.yaml. Unset: every project found, hourly, to LANGFUSE_HOME/blobs.",
+        description="Path of exports.yaml. Unset: DATABASE_URL, else all projects to LANGFUSE_HOME/blobs.",
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="Langfuse's Postgres: exports what its projects have set up there. Unset: exports.yaml.",
+    )
+    encryption_key: Annotated[SecretStr, AfterValidator(_encryption_key)] | None = Field(
+        default=None,
+        validation_alias="ENCRYPTION_KEY",
+        description="Langfuse's key for the secrets in its Postgres, 64 hex digits.",
+    )
+    trace_only_projects: CommaSeparated = Field(
+        default=(),
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_TRACE_ONLY_PROJECT_IDS",
+        description="Projects of Langfuse's Postgres that export traces alone, separated by commas.",
+    )
+    dagster_url: HttpUrl = Field(
+        default="http://127.0.0.1:3000",
+        validation_alias="DAGSTER_WEBSERVER_URL",
+        description="Dagster's webserver: a changed catalog is loaded through it. `start` sets it itself.",
     )
     export_lag_ms: int = Field(
         default=1_200_000,

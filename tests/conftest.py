@@ -13,7 +13,7 @@ from langfuse_worker.settings import Settings, settings
 
 pytest_plugins = ["tests.servers.fixtures"]
 
-_OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_")
+_OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_", "DATABASE_URL", "ENCRYPTION_KEY")
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,19 @@
 """From settings to the catalog that the rest of the product works with."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import structlog
+
 from langfuse_export.catalog.discovery import discover
+from langfuse_export.catalog.encryption import DecryptionError
+from langfuse_export.catalog.integration_export import (
+    IntegrationError,
+    integration_export,
+    start_of,
+)
 from langfuse_export.catalog.model import (
     EVERY_PROJECT,
     CatalogError,
@@ -12,20 +21,31 @@ from langfuse_export.catalog.model import (
     DestinationModel,
     ProjectModel,
 )
+from langfuse_export.catalog.postgres import Integration, Rejection, read_integrations
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Encoding
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES, Table
 from langfuse_export.windows import Frequency
-from langfuse_worker.clickhouse import QueryLimits, connect
+from langfuse_worker.clickhouse import ClickHouseError, QueryLimits, connect
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every export of this deployment."""
+    """Every export of this deployment.
+
+    Attributes:
+        rejections: projects in Langfuse's Postgres that are left out, and why.
+        fingerprint: of what it was made of.
+    """
 
     projects: tuple[ProjectExport, ...]
+    rejections: tuple[Rejection, ...] = ()
+    fingerprint: str = ""
 
     def project(self, project_id: str) -> ProjectExport:
         """The export of a project; raises CatalogError naming those there are."""
@@ -36,33 +56,78 @@ class Catalog:
         raise CatalogError(f"no project {project_id!r} in the catalog; there are: {known}")
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a catalog is made of.
+
+    Attributes:
+        model: exports.yaml, or the embedded default; None where Postgres alone is the catalog.
+        rows: what Langfuse's Postgres has.
+        first_rows: time of the first row of each project in ClickHouse, as far as it matters.
+        discovery_error: why ClickHouse did not tell, where only rows of Postgres needed to know.
+    """
+
+    model: CatalogModel | None
+    rows: Sequence[Integration | Rejection] = ()
+    first_rows: Mapping[str, datetime] = field(default_factory=dict)
+    discovery_error: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what is exported and how, and not with how far exports are."""
+        found = sorted(self.first_rows) if self.model and self.model.finds_projects else []
+        rows = [row.identity if isinstance(row, Integration) else vars(row) for row in self.rows]
+        parts = [repr(self.model), repr(found), repr(rows), repr(self.discovery_error)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def load_catalog(settings: Settings) -> Catalog:
-    """Read the catalog; ask ClickHouse for projects and first rows only if it leaves them open.
+    """Read exports.yaml and Langfuse's Postgres, whichever are set; ask ClickHouse for what they leave open.
 
     Raises:
-        CatalogError: the catalog is missing or wrong.
-        ClickHouseError: projects must be discovered and ClickHouse does not answer.
+        CatalogError: a catalog is missing or wrong, or Postgres does not answer.
+        ClickHouseError: exports.yaml leaves projects or starts open and ClickHouse does not answer.
     """
+    return resolve(read_sources(settings), settings, datetime.now(UTC))
+
+
+def read_sources(settings: Settings) -> Sources:
+    """What `load_catalog` makes the catalog of. Raises as it does."""
     model = read_model(settings)
-    first_rows: Mapping[str, datetime] = {}
-    if model.tables_to_discover:
-        source = connect(settings)
-        try:
-            tables = [TABLES[name] for name in TABLES if name in model.tables_to_discover]
-            first_rows = discover(source, tables, settings.home / "cache", settings.export_source_url)
-        finally:
-            source.close()
-    return resolve(model, settings, first_rows, datetime.now(UTC))
+    rows = read_integrations(Database(settings.database_url)) if settings.database_url else []
+    of_model = model.tables_to_discover if model else set()
+    of_rows = {
+        table for row in rows if isinstance(row, Integration) and row.needs_first_row for table in row.tables
+    }
+    if not of_model | of_rows:
+        return Sources(model, rows)
+    source = connect(settings)
+    try:
+        tables = [TABLES[name] for name in TABLES if name in of_model | of_rows]
+        first_rows = discover(source, tables, settings.home / "cache", settings.export_source_url)
+    except ClickHouseError as error:
+        if of_model:
+            raise
+        return Sources(model, rows, discovery_error=str(error))
+    finally:
+        source.close()
+    return Sources(model, rows, first_rows)
 
 
-def read_model(settings: Settings) -> CatalogModel:
-    """The catalog as written, or the embedded default. Raises CatalogError."""
+def read_model(settings: Settings) -> CatalogModel | None:
+    """The catalog as written, the embedded default, or None where Postgres alone is the catalog.
+
+    Raises:
+        CatalogError: it is missing or wrong.
+    """
     if settings.export_config is not None:
         return read_yaml(settings.export_config)
+    if settings.database_url is not None:
+        return None
     if not settings.embedded:
         raise CatalogError(
-            "LANGFUSE_EXPORT_CONFIG is not set: with a ClickHouse server, an exports.yaml must say which "
-            "projects go where"
+            "LANGFUSE_EXPORT_CONFIG is not set: with a ClickHouse server, an exports.yaml or Langfuse's "
+            "Postgres (DATABASE_URL) must say which projects go where"
         )
     blobs = (settings.home / "blobs").absolute().as_uri()
     return CatalogModel(
@@ -71,33 +136,61 @@ def read_model(settings: Settings) -> CatalogModel:
     )
 
 
-def resolve(
-    model: CatalogModel, settings: Settings, first_rows: Mapping[str, datetime], now: datetime
-) -> Catalog:
-    """Turn the model into exports.
+def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
+    """Turn what was read into exports. A project that both have is exports.yaml's; `*` takes neither's.
 
     Args:
-        model: the catalog as written.
+        sources: what was read.
         settings: the deployment's limits and defaults.
-        first_rows: time of the first row of each project in ClickHouse.
         now: start of projects that have no rows and no `start`.
 
     Raises:
-        CatalogError: a project raises a limit.
+        CatalogError: a project in exports.yaml raises a limit.
     """
+    listed = {project.id for project in sources.model.projects} if sources.model else set()
+    for row in sources.rows:
+        if row.project_id in listed:
+            log.info("catalog_project_in_both", projectId=row.project_id, used="LANGFUSE_EXPORT_CONFIG")
+    rows = [row for row in sources.rows if row.project_id not in listed]
+    taken = listed | {row.project_id for row in rows}
+    others = [project_id for project_id in sorted(sources.first_rows) if project_id not in taken]
+    from_yaml = _from_yaml(sources.model, sources.first_rows, others, settings, now) if sources.model else ()
+    from_postgres = [_from_postgres(row, sources, settings, now) for row in rows]
+    exports = (export for export in from_postgres if isinstance(export, ProjectExport))
+    return Catalog(
+        (*from_yaml, *exports),
+        tuple(export for export in from_postgres if isinstance(export, Rejection)),
+        sources.fingerprint,
+    )
+
+
+def _from_yaml(
+    model: CatalogModel,
+    first_rows: Mapping[str, datetime],
+    others: Sequence[str],
+    settings: Settings,
+    now: datetime,
+) -> Iterator[ProjectExport]:
     limits = QueryLimits.from_settings(settings)
-    listed = {project.id for project in model.projects}
     # From midnight on, so that the runs of a backfill, a day each, read no day twice.
     first_days = {project: Frequency.DAILY.floor(first) for project, first in first_rows.items()}
+    for project in model.projects:
+        for project_id in others if project.id == EVERY_PROJECT else [project.id]:
+            start = project.start_utc or first_days.get(project_id, now)
+            yield _export(model, project, project_id, start, limits, settings)
 
-    def exports() -> Iterator[ProjectExport]:
-        for project in model.projects:
-            ids = sorted(set(first_rows) - listed) if project.id == EVERY_PROJECT else [project.id]
-            for project_id in ids:
-                start = project.start_utc or first_days.get(project_id, now)
-                yield _export(model, project, project_id, start, limits, settings)
 
-    return Catalog(tuple(exports()))
+def _from_postgres(
+    row: Integration | Rejection, sources: Sources, settings: Settings, now: datetime
+) -> ProjectExport | Rejection:
+    if isinstance(row, Rejection):
+        return row
+    if row.needs_first_row and sources.discovery_error:
+        return Rejection(row.project_id, f"its first row is not known: {sources.discovery_error}")
+    try:
+        return integration_export(row, start_of(row, sources.first_rows, now), settings)
+    except (IntegrationError, DecryptionError) as error:
+        return Rejection(row.project_id, str(error))
 
 
 def _export(

@@ -251,6 +251,11 @@ class CatalogModel(_Strict):
         return self
 
     @property
+    def finds_projects(self) -> bool:
+        """Whether the projects are whatever ClickHouse has."""
+        return any(project.id == EVERY_PROJECT for project in self.projects)
+
+    @property
     def tables_to_discover(self) -> set[str]:
         """Tables to ask ClickHouse for projects and first rows; empty if the catalog leaves nothing open."""
         unknown = [p for p in self.projects if p.id == EVERY_PROJECT or p.start is None]

@@ -169,7 +169,7 @@ class RecoveryTick:
     def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
         """Windows that a schedule would have asked for since the trouble began, had it not waited."""
         lookback = timedelta(hours=self._options.lookback_hours)
-        first = max(project.start, project.frequency.floor((health.since or self._now) - lookback))
+        first = max(project.scheduled_from, project.frequency.floor((health.since or self._now) - lookback))
         closed = self._closed()
         return [window for window in project.frequency.windows(first, closed) if window.end <= closed]
 

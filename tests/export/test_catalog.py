@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from langfuse_export.catalog.load import Catalog, load_catalog, read_model, resolve
+from langfuse_export.catalog.load import Catalog, Sources, load_catalog, read_model, resolve
 from langfuse_export.catalog.model import CatalogError
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Compression, FileFormat
@@ -40,7 +40,7 @@ def _write(document: object) -> Path:
 
 def _catalog(*projects: dict[str, Any], first_rows: Mapping[str, datetime] | None = None) -> Catalog:
     path = _write({"destinations": {"archive": DESTINATION}, "projects": list(projects)})
-    return resolve(read_yaml(path), Settings(), first_rows or {}, NOW)
+    return resolve(Sources(read_yaml(path), first_rows=first_rows or {}), Settings(), NOW)
 
 
 def test_the_shape_of_the_documentation_becomes_an_export() -> None:
@@ -63,7 +63,7 @@ projects:
 """
     Path("exports.yaml").write_text(document)
 
-    [project] = resolve(read_yaml(Path("exports.yaml")), Settings(), {}, NOW).projects
+    [project] = resolve(Sources(read_yaml(Path("exports.yaml"))), Settings(), NOW).projects
 
     assert (project.project_id, project.name, project.enabled) == ("support-bot", "support-bot", True)
     assert [table.name for table in project.tables] == ["traces", "observations", "scores", "events"]

@@ -7,6 +7,7 @@ import pytest
 from tests.servers.azure import AzureServer
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.google import GoogleServer
+from tests.servers.langfuse_postgres import LangfusePostgres
 from tests.servers.otlp import OtlpReceiver
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -75,6 +76,21 @@ def postgres() -> Iterator[PostgresServer]:
     """A Postgres server for the session."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def langfuse_database(postgres: PostgresServer) -> LangfusePostgres:
+    """A database with Langfuse's tables for the session."""
+    database = LangfusePostgres(postgres)
+    database.create()
+    return database
+
+
+@pytest.fixture
+def langfuse(langfuse_database: LangfusePostgres) -> LangfusePostgres:
+    """The database without projects."""
+    langfuse_database.empty()
+    return langfuse_database
 
 
 @pytest.fixture

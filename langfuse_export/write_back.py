@@ -1,0 +1,107 @@
+"""Tells Langfuse's Postgres how far the exports of its projects are, as Langfuse's own worker would.
+
+Its settings page and API derive a project's status from these columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from psycopg.sql import SQL
+
+from langfuse_export.catalog.postgres import INTEGRATIONS, START_KEY
+from langfuse_export.errors import CancelledError
+from langfuse_export.listeners import History
+from langfuse_export.project import ProjectExport
+from langfuse_export.windows import Window, iso
+from langfuse_worker.postgres import Database
+
+log = structlog.get_logger()
+
+MAX_ERROR_CHARS = 1000
+
+_STARTED = SQL("UPDATE {integrations} SET run_started_at = %(now)s WHERE project_id = %(project)s")
+_CURSOR = SQL("SELECT last_sync_at FROM {integrations} WHERE project_id = %(project)s")
+# Forwards only, whoever comes last. The first window is remembered beside it: the cursor moves on.
+_ADVANCE = SQL(
+    "UPDATE {integrations} SET last_sync_at = %(until)s, next_sync_at = %(due)s, "
+    "export_tuning = CASE "
+    "WHEN jsonb_typeof(coalesce(export_tuning, '{{}}')) <> 'object' THEN export_tuning "
+    "WHEN last_sync_at IS NOT NULL AND export_tuning ? {key} THEN export_tuning "
+    "ELSE coalesce(export_tuning, '{{}}') || jsonb_build_object({key}, %(start)s::text) END "
+    "WHERE project_id = %(project)s AND (last_sync_at IS NULL OR last_sync_at < %(until)s)"
+)
+_FINISHED = SQL(
+    "UPDATE {integrations} SET run_started_at = NULL, last_error = NULL, last_error_at = NULL "
+    "WHERE project_id = %(project)s"
+)
+_STOPPED = SQL("UPDATE {integrations} SET run_started_at = NULL WHERE project_id = %(project)s")
+_FAILED = SQL(
+    "UPDATE {integrations} SET run_started_at = NULL, last_error = %(error)s, last_error_at = %(now)s "
+    "WHERE project_id = %(project)s"
+)
+
+
+@dataclass(frozen=True)
+class PostgresWriteBack:
+    """Implements `RunListener` for projects that Langfuse's Postgres has; others it does not mention.
+
+    Attributes:
+        lag: how long after its end a window is exported.
+    """
+
+    database: Database
+    lag: timedelta
+
+    def run_started(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+        self._update(_STARTED, project, now=_naive(datetime.now(UTC)))
+
+    def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
+        """See `RunListener`. Moves `last_sync_at` to the end of what has been exported without a gap."""
+        if not project.in_postgres:
+            return
+        cursor = self._cursor(project)
+        if cursor is not None and window.end <= cursor:
+            return
+        until = history.exported_until(project, cursor or project.start)
+        if cursor is not None and until <= cursor:
+            log.info("cursor_waits", projectId=project.project_id, window=str(window), cursor=iso(cursor))
+            return
+        due = until + project.frequency.length + self.lag
+        self._update(_ADVANCE, project, until=_naive(until), due=_naive(due), start=project.start.isoformat())
+
+    def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
+        """See `RunListener`. A run that somebody stopped is no error."""
+        if all(isinstance(error, CancelledError) for error in errors):
+            self._update(_STOPPED, project)
+        elif not retrying:
+            self._update(_FAILED, project, error=_text(errors, project), now=_naive(datetime.now(UTC)))
+
+    def run_finished(self, project: ProjectExport) -> None:
+        """See `RunListener`."""
+        self._update(_FINISHED, project)
+
+    def _cursor(self, project: ProjectExport) -> datetime | None:
+        statement = _CURSOR.format(integrations=self.database.table(INTEGRATIONS))
+        with self.database.transaction() as cursor:
+            row = cursor.execute(statement, {"project": project.project_id}).fetchone()
+        moment = row["last_sync_at"] if row else None
+        return moment.replace(tzinfo=UTC) if moment else None
+
+    def _update(self, statement: SQL, project: ProjectExport, **parameters: object) -> None:
+        if project.in_postgres:
+            named = statement.format(integrations=self.database.table(INTEGRATIONS), key=START_KEY)
+            self.database.update(named, {"project": project.project_id, **parameters})
+
+
+def _text(errors: Sequence[Exception], project: ProjectExport) -> str:
+    text = "\n".join(map(str, errors))
+    for secret in (project.destination.secret_access_key, project.destination.account_key):
+        text = text.replace(secret, "***") if secret else text
+    return text[:MAX_ERROR_CHARS]
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

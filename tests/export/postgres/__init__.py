@@ -1,0 +1,1 @@
+"""Exports that Langfuse's Postgres has set up."""

@@ -1,0 +1,30 @@
+"""Deployments whose catalog is Langfuse's Postgres."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.export.postgres.deployment import Deployment
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.langfuse_postgres import LangfusePostgres
+from tests.servers.s3 import S3Server
+
+
+@pytest.fixture
+def deployment(
+    langfuse: LangfusePostgres,
+    clickhouse: ClickHouseServer,
+    s3: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Deployment]:
+    """Postgres without rows, ClickHouse without rows, an empty bucket `exports`."""
+    s3.create_bucket("exports")
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        deployment = Deployment(langfuse, clickhouse, s3, instance)
+        for name, value in deployment.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield deployment

@@ -1,0 +1,124 @@
+"""Langfuse's database in the tests' Postgres, and rows as Langfuse writes them."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg.rows import dict_row
+
+from tests.servers.postgres import PostgresServer
+from tests.servers.s3 import REGION
+
+ENCRYPTION_KEY = "3f" * 32
+_DDL = Path(__file__).with_suffix(".sql")
+_DATABASE = "langfuse"
+_ROLE = "langfuse_export"
+
+
+def encrypted(secret: str, key: str = ENCRYPTION_KEY) -> str:
+    """A secret as Langfuse stores it."""
+    iv = os.urandom(12)
+    sealed = AESGCM(bytes.fromhex(key)).encrypt(iv, secret.encode(), None)
+    return f"{iv.hex()}:{sealed[:-16].hex()}:{sealed[-16:].hex()}"
+
+
+@dataclass
+class LangfusePostgres:
+    """A database with the tables that the export reads.
+
+    Attributes:
+        server: where it is.
+    """
+
+    server: PostgresServer
+
+    def create(self) -> None:
+        """Make it, and the role of the export with the rights that docs/operations.md asks for."""
+        self.server.create_database(_DATABASE)
+        self.execute(_DDL.read_text().replace("${PASSWORD}", self.server.password))
+
+    @property
+    def url(self) -> str:
+        """DATABASE_URL of the export, with Prisma's own parameters."""
+        return f"{self._url(_ROLE)}?schema=public&connection_limit=5&pgbouncer=true&sslmode=prefer"
+
+    @property
+    def environment_of_a_worker(self) -> dict[str, str]:
+        """The variables of a worker that exports what its projects have set up."""
+        return {"DATABASE_URL": self.url, "ENCRYPTION_KEY": ENCRYPTION_KEY}
+
+    def execute(
+        self, sql: str, parameters: dict[str, Any] | None = None, database: str = _DATABASE
+    ) -> list[dict[str, Any]]:
+        """Run SQL as Langfuse; the rows, if there are any."""
+        with (
+            psycopg.connect(self._url(self.server.user, database), autocommit=True) as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            cursor.execute(sql, parameters)  # pyright: ignore[reportArgumentType]
+            return cursor.fetchall() if cursor.description else []
+
+    def empty(self) -> None:
+        """Remove every project."""
+        self.execute("TRUNCATE projects CASCADE")
+
+    def add(self, project: str, **columns: Any) -> None:
+        """A project with a blob storage export, hourly to `s3://exports/`, as Langfuse's page saves it."""
+        self.execute(
+            "INSERT INTO projects (id, org_id, name) VALUES (%(id)s, 'org', %(name)s) ON CONFLICT DO NOTHING",
+            {"id": project, "name": f"The {project}"},
+        )
+        row = {
+            "project_id": project,
+            "type": "S3_COMPATIBLE",
+            "bucket_name": "exports",
+            "prefix": "",
+            "access_key_id": "key",
+            "secret_access_key": encrypted("secret"),
+            "region": REGION,
+            "force_path_style": True,
+            "enabled": True,
+            "export_frequency": "hourly",
+            "file_type": "PARQUET",
+            "export_source": "EVENTS",
+            **columns,
+        }
+        names = ", ".join(row)
+        values = ", ".join(f"%({name})s" for name in row)
+        self.execute(f"INSERT INTO blob_storage_integrations ({names}) VALUES ({values})", _adapted(row))
+
+    def change(self, project: str, **columns: Any) -> None:
+        """Change columns of a project's export."""
+        changes = ", ".join(f"{name} = %({name})s" for name in columns)
+        sql = f"UPDATE blob_storage_integrations SET {changes} WHERE project_id = %(project)s"
+        self.execute(sql, {**_adapted(columns), "project": project})
+
+    def row(self, project: str) -> dict[str, Any]:
+        """A project's export as Postgres has it."""
+        sql = "SELECT * FROM blob_storage_integrations WHERE project_id = %(project)s"
+        [row] = self.execute(sql, {"project": project})
+        return row
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Nobody can connect meanwhile."""
+        self.execute(f"ALTER DATABASE {_DATABASE} ALLOW_CONNECTIONS false", database="postgres")
+        try:
+            yield
+        finally:
+            self.execute(f"ALTER DATABASE {_DATABASE} ALLOW_CONNECTIONS true", database="postgres")
+
+    def _url(self, user: str, database: str = _DATABASE) -> str:
+        address = f"{self.server.host}:{self.server.port}"
+        return f"postgresql://{user}:{quote(self.server.password, safe='')}@{address}/{database}"
+
+
+def _adapted(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}

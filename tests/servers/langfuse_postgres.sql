@@ -1,0 +1,56 @@
+-- The tables of Langfuse 4.16's Postgres that the export reads, and a role with the rights that
+-- docs/operations.md asks for.
+CREATE TYPE "BlobStorageIntegrationType" AS ENUM ('S3', 'S3_COMPATIBLE', 'AZURE_BLOB_STORAGE');
+CREATE TYPE "BlobStorageIntegrationFileType" AS ENUM ('JSON', 'CSV', 'JSONL', 'PARQUET');
+CREATE TYPE "BlobStorageExportMode" AS ENUM ('FULL_HISTORY', 'FROM_TODAY', 'FROM_CUSTOM_DATE');
+CREATE TYPE "AnalyticsIntegrationExportSource" AS ENUM
+    ('TRACES_OBSERVATIONS', 'TRACES_OBSERVATIONS_EVENTS', 'EVENTS');
+
+CREATE TABLE "projects" (
+    "id" TEXT PRIMARY KEY,
+    "org_id" TEXT NOT NULL,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "deleted_at" TIMESTAMP(3),
+    "name" TEXT NOT NULL,
+    "retention_days" INTEGER,
+    "has_traces" BOOLEAN NOT NULL DEFAULT false,
+    "metadata" JSONB,
+    "home_dashboard_id" TEXT
+);
+
+CREATE TABLE "blob_storage_integrations" (
+    "project_id" TEXT PRIMARY KEY REFERENCES "projects" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "type" "BlobStorageIntegrationType" NOT NULL,
+    "bucket_name" TEXT NOT NULL,
+    "prefix" TEXT NOT NULL,
+    "access_key_id" TEXT,
+    "secret_access_key" TEXT,
+    "region" TEXT NOT NULL,
+    "endpoint" TEXT,
+    "force_path_style" BOOLEAN NOT NULL,
+    "next_sync_at" TIMESTAMP(3),
+    "last_sync_at" TIMESTAMP(3),
+    "enabled" BOOLEAN NOT NULL,
+    "export_frequency" TEXT NOT NULL,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "file_type" "BlobStorageIntegrationFileType" NOT NULL DEFAULT 'CSV',
+    "export_mode" "BlobStorageExportMode" NOT NULL DEFAULT 'FULL_HISTORY',
+    "export_start_date" TIMESTAMP(3),
+    "export_source" "AnalyticsIntegrationExportSource" NOT NULL DEFAULT 'TRACES_OBSERVATIONS',
+    "last_error" TEXT,
+    "last_error_at" TIMESTAMP(3),
+    "last_failure_notification_sent_at" TIMESTAMP(3),
+    "compressed" BOOLEAN NOT NULL DEFAULT true,
+    "export_field_groups" TEXT[] NOT NULL DEFAULT ARRAY['core', 'basic', 'time', 'io', 'metadata', 'model',
+        'usage', 'prompt', 'metrics', 'tools', 'trace_context'],
+    "run_started_at" TIMESTAMP(3),
+    "export_tuning" JSONB
+);
+
+CREATE ROLE langfuse_export LOGIN PASSWORD '${PASSWORD}';
+GRANT USAGE ON SCHEMA public TO langfuse_export;
+GRANT SELECT (id, name, deleted_at) ON projects TO langfuse_export;
+GRANT SELECT, UPDATE (last_sync_at, next_sync_at, run_started_at, last_error, last_error_at, export_tuning)
+    ON blob_storage_integrations TO langfuse_export;
