@@ -93,7 +93,7 @@ def export_query(deployment: Deployment) -> Query:
     return Query(
         project.encoding.sql(OBSERVATIONS),
         QueryComment("benchmark"),
-        sql.window_parameters(PROJECT, HOUR),
+        sql.parameters(OBSERVATIONS, PROJECT, HOUR),
         {**sql.FINAL_SETTINGS, **project.encoding.settings(project.row_group_rows)},
     )
 

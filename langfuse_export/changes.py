@@ -132,7 +132,7 @@ class Changes:
         query = Query(
             sql.fingerprints(table),
             QueryComment("late-windows", project_id, table.name, str(span)),
-            sql.window_parameters(project_id, span),
+            sql.parameters(table, project_id, span),
             sql.FINAL_SETTINGS,
         )
         ordered = sorted(windows)

@@ -115,12 +115,12 @@ class DayRead:
         comment = QueryComment(purpose, project_id, self.table.name, str(period), self.exporter.run_id)
         length_ms = self.windows[0].end_ms - self.windows[0].start_ms
         parameters = {
-            **sql.window_parameters(project_id, period),
+            **sql.parameters(self.table, project_id, period),
             "length_ms": length_ms,
             "windows": len(self.windows),
         }
         settings = {**sql.FINAL_SETTINGS, **sql.TEXT_SETTINGS, **ARROW_SETTINGS}
-        return Query(text, comment, parameters, settings)
+        return Query(text, comment, parameters, settings, secrets=sql.secrets(self.table))
 
     def _split(self, chunks: Iterator[bytes], files: Sequence[BinaryIO]) -> None:
         """Spread the rows over the files, and finish each."""

@@ -21,8 +21,8 @@ from langfuse_worker.telemetry import TableAttributes, Telemetry
 
 log = structlog.get_logger()
 
-# The order of Langfuse's own manifests.
-_FILE_ORDER = ("scores", "traces", "observations", "observations_v2")
+# The order of Langfuse's own manifests; what Langfuse does not export comes after it.
+_FILE_ORDER = ("scores", "traces", "observations", "observations_v2", "dataset_run_items")
 
 
 class Progress(Protocol):

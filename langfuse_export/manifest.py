@@ -9,10 +9,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from langfuse_export.tables import Column
 from langfuse_export.windows import Window, iso
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 ExportSource = Literal["TRACES_OBSERVATIONS", "TRACES_OBSERVATIONS_EVENTS", "EVENTS"]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class _Model(BaseModel):
@@ -20,10 +25,16 @@ class _Model(BaseModel):
 
 
 class ManifestColumn(_Model):
-    """A column of a file: its name and its ClickHouse type."""
+    """A column of a file: its name and its ClickHouse type, and how it is masked if it is."""
 
     name: str
     type: str
+    masked: Literal["hash", "replace"] | None = Field(default=None, exclude_if=_is_none)
+
+    @classmethod
+    def of(cls, column: Column) -> "ManifestColumn":
+        """The entry of an exported column."""
+        return cls(name=column.name, type=column.type, masked=column.mask and column.mask.kind)
 
 
 class ManifestFile(_Model):
@@ -53,6 +64,8 @@ class ManifestFile(_Model):
     duration_ms: int
     read_at: str | None = None  # manifests written before there were revisions have neither
     source_fingerprint: str | None = None
+    # Only where a catalog chooses rows: by what, so that nobody takes the file for the whole.
+    where: dict[str, list[str]] | None = Field(default=None, exclude_if=_is_none)
     # "schema" alone would shadow a method of pydantic's.
     columns: list[ManifestColumn] = Field(validation_alias="schema", serialization_alias="schema")
 

@@ -24,6 +24,7 @@ def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.Me
         "destination": dg.MetadataValue.text(project.destination_name),
         "first_window": dg.MetadataValue.timestamp(project.start),
         "query": dg.MetadataValue.md(f"```sql\n{project.encoding.sql(table)}\n```"),
+        **({"where": dg.MetadataValue.json(table.chosen_rows)} if table.where else {}),
     }
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from langfuse_export.parts import WHOLE, Part
-from langfuse_export.tables import Column, Table
+from langfuse_export.tables import Column, Condition, Table
 from langfuse_export.windows import Window
+from langfuse_worker.clickhouse import Parameter
 
 Scalar = str | int | float
 
@@ -15,8 +16,13 @@ CHANGE_COLUMNS = ("event_ts", "updated_at", "created_at")
 # The shortest window. Longer ones are made of them.
 SLOT_MS = 20 * 60 * 1000
 
-# Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
-FINAL_SETTINGS: Mapping[str, Scalar] = {"do_not_merge_across_partitions_select_final": 1}
+FINAL_SETTINGS: Mapping[str, Scalar] = {
+    # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
+    "do_not_merge_across_partitions_select_final": 1,
+    # Conditions on what versions of a row may differ in must not hide the newest one from FINAL.
+    "optimize_move_to_prewhere_if_final": 0,
+    "use_skip_indexes_if_final": 0,
+}
 
 # Exact text: no rounding through float, no quotes that depend on the server's version, no lost NaN.
 TEXT_SETTINGS: Mapping[str, Scalar] = {
@@ -31,9 +37,23 @@ TEXT_SETTINGS: Mapping[str, Scalar] = {
 }
 
 
-def window_parameters(project_id: str, window: Window) -> dict[str, Scalar]:
+def parameters(table: Table, project_id: str, window: Window) -> dict[str, Parameter]:
     """Bound parameters of a window's queries. Times are milliseconds since the epoch, UTC."""
-    return {"project": project_id, "start_ms": window.start_ms, "end_ms": window.end_ms}
+    chosen = {f"where_{condition.filter.name}": list(condition.values) for condition in table.where}
+    masks = {
+        name: value
+        for column in table.columns
+        if column.mask
+        for name, value in column.mask.parameters(column.name).items()
+    }
+    bounds = {"project": project_id, "start_ms": window.start_ms, "end_ms": window.end_ms}
+    return {**bounds, **chosen, **masks}
+
+
+def secrets(table: Table) -> dict[str, bytes]:
+    """Values that ClickHouse must not log: the keys of masks."""
+    masks = [column.mask for column in table.columns if column.mask]
+    return {name: value for mask in masks for name, value in mask.secrets().items()}
 
 
 def part_parameters(part: Part) -> dict[str, Scalar]:
@@ -53,7 +73,7 @@ def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_
     """
     render = _csv if as_csv else _text if as_text else _native
     columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
-    return f"SELECT\n  {columns}\n{_from_window(table, _part_conditions(table, part))}"
+    return f"SELECT\n  {columns}\n{_from_window(table, _part_conditions(table, part))}{_lookup(table, part)}"
 
 
 def select_by_window(
@@ -101,7 +121,7 @@ def part_keys(table: Table, size: int) -> str:
     """A random sample of the values that parts are cut by, at most `size`, in the notation of `Part`."""
     key = f"t.{table.part_column}"
     microseconds = f"leftPad(toString(toUnixTimestamp64Micro({key})), 20, '0')"
-    shown = f"hex({key})" if table.sorted_by_day else microseconds
+    shown = f"hex({key})" if table.has_parts_by_id else microseconds
     return f"SELECT groupArraySample({size})({shown})\n{_in_window(table)}"
 
 
@@ -111,10 +131,9 @@ def row_bytes(table: Table) -> str:
     The rows are spread over the whole window by a hash, because the first ones of the sorting key are all of
     one type.
     """
-    columns = ", ".join(column.sql for column in table.columns)
-    conditions = " AND ".join(["t.project_id = {project:String}", *_window_conditions(table)])
+    columns = ", ".join(column.unmasked_sql for column in table.columns)
     return (
-        f"SELECT ifNotFinite(avg(byteSize({columns})), 0)\nFROM `{table.source}` AS t\nWHERE {conditions}\n"
+        f"SELECT ifNotFinite(avg(byteSize({columns})), 0)\n{_in_window(table)}\n"
         f"  AND cityHash64(t.{table.id_column}) % {{one_in:UInt64}} = 0"
     )
 
@@ -208,6 +227,7 @@ def _from_window(table: Table, before_final: Sequence[str] = ()) -> str:
     conditions = _window_conditions(table)
     if table.row_filter:
         conditions.append(table.row_filter)
+    conditions += [_condition(condition) for condition in table.where]
     prewhere = "\nPREWHERE " + "\n  AND ".join(before_final) if before_final else ""
     return f"FROM `{table.source}` AS t FINAL{prewhere}\nWHERE " + "\n  AND ".join(conditions)
 
@@ -227,7 +247,7 @@ def _part_conditions(table: Table, part: Part | None) -> list[str]:
     if part is None:
         return []
     conditions = _range_conditions(table, part)
-    if table.sorted_by_day:
+    if table.has_parts_by_id:
         key = f"t.{table.part_column}"
         within = "".join(f"\n  AND {condition}" for condition in conditions)
         conditions.append(f"{key} IN (SELECT {key}\n{_in_window(table)}{within})")
@@ -235,7 +255,7 @@ def _part_conditions(table: Table, part: Part | None) -> list[str]:
 
 
 def _range_conditions(table: Table, part: Part) -> list[str]:
-    bound = "unhex({{{}:String}})" if table.sorted_by_day else "fromUnixTimestamp64Micro({{{}:Int64}})"
+    bound = "unhex({{{}:String}})" if table.has_parts_by_id else "fromUnixTimestamp64Micro({{{}:Int64}})"
     bounds = ((">=", "part_low", part.low), ("<", "part_high", part.high))
     return [
         f"t.{table.part_column} {operator} {bound.format(name)}"
@@ -244,10 +264,27 @@ def _range_conditions(table: Table, part: Part) -> list[str]:
     ]
 
 
+def _lookup(table: Table, part: Part | None) -> str:
+    """Where no index knows the time: the keys with any version in the window, whose payload alone is read."""
+    if not table.row_key or part is not None:
+        return ""
+    keys = ", ".join(f"t.{name}" for name in table.row_key)
+    return f"\n  AND ({keys}) IN (SELECT {keys}\n{_in_window(table)})"
+
+
+def _condition(condition: Condition) -> str:
+    """A user's filter. Like the exact bounds of a window, it may only see what FINAL has decided."""
+    chosen, values = condition.filter, f"{{where_{condition.filter.name}:Array(String)}}"
+    value = chosen.expression if chosen.is_in_key else f"identity({chosen.expression})"
+    return f"hasAny({value}, {values})" if chosen.is_array else f"{value} IN {values}"
+
+
 def _window_conditions(table: Table) -> list[str]:
     start, end = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
     time = f"t.{table.time_column}"
     project = "t.project_id = {project:String}"
+    if table.row_key:
+        return [project, f"identity({time}) >= {start}", f"identity({time}) < {end}"]
     if not table.sorted_by_day:
         return [project, f"{time} >= {start}", f"{time} < {end}"]
     # A newer version of a row may have moved within its day. A plain comparison would let ClickHouse skip

@@ -138,8 +138,9 @@ class TableExport:
         query = Query(
             encoding.sql(self.table),
             self._comment("export"),
-            sql.window_parameters(self.project.project_id, self.window),
+            sql.parameters(self.table, self.project.project_id, self.window),
             {**sql.FINAL_SETTINGS, **encoding.settings(self.project.row_group_rows)},
+            secrets=sql.secrets(self.table),
         )
         stream = _VerifiedStream(encoding, self.table, self.cancellation, self.on_bytes)
         with self._content(query) as chunks:
@@ -167,7 +168,8 @@ class TableExport:
             # Of the first look, whatever the stream agreed with: later changes may not be in it.
             read_at=iso(EPOCH + timedelta(milliseconds=before.read_at_ms)),
             source_fingerprint=f"{before.fingerprint:016x}",
-            columns=[ManifestColumn(name=c.name, type=c.type) for c in self.table.columns],
+            where=self.table.chosen_rows or None,
+            columns=[ManifestColumn.of(column) for column in self.table.columns],
         )
         return ExportedTable(self.table.name, written.uri, written.e_tag, summary.rows, file)
 
@@ -191,7 +193,7 @@ class TableExport:
         query = Query(
             sql.summary(self.table),
             self._comment("count"),
-            sql.window_parameters(self.project.project_id, self.window),
+            sql.parameters(self.table, self.project.project_id, self.window),
             sql.FINAL_SETTINGS,
         )
         [summary] = self._ask(query)
@@ -210,7 +212,7 @@ class TableExport:
         return expected_bytes(self.table, rows, self._row_bytes)
 
     def _row_bytes(self, one_in: int) -> float:
-        parameters = sql.window_parameters(self.project.project_id, self.window)
+        parameters = sql.parameters(self.table, self.project.project_id, self.window)
         [(row_bytes,)] = self._ask(
             Query(sql.row_bytes(self.table), self._comment("estimate"), {**parameters, "one_in": one_in})
         )

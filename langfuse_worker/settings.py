@@ -356,6 +356,12 @@ class Settings(BaseSettings):
     email_from: str | None = Field(
         default=None, validation_alias="EMAIL_FROM_ADDRESS", description="Sender of mail."
     )
+    export_mask_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY",
+        min_length=16,
+        description="Secret of hashed columns (`mask` in exports.yaml); the same key gives the same hashes.",
+    )
     redis_connection_string: SecretStr | None = Field(
         default=None,
         validation_alias="REDIS_CONNECTION_STRING",

@@ -43,6 +43,13 @@ def event(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = Fal
     return row
 
 
+def run_item(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = False, **columns: Any) -> Row:
+    """A version of a dataset run's item; a newer one keeps `created_at`, as `at` says."""
+    columns = {"dataset_id": "d", "dataset_run_id": "run", "dataset_item_id": "item", **columns}
+    row = _versioned(id, "created_at", at, version, deleted, {"trace_id": "t", **columns})
+    return {**row, "created_at": clock(at)}
+
+
 def insert(execute: Execute, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows into a ClickHouse table; each call makes a part of its own, as production does."""
     lines = "\n".join(json.dumps(row, ensure_ascii=True) for row in rows)

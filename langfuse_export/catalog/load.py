@@ -25,7 +25,7 @@ from langfuse_export.catalog.postgres import Integration, Rejection, read_integr
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Encoding
 from langfuse_export.project import ProjectExport
-from langfuse_export.tables import TABLES, Table
+from langfuse_export.tables import ALL_TABLES
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError, QueryLimits, connect
 from langfuse_worker.postgres import Database
@@ -103,7 +103,7 @@ def read_sources(settings: Settings) -> Sources:
         return Sources(model, rows)
     source = connect(settings)
     try:
-        tables = [TABLES[name] for name in TABLES if name in of_model | of_rows]
+        tables = [table for name, table in ALL_TABLES.items() if name in of_model | of_rows]
         first_rows = discover(source, tables, settings.home / "cache", settings.export_source_url)
     except ClickHouseError as error:
         if of_model:
@@ -145,7 +145,7 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
         now: start of projects that have no rows and no `start`.
 
     Raises:
-        CatalogError: a project in exports.yaml raises a limit.
+        CatalogError: a project in exports.yaml raises a limit, or a mask lacks its key.
     """
     listed = {project.id for project in sources.model.projects} if sources.model else set()
     for row in sources.rows:
@@ -205,11 +205,15 @@ def _export(
         lowered = project.limits.lower(limits)
     except ValueError as error:
         raise CatalogError(f"projects: {project.id!r}: limits.{error}") from None
+    try:
+        tables = project.exported_tables(settings.export_mask_key)
+    except ValueError as error:
+        raise CatalogError(f"projects: {project.id!r}: {error}") from None
     return ProjectExport(
         project_id=project_id,
         name=project.name or project_id,
         enabled=project.enabled,
-        tables=tuple(_table(project, name) for name in project.tables),
+        tables=tables,
         frequency=project.frequency,
         start=project.frequency.floor(start),
         encoding=Encoding(project.format, project.compression),
@@ -218,8 +222,3 @@ def _export(
         destination=model.destinations[project.destination].store_config(),
         destination_name=project.destination,
     )
-
-
-def _table(project: ProjectModel, name: str) -> Table:
-    columns = dict(project.columns).get(name)  # type: ignore[call-overload]
-    return TABLES[name].only(columns=columns, groups=project.field_groups)

@@ -5,14 +5,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from langfuse_export.catalog.content import (
+    MaskModel,
+    TableName,
+    WhereModel,
+    check_masks,
+    resolve_masks,
+)
 from langfuse_export.formats import Compression, FileFormat
-from langfuse_export.tables import ALL_GROUPS, TABLES, UnknownColumnError
+from langfuse_export.tables import ALL_GROUPS, ALL_TABLES, TABLES, Table, UnknownColumnError, with_corrections
 from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import PART_BYTES, SCHEMES, StoreConfig
 from langfuse_worker.clickhouse import QueryLimits
 
 EVERY_PROJECT = "*"
-TableName = Literal["traces", "observations", "scores", "events"]
 
 
 class CatalogError(Exception):
@@ -179,7 +185,7 @@ class ProjectModel(_Strict):
     tables: list[TableName] = Field(
         default_factory=lambda: list(TABLES),  # type: ignore[arg-type]
         min_length=1,
-        description="Tables to export; all four by default.",
+        description="Tables to export; by default the four that Langfuse exports.",
     )
     frequency: Frequency = Field(
         default=Frequency.HOURLY, description="How often; also the length of a window."
@@ -190,12 +196,26 @@ class ProjectModel(_Strict):
         default=None,
         description="First window, UTC. Without it: the day of the project's first row, not before 2023.",
     )
-    columns: dict[TableName, list[str]] = Field(
-        default_factory=dict, description="Columns of a table; keys and times are always kept."
+    columns: dict[TableName, list[str] | Literal["all"]] = Field(
+        default_factory=dict,
+        description="Columns of a table, or all of them, those that Langfuse does not export included. "
+        "Keys and times are always kept.",
+    )
+    include_corrections: bool = Field(
+        default=False,
+        description="Whether scores include those of type CORRECTION, which Langfuse leaves out.",
+    )
+    where: WhereModel = Field(
+        default_factory=lambda: WhereModel(),
+        description="Which rows; a table without the column is exported whole.",
     )
     field_groups: list[str] | None = Field(
         default=None,
         description="Langfuse's field groups of observations and events: core, io, usage and so on.",
+    )
+    mask: dict[str, MaskModel] = Field(
+        default_factory=dict,
+        description="By column, in every table that has it: drop, hash, or patterns to replace.",
     )
     limits: LimitsModel = Field(default_factory=lambda: LimitsModel(), description="Lower ClickHouse limits.")
     parquet_row_group_size: int | None = Field(
@@ -212,7 +232,7 @@ class ProjectModel(_Strict):
             )
         try:
             for name, columns in self.columns.items():
-                TABLES[name].only(columns=columns)
+                ALL_TABLES[name].only(columns=columns)
         except UnknownColumnError as error:
             raise ValueError(f"columns: {error}") from None
         unknown = set(self.field_groups or []) - ALL_GROUPS
@@ -220,7 +240,32 @@ class ProjectModel(_Strict):
             raise ValueError(
                 f"field_groups: {sorted(unknown)[0]!r} is none of {', '.join(sorted(ALL_GROUPS))}"
             )
+        self.where.check(self.tables)
+        try:
+            check_masks(self.mask, self._chosen_tables())
+        except ValueError as error:
+            raise ValueError(f"mask: {error}") from None
         return self
+
+    def exported_tables(self, mask_key: SecretStr | None) -> tuple[Table, ...]:
+        """The tables with everything that was chosen of them.
+
+        Raises:
+            ValueError: a mask needs the key.
+        """
+        if mask_key is None and "hash" in self.mask.values():
+            raise ValueError("mask: hash needs LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY, which is not set")
+        masks = resolve_masks(self.mask, mask_key)
+        return tuple(table.masked(masks) for table in self._chosen_tables())
+
+    def _chosen_tables(self) -> list[Table]:
+        return [self._table(name) for name in self.tables]
+
+    def _table(self, name: TableName) -> Table:
+        table = ALL_TABLES[name].only(columns=self.columns.get(name), groups=self.field_groups)
+        if self.include_corrections:
+            table = with_corrections(table)
+        return table.filtered(self.where.values())
 
     @property
     def start_utc(self) -> datetime | None:

@@ -1,7 +1,7 @@
 """Tries the parts of a deployment: the source with a small query, each destination with a small object."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from langfuse_export import sql
@@ -56,17 +56,24 @@ def _shown(settings: Settings) -> str:
 def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
     what = f"{project.project_id}: {table.name}"
     window = Frequency.HOURLY.closed_before(datetime.now(UTC), 1)[0]
-    query = Query(
+    counting = Query(
         sql.summary(table),
         QueryComment(purpose="check", project=project.project_id, table=table.name),
-        sql.window_parameters(project.project_id, window),
+        sql.parameters(table, project.project_id, window),
         sql.FINAL_SETTINGS,
     )
+    # The file's own query without running it: are all its columns there, and all patterns valid?
+    describing = replace(
+        counting, sql=f"DESCRIBE TABLE ({project.encoding.sql(table)})", secrets=sql.secrets(table)
+    )
+    limited = source.with_limits(project.limits)
     try:
-        [(rows, *_)] = source.with_limits(project.limits).rows(query)
+        [(rows, *_)] = limited.rows(counting)
+        limited.rows(describing)
     except ClickHouseError as error:
         return Finding(what, False, str(error))
-    return Finding(what, True, f"{rows} rows in the last closed hour")
+    chosen = "".join(f", {name} {' or '.join(values)}" for name, values in table.chosen_rows.items())
+    return Finding(what, True, f"{rows} rows in the last closed hour{chosen}")
 
 
 def _destination(name: str, config: StoreConfig) -> Finding:

@@ -41,9 +41,14 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
 def _table(source: ClickHouse, table: Table, database: str) -> Finding:
     what = f"table {table.name}"
     # A window without rows: names and rights are looked at, and nothing is read.
-    parameters = sql.window_parameters("", Frequency.HOURLY.window(EPOCH))
+    query = Query(
+        sql.select(table),
+        QueryComment(purpose="doctor", table=table.name),
+        sql.parameters(table, "", Frequency.HOURLY.window(EPOCH)),
+        secrets=sql.secrets(table),
+    )
     try:
-        source.rows(Query(sql.select(table), QueryComment(purpose="doctor", table=table.name), parameters))
+        source.rows(query)
     except ClickHouseError as error:
         remedy = (
             "its columns are not those of Langfuse 4: migrate Langfuse, or leave columns out in the catalog"

@@ -23,7 +23,7 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
 from langfuse_export.sensors.late_cursor import Audit, LateCursor, cursor_of
-from langfuse_export.tables import TABLES, Table
+from langfuse_export.tables import ALL_TABLES, Table
 from langfuse_export.windows import Frequency, Window, iso
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.telemetry import Telemetry
@@ -168,10 +168,10 @@ class LateTick:
 
     def _look(self, looked_at: Mapping[str, datetime], suspects: Suspects) -> dict[str, datetime]:
         """Suspect the windows in which rows were written since the last look; tables and time of this one."""
-        names = [n for n in TABLES if any(self._has_table(p, n) for p in self._projects.values())]
+        names = [n for n in ALL_TABLES if any(self._has_table(p, n) for p in self._projects.values())]
         if not names:
             return {}
-        newest = self._changes.newest_parts([TABLES[name] for name in names])
+        newest = self._changes.newest_parts([ALL_TABLES[name] for name in names])
         between = Window(
             min(frequency.floor(self._oldest) for frequency in self._partitions),
             max(frequency.floor(self._now) for frequency in self._partitions),
@@ -181,7 +181,7 @@ class LateTick:
             if name in newest and newest[name] < since.replace(microsecond=0):
                 continue  # nothing has been written at all
             ids = [p.project_id for p in self._projects.values() if self._has_table(p, name)]
-            table, has_parts = TABLES[name], name in newest
+            table, has_parts = ALL_TABLES[name], name in newest
             found = self._changes.written_since(table, ids, since, between, recent_parts=has_parts)
             for slot, changed in found.items():
                 self._suspect_slot(suspects, name, slot, changed)

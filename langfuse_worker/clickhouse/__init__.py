@@ -3,6 +3,7 @@
 from langfuse_worker.clickhouse.client import (
     ClickHouse,
     ClickHouseError,
+    Parameter,
     Query,
     connect,
     connect_for_ingestion,
@@ -12,6 +13,7 @@ from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 __all__ = [
     "ClickHouse",
     "ClickHouseError",
+    "Parameter",
     "Query",
     "QueryComment",
     "QueryLimits",

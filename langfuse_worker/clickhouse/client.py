@@ -11,6 +11,7 @@ from langfuse_worker.clickhouse.limits import INGESTION_LIMITS, QueryComment, Qu
 from langfuse_worker.settings import Settings
 
 Scalar = str | int | float
+Parameter = Scalar | list[str]
 
 
 class ClickHouseError(Exception):
@@ -27,13 +28,17 @@ class ClickHouseError(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """One query: text with `{name:Type}` parameters, its comment, and settings beyond the limits."""
+    """One query: text with `{name:Type}` parameters, its comment, and settings beyond the limits.
+
+    Parameters are in ClickHouse's query log. What must not be there is in `secrets`, for `{name:Secret}`.
+    """
 
     sql: str
     comment: QueryComment
-    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     query_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 class ClickHouse(Protocol):
@@ -137,6 +142,18 @@ def _connect(url: str, settings: Settings, limits: QueryLimits) -> ClickHouse:
 
 
 def prepared(query: Query, limits: QueryLimits) -> Query:
-    """The query with the limits and its comment among its settings: the one place that adds them."""
+    """The query as it is sent, with limits and comment among its settings: the one place that adds them."""
     settings = {**query.settings, **limits.settings(), "log_comment": str(query.comment)}
-    return replace(query, settings=settings)
+    sql = query.sql
+    for name, value in query.secrets.items():
+        sql = sql.replace(f"{{{name}:Secret}}", _unlogged(value))
+    return replace(query, sql=sql, settings=settings)
+
+
+def _unlogged(value: bytes) -> str:
+    """An expression of the value that ClickHouse shows as `[HIDDEN]` in its logs and its list of processes.
+
+    It does so for all arguments of its encryption functions after the mode, whatever they are.
+    """
+    key = "'0123456789abcdef'"
+    return f"decrypt('aes-128-ecb', encrypt('aes-128-ecb', unhex('{value.hex()}'), {key}), {key})"

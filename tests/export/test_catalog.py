@@ -12,6 +12,7 @@ from langfuse_export.catalog.load import Catalog, Sources, load_catalog, read_mo
 from langfuse_export.catalog.model import CatalogError
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Compression, FileFormat
+from langfuse_export.tables import TABLES, Hash, Replace
 from langfuse_export.windows import Frequency
 from langfuse_worker.settings import Settings
 
@@ -92,6 +93,22 @@ projects:
         ({"start": "tomorrow"}, "projects[0].start"),
         ({"columns": {"traces": ["nmae"]}}, "traces has no column 'nmae'"),
         ({"field_groups": ["everything"]}, "field_groups: 'everything' is none of basic, core"),
+        ({"columns": {"scores": "most"}}, "columns.scores"),
+        ({"where": {"level": ["error"]}}, "'DEBUG', 'DEFAULT', 'WARNING' or 'ERROR'"),
+        ({"where": {"type": ["generation"]}}, "projects[0].where.type[0]='generation'"),
+        ({"where": {"tags": []}}, "projects[0].where.tags=[]"),
+        ({"where": {"country": ["DE"]}}, "projects[0].where.country"),
+        ({"mask": {"usr_id": "hash"}}, "mask: no exported table has a column 'usr_id'"),
+        ({"mask": {"id": "drop"}}, "mask: id cannot be dropped: traces needs it; hash it instead"),
+        ({"mask": {"value": "hash"}}, "mask: value of scores is Float64; it can only be dropped"),
+        ({"mask": {"input": {"replace": "(?=x)"}}}, "'(?=x)' is no RE2 pattern: invalid perl operator"),
+        ({"mask": {"input": "encrypt"}}, "projects[0].mask.input.word='encrypt'"),
+        ({"mask": {"input": {"replace": "x", "with": r"\1"}}}, "has \\1, but 'x' has 0 groups"),
+        ({"mask": {"input": "hash"}}, "hash needs LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY, which is not set"),
+        (
+            {"where": {"type": ["AGENT"]}, "tables": ["traces", "scores"]},
+            "where: type is of observations, events, none of which is in tables",
+        ),
         ({"limits": {"max_threads": 11}}, "limits.max_threads: 11 raises the deployment's 10"),
         ({"limits": {"priority": 1}}, "limits.priority: 1 raises the deployment's 2"),
     ],
@@ -218,6 +235,45 @@ def test_chosen_columns_and_groups_keep_the_order_and_the_keys() -> None:
     assert observations[:3] == ["id", "trace_id", "project_id"]
     assert {"usage_details", "total_cost"} <= set(observations)
     assert "input" not in observations
+
+
+def test_by_default_langfuses_tables_are_exported_as_they_are() -> None:
+    [project] = _catalog(PROJECT).projects
+    assert project.tables == tuple(TABLES.values())
+
+
+def test_more_columns_more_scores_and_fewer_rows_are_chosen() -> None:
+    where = {"environment": ["production"], "level": ["ERROR"]}
+    [project] = _catalog(
+        {
+            **PROJECT,
+            "tables": ["observations", "scores", "dataset_run_items"],
+            "columns": {"scores": "all", "observations": ["name", "provided_cost_details"]},
+            "include_corrections": True,
+            "where": where,
+        }
+    ).projects
+    observations, scores, items = project.tables
+    assert scores.column_names[-2:] == ["execution_trace_id", "long_string_value"]
+    assert scores.row_filter is None
+    assert observations.column_names[-2:] == ["name", "provided_cost_details"]
+    assert observations.chosen_rows == where
+    assert scores.chosen_rows == {"environment": ["production"]}
+    assert items.chosen_rows == {}
+
+
+def test_masks_are_those_of_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY", "correct horse battery")
+    email, phone = {"replace": r"\S+@\S+", "with": "[email]"}, {"replace": r"\+\d{6,}"}
+    mask = {"user_id": "hash", "input": "drop", "output": email, "metadata": [email, phone]}
+    [project] = _catalog({**PROJECT, "mask": mask}).projects
+    traces = project.table("traces")
+    assert "input" not in traces.column_names
+    assert traces.column("user_id").mask == Hash(b"correct horse battery")
+    assert traces.column("output").mask == Replace(((r"\S+@\S+", "[email]"),))
+    assert traces.column("metadata").mask == Replace(((r"\S+@\S+", "[email]"), (r"\+\d{6,}", "***")))
+    assert project.table("scores").columns == TABLES["scores"].columns
+    assert "correct horse" not in repr(project)
 
 
 def test_a_secret_is_in_no_representation() -> None:

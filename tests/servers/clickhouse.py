@@ -15,7 +15,8 @@ from langfuse_worker.settings import Settings
 from tests.servers.clickhouse_http import Fault, Request
 
 _ROOT = Path(__file__).parents[2]
-_TABLES = ("traces", "observations", "scores", "events_full", "events_core", "blob_storage_file_log")
+_TABLES = ("traces", "observations", "scores", "events_full", "events_core", "dataset_run_items_rmt")
+_TABLES += ("blob_storage_file_log",)
 
 
 @dataclass
@@ -102,7 +103,7 @@ class ClickHouseServer:
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query."""
-        return [json.loads(line) for line in self.execute(f"{sql} FORMAT JSONEachRow").splitlines()]
+        return [json.loads(line) for line in self.execute(f"{sql} FORMAT JSONEachRow").split("\n")[:-1]]
 
     def empty(self) -> None:
         """Remove every row and every fault."""

@@ -18,7 +18,7 @@ from langfuse_export.exporter import WindowExporter, WindowResult
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.manifest import Manifest
 from langfuse_export.project import ProjectExport
-from langfuse_export.tables import TABLES, Table
+from langfuse_export.tables import ALL_TABLES, TABLES, Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
@@ -96,7 +96,7 @@ class Deployment:
 
     def rows(self, table: str, window: Window = HOUR) -> list[dict[str, Any]]:
         """The rows of the exported object, as a reader of that format sees them."""
-        key = self.project.object_key(TABLES[table], window)
+        key = self.project.object_key(ALL_TABLES[table], window)
         return read_rows(self.store.read(key), self.encoding)
 
     def ids(self, table: str, window: Window = HOUR) -> list[str]:

@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.export.http.exporting import HOUR
-from tests.rows import Row, clock, event, observation, score, trace
+from tests.rows import Row, clock, event, observation, run_item, score, trace
 
 MAKERS = {"traces": trace, "observations": observation, "scores": score, "events": event}
+MAKERS |= {"dataset_run_items": run_item}
 MILLISECOND = timedelta(milliseconds=1)
 # Around both bounds of the window, within its day and across midnight.
 MOMENTS = [HOUR.start - MILLISECOND, HOUR.start, HOUR.start + MILLISECOND, HOUR.end - MILLISECOND, HOUR.end]
@@ -81,6 +82,10 @@ COLUMNS: dict[str, Any] = {
             "trace_name": TEXT,
             "end_time": LATER.map(_moment),
         },
+    ),
+    "dataset_run_items": st.fixed_dictionaries(
+        {"dataset_item_input": st.none() | TEXT, "dataset_item_metadata": st.dictionaries(TEXT, TEXT)},
+        optional={"error": st.none() | TEXT, "dataset_run_id": st.sampled_from(["run", "another run"])},
     ),
 }
 

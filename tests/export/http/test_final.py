@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langfuse_export.formats import Encoding, FileFormat
-from langfuse_export.tables import TABLES, Table
+from langfuse_export.tables import ALL_TABLES, Table
 from tests.export.http.exporting import ENCODINGS, HOUR, Deployment, decompressed
 from tests.export.http.strategies import versions
 from tests.rows import PROJECT, Row
@@ -73,11 +73,11 @@ def _csv_row(table: Table, row: dict[str, str]) -> list[tuple[str, Any]]:
 
 @pytest.mark.defect("D3", "D4", "D6", "F6")
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.extension)
-@pytest.mark.parametrize("name", list(TABLES))
+@pytest.mark.parametrize("name", list(ALL_TABLES))
 def test_every_object_holds_exactly_what_final_returns(
     deployment: Deployment, name: str, encoding: Encoding
 ) -> None:
-    table = TABLES[name]
+    table = ALL_TABLES[name]
     deployment.encoding = encoding
 
     @settings(max_examples=8, deadline=None, suppress_health_check=SLOW)

@@ -30,7 +30,7 @@ def test_no_export_sorts_or_groups_its_payload(
     query = Query(
         f"EXPLAIN {encoding.sql(TABLES[table])}",
         QueryComment(purpose="test"),
-        sql.window_parameters(PROJECT, HOUR),
+        sql.parameters(TABLES[table], PROJECT, HOUR),
         sql.FINAL_SETTINGS,
     )
 
