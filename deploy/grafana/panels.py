@@ -125,6 +125,7 @@ HEALTH = Dashboard(
 )
 
 SELECTED = 'project=~"$project"'
+IN_TROUBLE = f'{SELECTED},state!="healthy"'
 LAG = Dashboard(
     "export-lag",
     "Export lag",
@@ -152,6 +153,12 @@ LAG = Dashboard(
             {"{{project}}": f"max by (project) (langfuse_blob_export_lag_seconds{{{SELECTED}}})"},
             "From the end of the newest committed window to now; a window and the waiting time are normal.",
             unit="s",
+        ),
+        Panel(
+            "Projects in trouble",
+            {"": f"max by (project, state) (langfuse_blob_export_project_state{{{IN_TROUBLE}}})"},
+            "retrying, backing_off, stopped or catching_up; `langfuse-worker export status` says why.",
+            kind="table",
         ),
         Panel(
             "Every table",

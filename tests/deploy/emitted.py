@@ -11,6 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 
 from langfuse_export.errors import ConflictError, OccupiedError, VerificationError, reason_of
+from langfuse_export.health.state import State
 from langfuse_ingest.metrics import IngestMetrics
 from langfuse_ingest.queue_state import QueueState
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
@@ -57,6 +58,8 @@ def emitted() -> dict[str, Series]:
 def _export(telemetry: Telemetry) -> None:
     telemetry.lag("project", "traces", 1)
     telemetry.windows_behind("project", "traces", 1)
+    for state in State:
+        telemetry.project_state(f"project {state.value}", state.value)
     for mode in ("steady", "catchup"):
         for outcome in ("success", "failure"):
             telemetry.job_finished(mode, outcome, 1)

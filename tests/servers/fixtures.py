@@ -8,6 +8,7 @@ from tests.servers.azure import AzureServer
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.google import GoogleServer
 from tests.servers.langfuse_postgres import LangfusePostgres
+from tests.servers.notifications import MailServer, WebhookReceiver
 from tests.servers.otlp import OtlpReceiver
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -98,3 +99,17 @@ def otlp() -> Iterator[OtlpReceiver]:
     """A receiver of metrics."""
     with OtlpReceiver() as receiver:
         yield receiver
+
+
+@pytest.fixture
+def webhook() -> Iterator[WebhookReceiver]:
+    """A receiver of notifications."""
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    """A mail server."""
+    with MailServer() as server:
+        yield server

@@ -4,12 +4,21 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
+import pytest
+
 from langfuse_export.health.state import State
+from langfuse_export.notify.channels import Slack
+from langfuse_export.notify.notifier import Notifier
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.settings import Settings
+from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.export.dagster.deployment import Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation
+from tests.servers.notifications import WebhookReceiver
+from tests.servers.otlp import OtlpReceiver
 
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 6, 10, tzinfo=UTC)
@@ -100,6 +109,49 @@ def test_a_window_whose_process_was_killed_is_tried_again(deployment: Deployment
 
     assert deployment.materialized() == {project.frequency.key(w) for w in project.frequency.windows(
         MIDNIGHT, MIDNIGHT + timedelta(hours=2))}  # fmt: skip
+
+
+def test_the_sensor_says_what_waits_and_sends_the_state_of_every_project(
+    deployment: Deployment,
+    otlp: OtlpReceiver,
+    webhook: WebhookReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    _with_one_table(deployment, start=MIDNIGHT)
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
+    deployment.now = lambda: simulation.now
+    telemetry = build_telemetry(Settings())
+    assert _sensor_skips(deployment, telemetry, webhook) == "no project is in trouble"
+    deployment.settings.home.mkdir(exist_ok=True)
+    (deployment.settings.home / "blobs").write_text("a file where the directory should be")
+
+    for _ in range(3):
+        deployment.run("2026-06-10T00", "2026-06-10T00")
+        simulation.now += timedelta(minutes=11)
+    said = _sensor_skips(deployment, telemetry, webhook)
+
+    assert said.startswith("p1: stopped since 2026-06-10 01:20 UTC: destination_access: ")
+    assert "cannot make the directory" in said
+    assert "Next attempt 2026-06-11 01:42 UTC." in said
+    assert len(webhook.requests) == 1
+    telemetry.flush()
+    states = [point.attributes for point in otlp.named("langfuse.blob_export.project_state")]
+    assert states[-1] == {"project": "p1", "state": "stopped"}
+    telemetry.shutdown()
+
+
+def _sensor_skips(deployment: Deployment, telemetry: Telemetry, webhook: WebhookReceiver) -> str:
+    """Why a tick of the sensor, evaluated as the daemon does, asks for nothing."""
+    repository = deployment.defs.get_repository_def()
+    context = dg.build_sensor_context(
+        deployment.instance,
+        repository_def=repository,
+        resources={"telemetry": telemetry, "notifier": Notifier((Slack(webhook.url),))},
+    )
+    tick = repository.get_sensor_def("recovery_sensor").evaluate_tick(context)
+    assert not tick.run_requests
+    return tick.skip_message or ""
 
 
 def _kill_a_run_of(deployment: Deployment, partition: str) -> None:

@@ -1,0 +1,94 @@
+"""Receivers of notifications: a webhook, and a mail server."""
+
+import threading
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+
+@dataclass
+class WebhookReceiver:
+    """Takes POST requests.
+
+    Attributes:
+        statuses: the answers to the next requests; 200 afterwards.
+        requests: headers, names in lower case, and body of each request.
+    """
+
+    statuses: list[int] = field(default_factory=list)
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/T0/secret-path"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _OnAnyPort(Controller):
+    """Takes port 0 for any that is free."""
+
+    def _trigger_server(self) -> None:
+        server: Any = self.server
+        self.port = server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
+@dataclass
+class MailServer:
+    """SMTP with a user; keeps what it is sent."""
+
+    user: str = "langfuse"
+    password: str = "p@ss/word"
+    mails: list[Message] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._controller = _OnAnyPort(
+            self,
+            hostname="127.0.0.1",
+            port=0,
+            authenticator=self._authenticate,
+            auth_required=True,
+            auth_require_tls=False,
+        )
+        self._controller.start()
+        self.port = self._controller.port
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._controller.stop()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        """Called by aiosmtpd for each mail."""
+        assert isinstance(envelope.content, bytes)
+        self.mails.append(message_from_bytes(envelope.content))
+        return "250 OK"
+
+    def _authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, given: Any
+    ) -> AuthResult:
+        expected = LoginPassword(self.user.encode(), self.password.encode())
+        # Not handled: aiosmtpd shall answer.
+        return AuthResult(success=given == expected, handled=False)
