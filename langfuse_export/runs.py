@@ -9,8 +9,16 @@ from typing import NoReturn
 import dagster as dg
 import structlog
 
-from langfuse_export.errors import CancelledError, WindowError, is_transient, reason_of, stops_project
+from langfuse_export.errors import (
+    CancelledError,
+    ExportError,
+    WindowError,
+    is_transient,
+    reason_of,
+    stops_project,
+)
 from langfuse_export.exporter import Progress, WindowExporter
+from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
@@ -246,9 +254,12 @@ class ProjectRun:
     def _fail(self, failures: list[Exception], retries: dg.RetryPolicy) -> NoReturn:
         attempt = self._context.retry_number + 1
         retrying = attempt <= retries.max_retries and any(is_transient(error) for error in failures)
-        self._listener.run_failed(self._project, failures, retrying)
+        told: list[Exception] = list(failures)
         if not retrying:
             self._record_health(failures)
+            if self.health and self.health.stopped:
+                told.insert(0, ExportError(f"Stopped. {next_step(self.health)}"))
+        self._listener.run_failed(self._project, told, retrying)
         if retrying:
             delay_s = retries.calculate_delay(attempt)
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]

@@ -97,10 +97,7 @@ class PostgresWriteBack:
 
 
 def _text(errors: Sequence[Exception], project: ProjectExport) -> str:
-    text = "\n".join(map(str, errors))
-    for secret in (project.destination.secret_access_key, project.destination.account_key):
-        text = text.replace(secret, "***") if secret else text
-    return text[:MAX_ERROR_CHARS]
+    return project.destination.masked("\n".join(map(str, errors)))[:MAX_ERROR_CHARS]
 
 
 def _naive(moment: datetime) -> datetime:

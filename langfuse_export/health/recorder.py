@@ -78,7 +78,9 @@ def record_outcome(
         if health and outcome.progressed:
             health = health.exported(tuple(outcome.exported), now())
         if failure:
-            health = (health or Health()).failed(failure, policy, now())
+            said = project.destination.masked(failure.error)
+            shown = failure.model_copy(update={"error": said})
+            health = (health or Health()).failed(shown, policy, now())
             health = health.model_copy(update={"salt": salt, "fingerprint": fingerprint(project, salt)})
         return health
 

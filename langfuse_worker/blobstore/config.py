@@ -61,3 +61,9 @@ class StoreConfig:
         """The directory, or the prefix of every key."""
         path = unquote(urlsplit(self.url).path)
         return path if self.scheme == "file" else path.lstrip("/")
+
+    def masked(self, text: str) -> str:
+        """The text without the secrets of this store, should an error quote them."""
+        for secret in (self.secret_access_key, self.session_token, self.account_key, self.sas_token):
+            text = text.replace(secret, "***") if secret else text
+        return text

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import dagster as dg
 import pytest
 
-from langfuse_export.catalog.load import resolve
+from langfuse_export.catalog.load import Sources, resolve
 from langfuse_export.catalog.model import CatalogModel
 from langfuse_export.health.fingerprint import fingerprint
 from langfuse_export.health.policy import HealthPolicy
@@ -48,7 +48,7 @@ def project() -> ProjectExport:
             "projects": [{"id": "p1", "name": "Support", "destination": "archive", "start": "2026-06-01"}],
         }
     )
-    return resolve(model, Settings(), {}, NOW).project("p1")
+    return resolve(Sources(model), Settings(), NOW).project("p1")
 
 
 @pytest.fixture
