@@ -41,6 +41,26 @@ _FAILED = SQL(
     "UPDATE {integrations} SET run_started_at = NULL, last_error = %(error)s, last_error_at = %(now)s "
     "WHERE project_id = %(project)s"
 )
+_RIGHTS = SQL(
+    "SELECT a.attname AS name FROM pg_attribute a WHERE a.attrelid = {table}::regclass AND a.attnum > 0 "
+    "AND a.attname = ANY(%(columns)s) AND NOT has_column_privilege(a.attrelid, a.attnum, 'UPDATE')"
+)
+WRITTEN_COLUMNS = (
+    "last_sync_at",
+    "next_sync_at",
+    "run_started_at",
+    "last_error",
+    "last_error_at",
+    "export_tuning",
+)
+
+
+def unwritable_columns(database: Database) -> list[str]:
+    """Columns that the export has to write and its role may not. Raises DatabaseError."""
+    name = database.table(INTEGRATIONS).as_string()
+    with database.transaction() as cursor:
+        rows = cursor.execute(_RIGHTS.format(table=name), {"columns": list(WRITTEN_COLUMNS)}).fetchall()
+    return [row["name"] for row in rows]
 
 
 @dataclass(frozen=True)

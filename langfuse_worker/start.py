@@ -35,7 +35,10 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     if settings.worker_role.runs_ingestion:
         commands.append([str(bin_directory / "langfuse-worker"), "consume"])
     err.print(f"Dagster: http://{host}:{port}", markup=False)
+    # How the code location asks the webserver to be loaded again.
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
+    environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
     # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]
     try:

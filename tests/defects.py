@@ -108,12 +108,13 @@ LANGFUSE = (
         "D12",
         "Runs of one window may overlap; the slower one overwrites objects and moves the cursor backwards.",
         "A pool lets one run of a project export at a time. Should two meet all the same, the one whose "
-        "objects were replaced fails and is retried.",
+        "objects were replaced fails and is retried. The cursor moves forwards only.",
     ),
     Defect(
         "D13",
         "Errors before the first table are neither stored nor reported.",
-        "Every fault, the first connection included, is counted, logged and fails its run.",
+        "Every fault, the first connection included, is counted, logged and fails its run. A row that cannot "
+        "be exported says so in its `last_error`, and holds no other project up.",
     ),
     Defect(
         "D14",
@@ -129,7 +130,8 @@ LANGFUSE = (
         "D16",
         "The cursor moves once all tables are done: one failing table has every other read and uploaded "
         "again, and holds the window back.",
-        "Each table is recorded as it finishes. A retry exports what is missing, no more.",
+        "Each table is recorded as it finishes. A retry exports what is missing, no more, and the cursor "
+        "moves window by window.",
     ),
 )
 

@@ -9,10 +9,12 @@ from langfuse_export.catalog import Catalog
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency
+from langfuse_export.write_back import unwritable_columns
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, connect
 from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.store import try_store
+from langfuse_worker.postgres import Database, DatabaseError
 from langfuse_worker.settings import Settings
 
 
@@ -27,14 +29,36 @@ class Finding:
 
 def check_deployment(settings: Settings, catalog: Catalog) -> list[Finding]:
     """Try the source, every table that is exported, and every destination."""
+    postgres = list(_postgres(settings, catalog))
     source = connect(settings)
     try:
         with source.hold():
-            return list(_findings(settings, source, catalog))
+            return [*postgres, *_findings(settings, source, catalog)]
     except ClickHouseError as error:
-        return [Finding("source", False, str(error))]
+        return [*postgres, Finding("source", False, str(error))]
     finally:
         source.close()
+
+
+def _postgres(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+    if settings.database_url is None:
+        return
+    database = Database(settings.database_url)
+    try:
+        unwritable = unwritable_columns(database)
+    except DatabaseError as error:
+        yield Finding("postgres", False, str(error))
+        return
+    if unwritable:
+        columns = ", ".join(unwritable)
+        yield Finding("postgres", False, f"GRANT UPDATE ({columns}) ON blob_storage_integrations is missing")
+    else:
+        count = sum(project.in_postgres for project in catalog.projects)
+        yield Finding(
+            "postgres", True, f"{count} projects in {database.shown}; their progress can be written"
+        )
+    for rejection in catalog.rejections:
+        yield Finding(f"{rejection.project_id}: row", False, rejection.error)
 
 
 def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Iterator[Finding]:

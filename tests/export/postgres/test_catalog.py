@@ -257,10 +257,11 @@ def test_the_first_window_stays_while_the_export_goes_on(
     assert export.catch_up_from == datetime(2026, 6, 3, 15, tzinfo=UTC)
 
 
+@pytest.mark.defect("D8")
 def test_full_history_begins_with_the_first_row_of_any_table(
     langfuse: LangfusePostgres, clickhouse: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Defect D8 of Langfuse: it does not look at events, and begins in 1970 if there is nothing else."""
+    """In Langfuse it does not look at events, and begins in 1970 if there is nothing else."""
     insert(clickhouse.execute, "events_full", [event("e", JUNE + timedelta(minutes=90))])
     insert(clickhouse.execute, "traces", [trace("t", JUNE + timedelta(days=9))])
     settings = _settings(langfuse, monkeypatch, **clickhouse.environment_of_a_worker)
@@ -273,10 +274,11 @@ def test_full_history_begins_with_the_first_row_of_any_table(
     assert datetime.now(UTC) - starts["empty"] < timedelta(hours=1)
 
 
+@pytest.mark.defect("D13")
 def test_when_clickhouse_is_down_only_projects_without_a_known_start_wait(
     langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Defect D13 of Langfuse: a failure to find the first row is seen by nobody."""
+    """In Langfuse a failure to find the first row is seen by nobody."""
     settings = _settings(langfuse, monkeypatch, CLICKHOUSE_URL="http://127.0.0.1:1")
     langfuse.add("new", export_mode="FULL_HISTORY")
     langfuse.add("p1", last_sync_at=AT)

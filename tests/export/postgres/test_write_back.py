@@ -44,8 +44,9 @@ def test_the_cursor_moves_on_window_by_window_and_the_first_window_stays(deploym
     assert (project.start.hour, project.catch_up_from and project.catch_up_from.hour) == (0, 4)
 
 
+@pytest.mark.defect("D12")
 def test_repairing_an_old_window_does_not_move_the_cursor_back(deployment: Deployment) -> None:
-    """Defect D12 of Langfuse: whoever finishes last decides, and may set the cursor back."""
+    """In Langfuse whoever finishes last decides, and may set the cursor back."""
     deployment.add()
     deployment.run("2026-06-01T00", "2026-06-01T05")
     assert deployment.run("2026-06-01T01", "2026-06-01T01").success
@@ -61,8 +62,9 @@ def test_the_cursor_waits_at_a_gap_and_jumps_once_it_is_closed(deployment: Deplo
     assert deployment.cursor() == "01T09:00"
 
 
+@pytest.mark.defect("D16")
 def test_a_window_that_lacks_a_table_does_not_move_the_cursor(deployment: Deployment) -> None:
-    """Defect D16 of Langfuse: what one table needs again, all read again."""
+    """In Langfuse what one table needs again, all read again."""
     deployment.add()
     assert deployment.run("2026-06-01T00", "2026-06-01T00", tables=["scores"]).success
     assert deployment.cursor() is None
@@ -70,6 +72,7 @@ def test_a_window_that_lacks_a_table_does_not_move_the_cursor(deployment: Deploy
     assert deployment.cursor() == "01T01:00"
 
 
+@pytest.mark.defect("D12")
 def test_two_workers_of_one_window_agree(deployment: Deployment) -> None:
     deployment.add()
     deployment.run("2026-06-01T00", "2026-06-01T02")
@@ -156,6 +159,7 @@ def test_a_project_deleted_meanwhile_is_no_error(deployment: Deployment) -> None
     assert "listener_failed" not in {line["event"] for line in logs}
 
 
+@pytest.mark.defect("D13")
 @pytest.mark.parametrize(
     ("columns", "error"),
     [
@@ -167,7 +171,7 @@ def test_a_project_deleted_meanwhile_is_no_error(deployment: Deployment) -> None
 def test_a_row_that_is_left_out_says_why_before_any_query(
     deployment: Deployment, columns: dict[str, str], error: str
 ) -> None:
-    """Defect D13 of Langfuse: such an error is stored nowhere, and its page says `running` for two hours."""
+    """In Langfuse such an error is stored nowhere, and its page says `running` for two hours."""
     deployment.add("bad", run_started_at=NOON, **columns)
     deployment.add()
 

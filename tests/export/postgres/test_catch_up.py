@@ -1,0 +1,82 @@
+"""Projects that nobody runs backfills for."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import dagster as dg
+import pytest
+
+from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG
+from langfuse_export.windows import Frequency
+from tests.export.postgres.deployment import Deployment
+
+SENSOR = "export_hourly_catch_up_sensor"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The start of this hour."""
+    return Frequency.HOURLY.floor(datetime.now(UTC))
+
+
+def _ask(deployment: Deployment, location: dg.Definitions) -> list[tuple[datetime, datetime]]:
+    """First and last window's start of what the sensor asks for."""
+    repository = location.get_repository_def()
+    context = dg.build_sensor_context(instance=deployment.instance, repository_def=repository)
+    requests = repository.get_sensor_def(SENSOR).evaluate_tick(context).run_requests or []
+    return [(_start(r, RANGE_START_TAG), _start(r, RANGE_END_TAG)) for r in requests]
+
+
+def _start(request: dg.RunRequest, tag: str) -> datetime:
+    key = request.partition_key or request.tags[tag]
+    return Frequency.HOURLY.window_of_key(key).start
+
+
+def _run(deployment: Deployment, location: dg.Definitions, first: datetime, last: datetime) -> bool:
+    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
+    return deployment.run_loaded(location, deployment.project(), *keys).success
+
+
+def test_it_goes_on_where_langfuse_stopped_until_little_is_left_for_the_schedule(
+    deployment: Deployment, now: datetime
+) -> None:
+    stopped = now - 60 * HOUR
+    deployment.add(export_mode="FULL_HISTORY", last_sync_at=(stopped + HOUR / 3).replace(tzinfo=None))
+    location = deployment.load()
+
+    asked = []
+    while request := _ask(deployment, location):
+        [(first, last)] = request
+        assert last - first < 24 * HOUR
+        assert _run(deployment, location, first, last)
+        asked.append((first, last))
+        assert deployment.postgres.row("p1")["last_sync_at"] == (last + HOUR).replace(tzinfo=None)
+
+    assert asked[0][0] == stopped
+    assert all(after[0] == before[1] + HOUR for before, after in pairwise(asked))
+    assert all(last.hour == 23 for _, last in asked[:-1])  # a run reads each day once
+    assert now - asked[-1][1] <= 3 * HOUR
+
+
+def test_a_project_that_is_up_to_date_paused_or_in_trouble_asks_for_nothing(
+    deployment: Deployment, now: datetime
+) -> None:
+    deployment.add(last_sync_at=now.replace(tzinfo=None))
+    deployment.add("behind", last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
+    location = deployment.load()
+    assert len(_ask(deployment, location)) == 1
+
+    deployment.postgres.change("behind", bucket_name="missing")
+    location = deployment.load()
+    [(first, last)] = _ask(deployment, location)
+    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
+    assert not deployment.run_loaded(location, deployment.project("behind"), *keys).success
+    assert _ask(deployment, location) == []
+
+
+def test_what_langfuse_exported_before_is_not_asked_for(deployment: Deployment, now: datetime) -> None:
+    """Nor after its frequency has changed: only what comes is exported with the new one."""
+    deployment.add(last_sync_at=(now - 5 * HOUR).replace(tzinfo=None), export_start_date=datetime(2026, 1, 1))
+    [(first, _)] = _ask(deployment, deployment.load())
+    assert first == now - 5 * HOUR
