@@ -1,6 +1,7 @@
 """Why an export failed, whether trying again can help, and the word for it in metrics and logs."""
 
 import errno
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
@@ -41,6 +42,12 @@ class OccupiedError(ExportError):
     """The object key belongs to another window, written with another frequency."""
 
     reason = "occupied"
+
+
+class TooHeavyError(ExportError):
+    """ClickHouse lacks memory or time even for the smallest parts of a window."""
+
+    reason = "too_heavy"
 
 
 class CancelledError(ExportError):
@@ -93,6 +100,11 @@ _TRANSIENT_CODES = {
     999: "clickhouse_unavailable",  # KEEPER_EXCEPTION
 }
 
+# Limits on the rows and bytes of a query, which administrators set in profiles.
+_LIMIT_CODES = {158, 307, 396}  # TOO_MANY_ROWS, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
+_RESOURCE_REASONS = {"clickhouse_memory", "clickhouse_timeout", "clickhouse_limit"}
+_OTHERS_MEMORY = re.compile(r"\(total\)|\(for user\)|\b(Total|User) memory limit", re.IGNORECASE)
+
 _STOPS_PROJECT = {
     "cancelled",
     "clickhouse_overloaded",
@@ -114,6 +126,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ClickHouseError):
         if error.code is None:
             return "clickhouse_unavailable"
+        if error.code in _LIMIT_CODES:
+            return "clickhouse_limit"
         return _TRANSIENT_CODES.get(error.code, "clickhouse_refused")
     if isinstance(error, StoreAccessError):
         return "destination_access"
@@ -140,6 +154,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, StoreAccessError | ObjectTooLargeError):
         return False
     return isinstance(error, StoreError) and not _no_space(error)
+
+
+def is_too_heavy(error: Exception) -> bool:
+    """Whether ClickHouse ran out of what a query may take, so that reading less at a time can help."""
+    return isinstance(error, ClickHouseError) and reason_of(error) in _RESOURCE_REASONS
+
+
+def is_shared_shortage(error: Exception) -> bool:
+    """Whether the memory of the whole server or user ran out, of which other queries have their share."""
+    return reason_of(error) == "clickhouse_memory" and bool(_OTHERS_MEMORY.search(str(error)))
 
 
 def stops_project(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import structlog
 
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError, reason_of
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
+from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowFile
 from langfuse_export.tables import Table
@@ -78,6 +79,7 @@ class WindowExporter:
         store: the project's destination.
         mode: `steady`, `late` or `catchup`, for the manifest, metrics and logs.
         table_concurrency: tables of a window exported side by side.
+        part_sizes: by table name, what the last window taught of heavy tables; kept up to date.
     """
 
     source: ClickHouse
@@ -88,6 +90,7 @@ class WindowExporter:
     run_id: str | None = None
     table_concurrency: int = 2
     progress: Progress = field(default_factory=NoProgress)
+    part_sizes: dict[str, PartSize] = field(default_factory=dict)
 
     def export(
         self,
@@ -185,6 +188,8 @@ class WindowExporter:
         except BaseException as error:
             self._record_failure(table, window, started, error)
             raise
+        if exported.part_size is not None:
+            self.part_sizes[table.name] = exported.part_size
         self._record_success(table, window, started, exported)
         return exported
 
@@ -205,6 +210,8 @@ class WindowExporter:
             cancellation,
             self.progress.bytes_read,
             on_disk,
+            lambda error, parts: self._record_split(table, window, error, parts),
+            self.part_sizes.get(table.name),
         )
 
     def _record_success(self, table: Table, window: Window, started: float, exported: ExportedTable) -> None:
@@ -218,9 +225,22 @@ class WindowExporter:
             table=table.name,
             rows=file.row_count,
             bytes=file.size_bytes,
+            parts=file.parts,
             uri=exported.uri,
             queryId=file.query_id,
             **self._fields(window, duration_ms),
+        )
+
+    def _record_split(self, table: Table, window: Window, error: Exception, parts: int) -> None:
+        reason = reason_of(error)
+        self.telemetry.window_split(table.name, reason, parts)
+        log.warning(
+            "blob_export_window_split",
+            table=table.name,
+            reason=reason,
+            parts=parts,
+            error=str(error),
+            **self._fields(window),
         )
 
     def _record_failure(self, table: Table, window: Window, started: float, error: BaseException) -> None:
@@ -250,12 +270,13 @@ class WindowExporter:
     def _attributes(self, table: Table, outcome: str) -> TableAttributes:
         return TableAttributes(table.name, self.mode, str(self.project.encoding.format), outcome)
 
-    def _fields(self, window: Window, duration_ms: float) -> dict[str, str | int | None]:
+    def _fields(self, window: Window, duration_ms: float | None = None) -> dict[str, str | int | None]:
+        duration = {} if duration_ms is None else {"durationMs": round(duration_ms)}
         return {
             "projectId": self.project.project_id,
             "windowStart": iso(window.start),
             "windowEnd": iso(window.end),
-            "durationMs": round(duration_ms),
+            **duration,
             "mode": self.mode,
             "runId": self.run_id,
         }

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
-from langfuse_export.metadata import manifest_entry
+from langfuse_export.metadata import manifest_entry, part_size
 from langfuse_export.naming import asset_key
+from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
@@ -55,6 +56,16 @@ class InstanceHistory:
                 break
             end = window.end
         return end
+
+    def part_sizes(self, project: ProjectExport) -> dict[str, PartSize]:
+        """By table name, how many rows of heavy tables could be read at once in the last windows."""
+        sizes: dict[str, PartSize] = {}
+        for table in project.tables:
+            event = self.instance.get_latest_materialization_event(asset_key(project, table))
+            size = part_size(event.asset_materialization) if event and event.asset_materialization else None
+            if size is not None:
+                sizes[table.name] = size
+        return sizes
 
     def _is_exported(self, project: ProjectExport, window: Window) -> bool:
         keys = [project.frequency.key(window)]

@@ -45,6 +45,7 @@ class ManifestFile(_Model):
     Attributes:
         read_at: ClickHouse's clock when reading began: what was written later may be missing.
         source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
+        parts: reads of ClickHouse that the object was made from.
     """
 
     key: str
@@ -64,6 +65,7 @@ class ManifestFile(_Model):
     duration_ms: int
     read_at: str | None = None  # manifests written before there were revisions have neither
     source_fingerprint: str | None = None
+    parts: int = 1
     # Only where a catalog chooses rows: by what, so that nobody takes the file for the whole.
     where: dict[str, list[str]] | None = Field(default=None, exclude_if=_is_none)
     # "schema" alone would shadow a method of pydantic's.

@@ -7,12 +7,14 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
+from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import ExportedTable
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 
 MANIFEST_ENTRY = "manifest_entry"
+PART_ROWS, PART_ROWS_WINDOWS = "part_rows", "part_rows_windows"
 
 
 def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.MetadataValue]:
@@ -41,6 +43,9 @@ def window_metadata(
         optional["revision"] = dg.MetadataValue.int(revision)
     if file.read_at is not None:
         optional["read_at"] = dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at))
+    if exported.part_size is not None:
+        optional[PART_ROWS] = dg.MetadataValue.int(exported.part_size.rows)
+        optional[PART_ROWS_WINDOWS] = dg.MetadataValue.int(exported.part_size.windows)
     return {
         **optional,
         "dagster/partition_row_count": dg.MetadataValue.int(file.row_count),
@@ -48,6 +53,7 @@ def window_metadata(
         "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
         "object": _link(exported.uri),
         "bytes": dg.MetadataValue.int(file.size_bytes),
+        "parts": dg.MetadataValue.int(file.parts),
         "duration_s": dg.MetadataValue.float(file.duration_ms / 1000),
         "source_rows": dg.MetadataValue.int(exported.source_rows),
         "window_start": dg.MetadataValue.timestamp(window.start),
@@ -65,6 +71,14 @@ def manifest_entry(materialization: dg.AssetMaterialization) -> ManifestFile | N
     """The manifest entry that a materialization recorded."""
     value = materialization.metadata.get(MANIFEST_ENTRY)
     return ManifestFile.model_validate_json(str(value.value)) if value else None
+
+
+def part_size(materialization: dg.AssetMaterialization) -> PartSize | None:
+    """What a materialization recorded of how many rows can be read at once."""
+    rows, windows = (materialization.metadata.get(name) for name in (PART_ROWS, PART_ROWS_WINDOWS))
+    if not isinstance(rows, dg.IntMetadataValue) or not isinstance(windows, dg.IntMetadataValue):
+        return None
+    return PartSize(rows.value, windows.value) if rows.value and windows.value is not None else None
 
 
 def _schema(table: Table) -> dg.TableSchema:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 SAMPLE_KEYS = 10_000
 # The floor: a window is cut into so many parts at most.
 MAX_PARTS = 256
+# So many windows later, parts of twice the size are tried: what made rows heavy may be over.
+WINDOWS_BEFORE_LARGER = 24
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,29 @@ class Part:
 
 
 WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """How many rows of a table may be read at once, as its last windows taught.
+
+    Attributes:
+        rows: rows of a part at most.
+        windows: windows in a row that were read in parts of this size without being halved.
+    """
+
+    rows: int
+    windows: int = 0
+
+    def parts_of(self, rows: int) -> int:
+        """Parts of a window with so many rows."""
+        return max(1, min(MAX_PARTS, -(-rows // self.rows)))
+
+    def after_parts(self) -> "PartSize":
+        """The size to begin the next window with, after one was read in parts and none was too heavy."""
+        if self.windows + 1 < WINDOWS_BEFORE_LARGER:
+            return PartSize(self.rows, self.windows + 1)
+        return PartSize(self.rows * 2)
 
 
 class SortedKeys:

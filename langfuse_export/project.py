@@ -50,6 +50,10 @@ class ProjectExport:
         """Key of a table's object below the destination's prefix."""
         return f"{self.project_id}/{table.path}/{window.stamp}.{self.encoding.extension}"
 
+    def staging_folder(self, table: Table, window: Window) -> str:
+        """Where parts of a heavy window wait until they are joined; no reader's pattern matches it."""
+        return f"_incomplete/{self.project_id}/{table.path}/{window.stamp}"
+
     def manifest_key(self, window: Window) -> str:
         """Key of the window's manifest below the destination's prefix."""
         return f"{self.project_id}/manifests/{window.stamp}.json"

@@ -73,6 +73,7 @@ class ProjectRun:
             run_id=context.run_id,
             table_concurrency=options.table_concurrency,
             progress=progress,
+            part_sizes=InstanceHistory(context.instance).part_sizes(project),
         )
         selected = context.selected_asset_keys
         self._tables = [table for table in project.tables if asset_key(project, table) in selected]

@@ -27,6 +27,9 @@ FLUSH_TIMEOUT_MS = 5_000
 DURATION_BUCKETS_MS = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000]
 DURATION_BUCKETS_MS += [60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000]
 
+# Each halving doubles the parts of a window.
+SPLIT_BUCKETS = [2, 4, 8, 16, 32, 64, 128, 256]
+
 # Run processes live for seconds. Cumulative series of each would have to be told apart by an instance id;
 # deltas simply add up.
 _DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
@@ -60,6 +63,9 @@ class Telemetry:
         self._job = meter.create_histogram("langfuse.blob_export.job_duration_ms", "ms")
         self._rows = meter.create_counter("langfuse.blob_export.rows", "{row}")
         self._bytes = meter.create_counter("langfuse.blob_export.bytes", "By")
+        self._splits = meter.create_histogram(
+            "langfuse.blob_export.split_count", "{part}", explicit_bucket_boundaries_advisory=SPLIT_BUCKETS
+        )
         self._failures = meter.create_counter("langfuse.blob_export.failures", "{failure}")
         self._register_gauge(meter, "langfuse.blob_export.lag_seconds", "s", self._lags)
         self._register_gauge(meter, "langfuse.blob_export.windows_behind", "{window}", self._windows_behind)
@@ -79,6 +85,10 @@ class Telemetry:
         labels = {"table": attributes.table, "mode": attributes.mode}
         self._rows.add(rows, labels)
         self._bytes.add(size, labels)
+
+    def window_split(self, table: str, reason: str, parts: int) -> None:
+        """Record that a window of a table was too heavy, why, and in how many parts it is read now."""
+        self._splits.record(parts, {"table": table, "reason": reason})
 
     def table_failed(self, attributes: TableAttributes, duration_ms: float, reason: str) -> None:
         """Record a failed table; the reason comes from a small fixed set."""

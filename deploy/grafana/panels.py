@@ -94,6 +94,15 @@ HEALTH = Dashboard(
             "The reasons are in docs/operations.md. Table * is a window that failed as a whole.",
             stacked=True,
         ),
+        Panel(
+            "Windows that were too heavy",
+            {
+                "{{table}} {{reason}}": "sum by (table, reason) "
+                "(increase(langfuse_blob_export_split_count_count[$__rate_interval]))"
+            },
+            "How often a window was halved because ClickHouse lacked memory or time for it.",
+            stacked=True,
+        ),
         Panel("Duration of a window", quantiles(WINDOWS, "mode"), "With all its tables.", unit="ms"),
         Panel("Duration of a table", quantiles(TABLES, "table", 'outcome="success"'), unit="ms"),
         Panel(

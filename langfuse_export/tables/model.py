@@ -124,6 +124,11 @@ class Table:
         """
         return self.id_column if self.has_parts_by_id else self.time_column
 
+    @property
+    def has_millisecond_time(self) -> bool:
+        """Whether times are milliseconds; else they are microseconds."""
+        return "(3)" in self.column(self.time_column).type
+
     def column(self, name: str) -> Column:
         """The column of that name, exported or extra; raises UnknownColumnError."""
         known = (*self.columns, *self.extra)

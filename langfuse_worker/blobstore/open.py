@@ -44,7 +44,7 @@ def _directory(config: StoreConfig) -> LocalStore:
         message = f"{config.url}: a directory of this machine cannot be chosen by a user"
         raise StoreAccessError(message, AccessFault.ENDPOINT)
     try:
-        return LocalStore(Path(config.path), mkdir=True)
+        return LocalStore(Path(config.path), mkdir=True, automatic_cleanup=True)
     except OSError as error:
         message = f"{config.url}: cannot make the directory: {error}"
         raise StoreAccessError(message, AccessFault.BUCKET) from error

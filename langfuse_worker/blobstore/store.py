@@ -3,7 +3,9 @@
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +22,7 @@ from langfuse_worker.blobstore.open import open_store
 from langfuse_worker.blobstore.parts import PartPlan, plan_parts
 
 _FILE_PLAN = PartPlan(4 << 20, 3, None)  # a file has no parts to be counted, and smaller buffers are faster
+_READ_CHUNK_BYTES = 8 << 20
 # obstore stages a file as `name#1` and renames it. One that grows is somebody's upload.
 _STAGED = re.compile(r"\.\w+#\d+$")
 _ABANDONED_S = 3600
@@ -95,6 +98,34 @@ class BlobStore:
         """The content of a small object. Raises ObjectNotFoundError, StoreError."""
         with self._errors(key):
             return bytes(obstore.get(self._store, self._prefix + key).bytes())
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The content of a large object, some MB at a time; one piece is read ahead.
+
+        Pieces, because a request for all of it would time out when its reader is slow. In a thread of its
+        own, because an upload that consumes this may not wait for another request of obstore's.
+
+        Raises:
+            ObjectNotFoundError, StoreError: a piece could not be read.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+            size = pool.submit(self._size, key).result()
+            starts = range(0, size, _READ_CHUNK_BYTES)
+            ahead = deque(pool.submit(self._piece, key, start, size) for start in starts[:1])
+            for start in starts[1:]:
+                ahead.append(pool.submit(self._piece, key, start, size))
+                yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _size(self, key: str) -> int:
+        with self._errors(key):
+            return obstore.head(self._store, self._prefix + key)["size"]
+
+    def _piece(self, key: str, start: int, size: int) -> bytes:
+        length = min(_READ_CHUNK_BYTES, size - start)
+        with self._errors(key):
+            return bytes(obstore.get_range(self._store, self._prefix + key, start=start, length=length))
 
     def e_tag(self, key: str) -> str | None:
         """The entity tag of the object as it is now. Raises ObjectNotFoundError, StoreError."""

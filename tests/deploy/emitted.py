@@ -10,7 +10,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 
-from langfuse_export.errors import ConflictError, OccupiedError, VerificationError, reason_of
+from langfuse_export.errors import ConflictError, OccupiedError, TooHeavyError, VerificationError, reason_of
 from langfuse_export.health.state import State
 from langfuse_ingest.metrics import IngestMetrics
 from langfuse_ingest.queue_state import QueueState
@@ -23,11 +23,12 @@ FAILURES = [
     VerificationError(),
     ConflictError(),
     OccupiedError(),
+    TooHeavyError(),
     StoreAccessError("access"),
     StoreError("No space left on device (os error 28)"),
     StoreError("503"),
     ObjectTooLargeError("too many parts"),
-    *(ClickHouseError("refused", code) for code in (None, 60, 159, 202, 241, 394)),
+    *(ClickHouseError("refused", code) for code in (None, 60, 158, 159, 202, 241, 394)),
 ]
 
 
@@ -58,6 +59,8 @@ def emitted() -> dict[str, Series]:
 def _export(telemetry: Telemetry) -> None:
     telemetry.lag("project", "traces", 1)
     telemetry.windows_behind("project", "traces", 1)
+    for reason in ("clickhouse_memory", "clickhouse_timeout"):
+        telemetry.window_split("traces", reason, 2)
     for state in State:
         telemetry.project_state(f"project {state.value}", state.value)
     for mode in ("steady", "catchup"):

@@ -56,6 +56,7 @@ class Fault:
         kind: `refuse` answers `status` with `code`; `cut` closes the connection in the body; `truncate` ends
             the body early and properly; `exception` appends ClickHouse's exception to the body, as 25.11 and
             later frame it if `tagged`, else as older versions did; `stall` stops sending until cleared.
+        code: ClickHouse's error code, by default of a query that somebody has cancelled.
         after_bytes: bytes of the body that still arrive.
         times: how many requests; -1 for all of them.
     """
@@ -64,9 +65,10 @@ class Fault:
     match: str = ""
     after_bytes: int = 0
     times: int = 1
-    code: int = 241
+    code: int = 394
     status: int = 500
     tagged: bool = True
+    message: str = "refused by the test"
 
 
 @dataclass
@@ -152,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(516, f"{user}: Authentication failed: password is incorrect", 403)
         fault = self.state.fault_for(sql)
         if fault and fault.kind == "refuse":
-            return self._refuse(fault.code, "refused by the test", fault.status)
+            return self._refuse(fault.code, fault.message, fault.status)
         try:
             self._run(Execution(self.state, sql, parameters, data), fault)
         except QueryFailed as error:

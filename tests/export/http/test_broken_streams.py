@@ -96,7 +96,7 @@ def test_one_broken_table_keeps_the_manifest_away_and_the_others_are_kept(deploy
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (Fault("exception", "t.input", code=241, after_bytes=0), "clickhouse_memory"),
+        (Fault("exception", "t.input", code=241, after_bytes=0), "too_heavy"),
         (Fault("refuse", "t.input", code=202), "clickhouse_overloaded"),
         (Fault("refuse", "t.input", code=60, status=404), "clickhouse_refused"),
         (Fault("cut", "t.input"), "clickhouse_unavailable"),
@@ -114,7 +114,7 @@ def test_the_reason_of_a_failure_is_one_of_a_fixed_set(
         deployment.export(tables=[TABLES["traces"]])
 
     assert reason_of(failure.value) == reason
-    assert is_transient(failure.value) == (reason != "clickhouse_refused")
+    assert is_transient(failure.value) == (reason not in ("clickhouse_refused", "too_heavy"))
 
 
 def test_a_worker_that_sees_fewer_rows_than_clickhouse_counts_commits_nothing(deployment: Deployment) -> None:

@@ -20,7 +20,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base
 QUOTED = "SETTINGS output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1"
 
 
-def _truth(deployment: Deployment, table: Table) -> list[str]:
+def true_rows(deployment: Deployment, table: Table) -> list[str]:
     """The window by the plainest query there is: FINAL over everything, filtered afterwards."""
     columns = ", ".join(f"{column.sql} AS `{column.name}`" for column in table.columns)
     where = f"project_id = '{PROJECT}'" + (" AND " + table.row_filter if table.row_filter else "")
@@ -33,7 +33,7 @@ def _truth(deployment: Deployment, table: Table) -> list[str]:
     return sorted(map(repr, rows))
 
 
-def _exported(deployment: Deployment, table: Table) -> list[str]:
+def exported_rows(deployment: Deployment, table: Table) -> list[str]:
     """The object's rows, read by ClickHouse where the format has types."""
     key = deployment.project.object_key(table, HOUR)
     kind = deployment.encoding.format
@@ -91,6 +91,6 @@ def test_every_object_holds_exactly_what_final_returns(
 
         deployment.export(tables=[table])
 
-        assert _exported(deployment, table) == _truth(deployment, table)
+        assert exported_rows(deployment, table) == true_rows(deployment, table)
 
     check()

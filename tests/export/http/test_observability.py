@@ -21,7 +21,7 @@ def test_an_export_sends_its_histograms_counters_and_outcome(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
     deployment.insert("traces", trace("t1"), trace("t2"))
     deployment.export()
-    deployment.server.break_next(Fault("refuse", "t.string_value", code=241))
+    deployment.server.break_next(Fault("refuse", "t.string_value", code=202))
     with pytest.raises(WindowError):
         deployment.export()
 
@@ -41,7 +41,7 @@ def test_an_export_sends_its_histograms_counters_and_outcome(
     rows = {p.attributes["table"]: p.value for p in otlp.named("langfuse.blob_export.rows")}
     assert rows["traces"] == 4
     [failure] = otlp.named("langfuse.blob_export.failures")
-    assert failure.attributes == {"table": "scores", "mode": "catchup", "reason": "clickhouse_memory"}
+    assert failure.attributes == {"table": "scores", "mode": "catchup", "reason": "clickhouse_overloaded"}
 
 
 @pytest.mark.defect("D13")
@@ -72,7 +72,7 @@ def test_every_outcome_is_a_line_with_the_same_fields(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("info")
-    deployment.server.break_next(Fault("refuse", "t.string_value", code=241))
+    deployment.server.break_next(Fault("refuse", "t.string_value", code=202))
 
     with pytest.raises(WindowError):
         deployment.export()
@@ -92,6 +92,6 @@ def test_every_outcome_is_a_line_with_the_same_fields(
             "2026-06-01T13:00:00.000Z",
         )
     assert by_event["blob_export_table_failed"]["table"] == "scores"
-    assert by_event["blob_export_table_failed"]["reason"] == "clickhouse_memory"
+    assert by_event["blob_export_table_failed"]["reason"] == "clickhouse_overloaded"
     assert {line["level"] for line in lines} == {"info", "error"}
     assert HOUR.stamp == "2026-06-01T13-00-00"

@@ -1,0 +1,148 @@
+"""Parts of a heavy window that have been read wait in the destination until all of them have been.
+
+A plan beside them says which parts there are and how each was read, so that any later attempt can go on.
+"""
+
+from datetime import datetime
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from langfuse_export.parts import Part, SortedKeys
+from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreError
+
+log = structlog.get_logger()
+
+_PLAN_TYPE = "application/json; charset=utf-8"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StagedPart(_Model):
+    """The object of a part that has been read.
+
+    Attributes:
+        key: key below the destination's prefix.
+        bytes: of its file, without the compression in which it lies there.
+        sha256: of the object as it lies there, hex.
+        data_end: where in a Parquet file the row groups end and the footer starts.
+        fingerprint: which version of which rows ClickHouse had in the part when it was read.
+        read_at: when reading began, by ClickHouse's clock.
+    """
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: str
+    data_end: int | None
+    fingerprint: int
+    read_at: datetime
+    query_id: str
+
+
+class PlannedPart(_Model):
+    """A part, how often it was halved, and its object once it has been read."""
+
+    low: str | None
+    high: str | None
+    depth: int = 0
+    staged: StagedPart | None = None
+
+    @property
+    def part(self) -> Part:
+        """The part's bounds."""
+        return Part(self.low, self.high)
+
+
+class Plan(_Model):
+    """The parts of a window in their order.
+
+    Attributes:
+        query: digest of the query and its settings; parts of another one do not fit.
+        reason: why parts were halved last; None while the size that an earlier window needed is enough.
+    """
+
+    query: str
+    parts: tuple[PlannedPart, ...]
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, query: str, parts: list[Part]) -> "Plan":
+        """A plan of parts that nobody has read yet."""
+        return cls(query=query, parts=tuple(PlannedPart(low=part.low, high=part.high) for part in parts))
+
+    @property
+    def pending(self) -> list[PlannedPart]:
+        """The parts that have to be read."""
+        return [part for part in self.parts if part.staged is None]
+
+    @property
+    def staged(self) -> list[StagedPart]:
+        """The parts that have been read."""
+        return [part.staged for part in self.parts if part.staged is not None]
+
+    @property
+    def rows_that_worked(self) -> int:
+        """Rows of the largest part among the smallest, which are those that all others had to become."""
+        depth = max(part.depth for part in self.parts)
+        return max(part.staged.rows for part in self.parts if part.staged and part.depth == depth)
+
+    def with_(self, changed: PlannedPart, staged: StagedPart | None) -> "Plan":
+        """The plan after a part was read, or has to be read again."""
+        parts = [
+            part.model_copy(update={"staged": staged}) if part == changed else part for part in self.parts
+        ]
+        return self.model_copy(update={"parts": tuple(parts)})
+
+    def halved(self, keys: SortedKeys, reason: str) -> "Plan":
+        """The plan with every part that has to be read in halves; those that were read stay."""
+        parts: list[PlannedPart] = []
+        for planned in self.parts:
+            halves = [planned.part] if planned.staged else keys.halves(planned.part)
+            is_cut, depth = len(halves) > 1, planned.depth + 1
+            parts += (
+                [PlannedPart(low=h.low, high=h.high, depth=depth) for h in halves] if is_cut else [planned]
+            )
+        return self.model_copy(update={"parts": tuple(parts), "reason": reason})
+
+
+class Staging:
+    """The folder of one table's window."""
+
+    def __init__(self, store: BlobStore, folder: str) -> None:
+        self.store = store
+        self._folder = folder
+
+    def key_of(self, query_id: str) -> str:
+        """Where the part that this query reads is put."""
+        return f"{self._folder}/{query_id}.part"
+
+    def load(self) -> Plan | None:
+        """The plan that an earlier attempt left. Raises StoreError."""
+        try:
+            return Plan.model_validate_json(self.store.read(self._plan_key))
+        except ObjectNotFoundError:
+            return None
+        except ValidationError:  # of another version of this program
+            log.warning("blob_export_staging_unreadable", uri=self.store.uri(self._plan_key))
+            self.remove()
+            return None
+
+    def save(self, plan: Plan) -> None:
+        """Replace the plan. Raises StoreError."""
+        self.store.write_bytes(self._plan_key, plan.model_dump_json(indent=2).encode(), _PLAN_TYPE)
+
+    def remove(self) -> None:
+        """Delete plan and parts, also those of attempts that were killed. What cannot be deleted stays."""
+        try:
+            # The plan last: without it, nobody would look here again.
+            for key in sorted(self.store.keys(self._folder), key=lambda key: key == self._plan_key):
+                self.store.delete(key)
+        except StoreError as error:
+            log.warning("blob_export_staging_not_removed", uri=self.store.uri(self._folder), error=str(error))
+
+    @property
+    def _plan_key(self) -> str:
+        return f"{self._folder}/plan.json"

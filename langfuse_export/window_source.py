@@ -1,0 +1,166 @@
+"""One table of one window in ClickHouse: what there is to read, and its bytes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from langfuse_export import sql
+from langfuse_export.errors import CancelledError, VerificationError
+from langfuse_export.estimate import expected_bytes
+from langfuse_export.parts import SAMPLE_KEYS, WHOLE, Part, SortedKeys
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Window
+from langfuse_worker.clickhouse import ClickHouse, Parameter, Query, QueryComment
+
+
+class Cancellation:
+    """Stops the exports of a window: streams end at their next chunk, their queries are killed."""
+
+    def __init__(self, source: ClickHouse) -> None:
+        self._source = source
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._queries: set[str] = set()
+
+    def cancel(self) -> None:
+        """Cancel what runs and what has not started."""
+        self._cancelled.set()
+        with self._lock:
+            running = list(self._queries)
+        for query_id in running:
+            self._source.kill(query_id)
+
+    def check(self) -> None:
+        """Raises CancelledError once cancelled."""
+        if self._cancelled.is_set():
+            raise CancelledError("the export was cancelled")
+
+    def watch(self, query: Query) -> Query:
+        """Have the query killed on `cancel`."""
+        self.check()
+        with self._lock:
+            self._queries.add(query.query_id)
+        return query
+
+    def forget(self, query: Query) -> None:
+        """The query has ended."""
+        with self._lock:
+            self._queries.discard(query.query_id)
+
+    @contextmanager
+    def watching(self, query: Query) -> Iterator[None]:
+        """Have the query killed on `cancel` while the context is open."""
+        self.watch(query)
+        try:
+            yield
+        finally:
+            self.forget(query)
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What ClickHouse has in a window or a part; times are microseconds since the epoch, 0 without rows.
+
+    Attributes:
+        fingerprint: which version of which rows there are; 0 without rows.
+        read_at_ms: ClickHouse's clock when it began to read, ms since the epoch.
+    """
+
+    rows: int
+    min_us: int
+    max_us: int
+    fingerprint: int
+    read_at_ms: int
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """One table of one window of a project."""
+
+    clickhouse: ClickHouse
+    project: ProjectExport
+    table: Table
+    window: Window
+    run_id: str | None
+    cancellation: Cancellation
+
+    def summarise(self, part: Part = WHOLE) -> SourceSummary:
+        """Count rows, without reading their payload. Raises ClickHouseError."""
+        [summary] = self._rows(sql.summary(self.table, part), "count", part)
+        return SourceSummary(*summary)
+
+    def agree(self, rows: int, before: SourceSummary, part: Part = WHOLE) -> SourceSummary:
+        """Compare the rows that were read with ClickHouse's own count.
+
+        Rows may arrive or be deleted while they are read, so a difference counts only if a second count does
+        not explain it.
+
+        Raises:
+            VerificationError: the rows are not those of the window.
+        """
+        if rows == before.rows:
+            return before
+        after = self.summarise(part)
+        if min(before.rows, after.rows) <= rows <= max(before.rows, after.rows):
+            return after
+        raise VerificationError(
+            f"the stream holds {rows} rows, ClickHouse counts {before.rows} before and {after.rows} after it"
+        )
+
+    def sample_keys(self) -> SortedKeys:
+        """Keys to cut the window into parts by. Raises ClickHouseError."""
+        [(keys,)] = self._rows(sql.part_keys(self.table, SAMPLE_KEYS), "sample", WHOLE)
+        return SortedKeys(keys)
+
+    def expected_bytes(self, rows: int) -> int:
+        """About how large the window's file will be. Raises ClickHouseError."""
+        return expected_bytes(self.table, rows, self._row_bytes)
+
+    def query(self, part: Part | None = None) -> Query:
+        """The query whose result is the window's file, or the file of a part of it."""
+        encoding = self.project.encoding
+        settings = encoding.settings(self.project.row_group_rows, is_part=part is not None)
+        return Query(
+            encoding.sql(self.table, part),
+            self._comment("export"),
+            self._parameters(part or WHOLE),
+            {**sql.FINAL_SETTINGS, **settings},
+            secrets=sql.secrets(self.table),
+        )
+
+    @contextmanager
+    def stream(self, query: Query) -> Iterator[Iterator[bytes]]:
+        """The result as it is written; the query is killed if this is left early or cancelled."""
+        with (
+            self.cancellation.watching(query),
+            self.clickhouse.stream(query, self.project.encoding.clickhouse_format) as chunks,
+        ):
+            yield chunks
+
+    def _row_bytes(self, one_in: int) -> float:
+        parameters = {**self._parameters(WHOLE), "one_in": one_in}
+        query = Query(sql.row_bytes(self.table), self._comment("estimate"), parameters)
+        with self.cancellation.watching(query):
+            [(row_bytes,)] = self.clickhouse.rows(query)
+        return row_bytes
+
+    def _rows(self, text: str, purpose: str, part: Part) -> list[tuple[Any, ...]]:
+        query = Query(text, self._comment(purpose), self._parameters(part), sql.FINAL_SETTINGS)
+        with self.cancellation.watching(query):
+            return self.clickhouse.rows(query)
+
+    def _parameters(self, part: Part) -> dict[str, Parameter]:
+        window = sql.parameters(self.table, self.project.project_id, self.window)
+        return {**window, **sql.part_parameters(part)}
+
+    def _comment(self, purpose: str) -> QueryComment:
+        return QueryComment(
+            purpose=purpose,
+            project=self.project.project_id,
+            table=self.table.name,
+            window=str(self.window),
+            run=self.run_id,
+        )
