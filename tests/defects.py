@@ -137,6 +137,17 @@ LANGFUSE = (
 
 FORK = (
     Defect(
+        "F1",
+        "Progress of halves is kept in memory: if the second fails, the first is read again.",
+        "A part that has been read waits in the destination, and any worker goes on from there, unless its "
+        "rows have changed.",
+    ),
+    Defect(
+        "F2",
+        "Every error halves a window, wrong credentials and uploads too: some 31 attempts, times five.",
+        "Only ClickHouse's own lack of memory, time or rows does.",
+    ),
+    Defect(
         "F3",
         "`priority = 2` beside queries of priority 0, where it does nothing.",
         "The shipped profiles give exports 2, people and ingestion 1, and none of them may be 0.",

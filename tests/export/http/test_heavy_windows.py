@@ -46,6 +46,7 @@ KEY = "p1/observations/2026-06-01T13-00-00.parquet"
 
 
 @pytest.mark.parametrize("encoding", [PARQUET, JSONL], ids=lambda e: e.extension)
+@pytest.mark.defect("F8")
 def test_a_window_beyond_the_memory_of_a_query_becomes_one_object(
     deployment: Deployment, encoding: Encoding
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_split_is_counted_and_logged_with_its_reason(
     assert len(deployment.ids("observations")) == 20
 
 
+@pytest.mark.defect("F1")
 def test_progress_survives_a_failure_in_the_second_half(deployment: Deployment) -> None:
     """The fork reads the first half again."""
     insert_observations(deployment)
@@ -166,6 +168,7 @@ def test_progress_survives_a_failure_in_the_second_half(deployment: Deployment) 
     assert deployment.files() == [KEY]
 
 
+@pytest.mark.defect("F1")
 def test_another_worker_goes_on_where_one_was_killed(deployment: Deployment) -> None:
     insert_observations(deployment)
     deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("stall", match=SECOND_PART))
@@ -198,6 +201,7 @@ def test_a_file_of_parts_says_when_its_first_part_was_read(deployment: Deploymen
     assert datetime.fromisoformat(file.read_at) == datetime.fromisoformat(first)
 
 
+@pytest.mark.defect("F1")
 def test_a_part_whose_rows_changed_since_is_read_again(deployment: Deployment) -> None:
     insert_observations(deployment)
     deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
@@ -248,6 +252,7 @@ def test_a_part_that_is_lost_or_damaged_is_read_again_by_the_retry(
     assert deployment.files() == [KEY]
 
 
+@pytest.mark.defect("F2")
 def test_wrong_credentials_are_one_attempt_and_no_split(deployment: Deployment) -> None:
     """The fork halves on every error."""
     insert_observations(deployment)
@@ -263,6 +268,7 @@ def test_wrong_credentials_are_one_attempt_and_no_split(deployment: Deployment) 
 
 
 @pytest.mark.parametrize("code", [60, 497, 394, 202, 210])
+@pytest.mark.defect("F2")
 def test_other_errors_of_clickhouse_do_not_split(deployment: Deployment, code: int) -> None:
     insert_observations(deployment)
     deployment.server.break_next(Fault("refuse", match="t.input", code=code, times=-1))
@@ -275,6 +281,7 @@ def test_other_errors_of_clickhouse_do_not_split(deployment: Deployment, code: i
     assert staged(deployment) == []
 
 
+@pytest.mark.defect("F2")
 def test_an_upload_that_fails_does_not_split(deployment: Deployment) -> None:
     insert_observations(deployment)
     exporter = deployment.exporter()
@@ -363,6 +370,7 @@ def test_a_window_that_fits_costs_nothing_more(deployment: Deployment) -> None:
     assert deployment.files() == [KEY]
 
 
+@pytest.mark.defect("F5")
 def test_a_quiet_window_is_an_empty_file_and_no_split(deployment: Deployment) -> None:
     """The fork takes small files for broken ones and halves down to its floor."""
     seen = len(deployment.server.requests)
