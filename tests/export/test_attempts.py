@@ -81,10 +81,10 @@ def test_a_failed_table_has_its_own_reason_and_its_sibling_is_exported(deploymen
 def test_an_attempt_that_the_run_repeats_is_there_beside_the_one_that_worked(deployment: Deployment) -> None:
     errors: list[Exception] = [ClickHouseError("Connection reset", NETWORK)]
     deployment.clickhouse = FlakyClickHouse(deployment.engine, errors)
-    deployment.projects = [deployment.project(tables=(TABLES["traces"],))]
+    deployment.projects = [deployment.project(tables=(TABLES["events"],))]
     assert deployment.run("2026-06-01T00", "2026-06-01T01").success
 
-    found = attempts(deployment)
+    found = attempts(deployment, "events")
 
     assert sorted(outcomes(found)) == [(0, "exported"), (0, "retried"), (1, "exported")]
     [retried] = [attempt for attempt in found if attempt.outcome == "retried"]
