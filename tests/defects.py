@@ -119,12 +119,14 @@ LANGFUSE = (
     Defect(
         "D14",
         "A failing export is tried five times every 20 minutes, for ever, whatever its frequency.",
-        "A run retries transient faults three times; schedules do not ask again for what has failed.",
+        "A run retries transient faults three times; after that a project is tried again at growing "
+        "distances, by one window at a time if every window fails alike.",
     ),
     Defect(
         "D15",
         "One refused request disables the export until a person enables it.",
-        "No single response stops a project; it goes on by itself once the destination takes objects again.",
+        "No single response stops a project. Repeated refusals do, until the configuration changes or a "
+        "probe succeeds; it is said where people see it.",
     ),
     Defect(
         "D16",

@@ -30,6 +30,7 @@ def _with_one_table(deployment: Deployment, **changes: Any) -> Deployment:
     return deployment
 
 
+@pytest.mark.defect("D14")
 def test_a_daily_project_that_fails_for_a_day_is_tried_ten_times_and_then_catches_up(
     deployment: Deployment,
 ) -> None:

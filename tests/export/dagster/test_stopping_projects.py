@@ -95,6 +95,7 @@ def refusing(
     source.close()
 
 
+@pytest.mark.defect("D15")
 def test_a_bucket_that_refuses_stops_its_project_until_the_configuration_changes(refusing: Refusing) -> None:
     """Defect D15 of Langfuse: the first refusal ends the export until a person comes."""
     simulation, deployment = refusing.simulation, refusing.simulation.deployment
@@ -130,6 +131,7 @@ def test_a_bucket_that_refuses_stops_its_project_until_the_configuration_changes
     assert refusing.state is State.HEALTHY
 
 
+@pytest.mark.defect("D15")
 def test_a_moment_of_refusal_is_forgotten_and_nobody_is_told(refusing: Refusing) -> None:
     refusing.refuse()
     refusing.until(START + timedelta(hours=2, minutes=20))
