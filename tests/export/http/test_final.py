@@ -1,74 +1,34 @@
 """Random rows, versions, deletions and strings: every object equals what ClickHouse's FINAL returns."""
 
-import csv
-import io
-import json
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.formats import Encoding
 from langfuse_export.tables import ALL_TABLES, Table
-from tests.export.http.exporting import ENCODINGS, HOUR, Deployment, decompressed
+from tests.export import comparing
+from tests.export.http.exporting import ENCODINGS, HOUR, Deployment
 from tests.export.http.strategies import versions
 from tests.rows import PROJECT, Row
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-# Numbers that JSON readers would round come as strings.
-QUOTED = "SETTINGS output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1"
 
 
 def true_rows(deployment: Deployment, table: Table) -> list[str]:
-    """The window by the plainest query there is: FINAL over everything, filtered afterwards."""
-    columns = ", ".join(f"{column.sql} AS `{column.name}`" for column in table.columns)
-    where = f"project_id = '{PROJECT}'" + (" AND " + table.row_filter if table.row_filter else "")
+    """The window's rows as ClickHouse has them."""
     time = f"t.{table.time_column}"
-    where += f" AND {time} >= '{HOUR.start:%F %T}' AND {time} < '{HOUR.end:%F %T}'"
-    sql = f"SELECT {columns} FROM (SELECT * FROM {table.source} FINAL) AS t WHERE {where}"
-    rows = _parsed(deployment.server.execute(f"{sql} {QUOTED} FORMAT JSONEachRow"))
-    if deployment.encoding.format is FileFormat.CSV:
-        rows = [[(name, _csv_value(value)) for name, value in row] for row in rows]
-    return sorted(map(repr, rows))
+    window = f"{time} >= '{HOUR.start:%F %T}' AND {time} < '{HOUR.end:%F %T}'"
+    where = f"project_id = '{PROJECT}' AND {window}"
+    return sorted(map(repr, comparing.stored_rows(deployment.server, table, deployment.encoding, where)))
 
 
 def exported_rows(deployment: Deployment, table: Table) -> list[str]:
-    """The object's rows, read by ClickHouse where the format has types."""
-    key = deployment.project.object_key(table, HOUR)
-    kind = deployment.encoding.format
-    if kind is FileFormat.PARQUET:
-        structure = ", ".join(f"`{c.name}` {c.type}" for c in table.columns)
-        source = f"file('{deployment.blobs}/{key}', 'Parquet', '{structure}')"
-        lines = deployment.server.execute(f"SELECT * FROM {source} {QUOTED} FORMAT JSONEachRow")
-        return sorted(map(repr, _parsed(lines)))
-    text = decompressed(deployment.store.read(key), deployment.encoding).decode()
-    if kind is FileFormat.JSONL:
-        return sorted(map(repr, _parsed(text)))
-    if kind is FileFormat.JSON:
-        return sorted(map(repr, _loads(text)))
-    return sorted(repr(_csv_row(table, row)) for row in csv.DictReader(io.StringIO(text, newline="")))
-
-
-def _loads(text: str) -> Any:
-    """JSON with its numbers as their text, and with repeated keys."""
-    return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=list)
-
-
-def _parsed(lines: str) -> list[Any]:
-    return [_loads(line) for line in lines.split("\n")[:-1]]
-
-
-def _csv_value(value: Any) -> Any:
-    """What CSV can say of a value: NULL is the empty string, everything but maps and arrays is text."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else value
-
-
-def _csv_row(table: Table, row: dict[str, str]) -> list[tuple[str, Any]]:
-    nested = {c.name for c in table.columns if c.type.startswith(("Map(", "Array("))}
-    return [(name, _loads(text) if name in nested else text) for name, text in row.items()]
+    """The object's rows."""
+    data = deployment.store.read(deployment.project.object_key(table, HOUR))
+    scratch = deployment.blobs.parent
+    return sorted(
+        map(repr, comparing.exported_rows(deployment.server, table, deployment.encoding, data, scratch))
+    )
 
 
 @pytest.mark.defect("D3", "D4", "D6", "F6")

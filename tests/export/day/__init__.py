@@ -1,0 +1,1 @@
+"""A deployment over a day, with everything that happens on one."""
