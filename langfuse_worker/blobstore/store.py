@@ -15,6 +15,7 @@ from typing import Any
 
 import obstore
 
+from langfuse_worker.blobstore.azure_delete import delete_blob
 from langfuse_worker.blobstore.config import StoreConfig
 from langfuse_worker.blobstore.errors import ObjectTooLargeError, refused, store_errors
 from langfuse_worker.blobstore.gate import Guard
@@ -140,7 +141,10 @@ class BlobStore:
     def delete(self, key: str) -> None:
         """Delete an object. Raises StoreError."""
         with self._errors(key):
-            obstore.delete(self._store, self._prefix + key)
+            if self.config.scheme == "az" and self.config.sas_token and not self.config.account_key:
+                delete_blob(self.config, self._prefix + key, self._guard)
+            else:
+                obstore.delete(self._store, self._prefix + key)
 
     def keys(self, below: str, after: str | None = None) -> list[str]:
         """Keys that start with the folder `below`, sorted; only those greater than `after`.

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig
+from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreAccessError, StoreConfig
+from langfuse_worker.settings import settings
 from langfuse_worker.store_faults import AccessFault
 from tests.servers.azure import AzureServer
 from tests.servers.google import GoogleServer
@@ -32,6 +33,35 @@ def test_a_shared_access_signature_gets_in(
         BlobStore(read_only).write("b.txt", iter([b"x"]), "text/plain")
     assert error.value.fault is AccessFault.CREDENTIALS
     assert azure.keys(BUCKET) == ["a.txt"]
+
+
+@pytest.mark.parametrize("untrusted", [False, True], ids=["trusted", "through the gate"])
+def test_a_shared_access_signature_deletes_the_one_object(
+    azure: AzureServer, monkeypatch: pytest.MonkeyPatch, untrusted: bool
+) -> None:
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_IPS", "127.0.0.1")
+    settings.cache_clear()
+    azure.create_container(BUCKET)
+    signed = replace(
+        azure.store_config(BUCKET, "some/"),
+        account_key=None,
+        sas_token=azure.sas_token(),
+        untrusted_endpoint=untrusted,
+    )
+    store = BlobStore(signed)
+    for key in ("a?b #ü%20.txt", "b.txt"):
+        store.write_bytes(key, b"x", "text/plain")
+
+    store.delete("a?b #ü%20.txt")
+
+    assert azure.keys(BUCKET) == ["some/b.txt"]
+    with pytest.raises(ObjectNotFoundError):
+        store.delete("a?b #ü%20.txt")
+    read_only = azure.sas_token(permissions="rl")
+    with pytest.raises(StoreAccessError) as error:
+        BlobStore(replace(signed, sas_token=read_only)).delete("b.txt")
+    assert error.value.fault is AccessFault.CREDENTIALS
+    assert read_only.rpartition("sig=")[2] not in str(error.value)
 
 
 def test_a_managed_identity_is_ambient(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
