@@ -170,6 +170,13 @@ LAG = Dashboard(
             kind="table",
         ),
         Panel(
+            "Changed windows that wait",
+            {"{{project}}": f"sum by (project) (langfuse_blob_export_late_windows{{{SELECTED}}})"},
+            "Rows changed after their window's export; as of the last look. What grows here is more than the "
+            "looks may ask for, or belongs to a project in trouble.",
+            stacked=True,
+        ),
+        Panel(
             "Every table",
             {"": f"max by (project, table) (langfuse_blob_export_lag_seconds{{{SELECTED}}})"},
             kind="table",

@@ -16,6 +16,8 @@ import structlog
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from langfuse_export.changes import Changes, Slot
+from langfuse_export.health.state import State
+from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_files
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.naming import LATE, MODE_TAG, PRIORITY_TAG, asset_key
@@ -107,7 +109,9 @@ class Outcome:
     def skip_reason(self) -> str:
         """Why there are no requests."""
         count = sum(self.waiting.values())
-        return f"{count} windows wait for runs that are on their way" if count else "no window has changed"
+        if not count:
+            return "no window has changed"
+        return f"{count} windows wait for runs that are on their way, or for projects that fail"
 
 
 class LateTick:
@@ -143,13 +147,16 @@ class LateTick:
         suspects = Suspects()
         for project in self._projects.values():
             for table, window in cursor.waiting_windows(project):
-                self._suspect(suspects, project, table, window, None)
+                # However old by now: it was young enough when it was found.
+                if window.start >= project.start and self._has_table(project, table):
+                    suspects.add(project.project_id, table, window)
+        held = self._held()
         looked_at = self._look(cursor.looked_at, suspects)
         audit = self._audit(cursor.audit, suspects)
         late: dict[tuple[Window, str], list[str]] = {}
         waiting: dict[ProjectTable, set[Window]] = {}
         for (project_id, name), windows in suspects.oldest_first():
-            if time.monotonic() > deadline:
+            if project_id in held or time.monotonic() > deadline:
                 waiting[project_id, name] = set(windows)
                 continue
             project = self._projects[project_id]
@@ -165,6 +172,11 @@ class LateTick:
         left = self._count(waiting)
         self._log(chosen, left)
         return Outcome(requests, left, cursor_of(looked_at, waiting, self._projects, audit))
+
+    def _held(self) -> set[str]:
+        """Projects that fail as a whole: another run would fail, too, so their windows wait in the cursor."""
+        records = HealthStore(self._instance).read(self._projects)
+        return {id for id, h in records.items() if h.state in (State.STOPPED, State.BACKING_OFF)}
 
     def _look(self, looked_at: Mapping[str, datetime], suspects: Suspects) -> dict[str, datetime]:
         """Suspect the windows in which rows were written since the last look; tables and time of this one."""

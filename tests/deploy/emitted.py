@@ -59,6 +59,7 @@ def emitted() -> dict[str, Series]:
 def _export(telemetry: Telemetry) -> None:
     telemetry.lag("project", "traces", 1)
     telemetry.windows_behind("project", "traces", 1)
+    telemetry.late_windows("project", "traces", 1)
     for reason in ("clickhouse_memory", "clickhouse_timeout"):
         telemetry.window_split("traces", reason, 2)
     for state in State:

@@ -159,11 +159,11 @@ class Deployment:
         self.cursor = data.cursor
         return Look(data.run_requests or [], data.skip_message)
 
-    def work_off(self, look: Look) -> None:
-        """Run what a tick asked for."""
+    def work_off(self, look: Look, project: ProjectExport | None = None) -> None:
+        """Run what a tick asked for, of one project."""
         for request in look.requests:
             tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
-            assert self.export(*bounds(request), request.asset_selection, tags).success
+            assert self.export(*bounds(request), request.asset_selection, tags, project).success
 
     def manifest(self, window: Window) -> Manifest:
         """The window's manifest."""

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from langfuse_export.health.state import Health
+from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import LATE, MODE_TAG, asset_key
 from langfuse_export.runs import run_mode
 from langfuse_export.sensors.late_cursor import LateCursor
@@ -244,6 +246,57 @@ def test_a_window_whose_last_attempt_failed_is_left_to_people(deployment: Deploy
     assert deployment.look().requests == []
     assert deployment.export(deployment.key(2), deployment.key(2)).success
     assert deployment.ids("traces", deployment.hour(2)) == ["late"]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["backing off", "stopped"])
+def test_windows_of_a_project_that_fails_wait_until_it_works_again(
+    deployment: Deployment, is_stopped: bool
+) -> None:
+    deployment.projects = [deployment.project(id, tables=TRACES) for id in (PROJECT, "works")]
+    for project in deployment.projects:
+        deployment.export(deployment.key(3), deployment.key(2), project=project)
+    deployment.look()
+    for ago in (3, 2):
+        row = trace(f"late{ago}", deployment.hour(ago).start)
+        deployment.write("traces", row, {**row, "project_id": "works"})
+    health = HealthStore(deployment.instance)
+    health.change(PROJECT, lambda _: Health(since=datetime.now(UTC), blocked=True, stopped=is_stopped))
+
+    look = deployment.look()
+    deployment.work_off(look, deployment.projects[1])
+    again = deployment.look()
+    health.change(PROJECT, lambda _: None)
+    recovered = deployment.look()
+
+    hours = (deployment.key(3), deployment.key(2), ["traces"])
+    assert (look.asked, again.asked, recovered.asked) == ([hours], [], [hours])
+    assert [r.tags["langfuse/project"] for r in (*look.requests, *recovered.requests)] == ["works", PROJECT]
+    assert again.skip_reason is not None
+    assert again.skip_reason.startswith("2 windows wait")
+
+
+def test_what_waits_for_a_project_that_fails_may_grow_older_than_the_look_back(
+    deployment: Deployment,
+) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(4), deployment.key(2))
+    deployment.look()
+    deployment.write("traces", trace("late", deployment.hour(4).start))
+    health = HealthStore(deployment.instance)
+    health.change(PROJECT, lambda _: Health(since=datetime.now(UTC), blocked=True))
+    assert deployment.look().requests == []
+    health.change(PROJECT, lambda _: None)
+
+    later = Deployment(
+        deployment.server,
+        deployment.home,
+        deployment.instance,
+        {LATE_SETTING + "LOOKBACK_HOURS": "2"},
+        tables=TRACES,
+        cursor=deployment.cursor,
+    )
+
+    assert [asked[0] for asked in later.look().asked] == [deployment.key(4)]
 
 
 @pytest.mark.parametrize("minutes", [-8, 120])
