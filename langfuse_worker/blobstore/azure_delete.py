@@ -6,6 +6,7 @@ obstore deletes by batches alone, and to a batch with a signature Azurite answer
 from urllib.parse import quote
 
 import urllib3
+from urllib3.util import parse_url
 
 from langfuse_worker.blobstore.config import StoreConfig
 from langfuse_worker.blobstore.errors import ObjectNotFoundError, StoreAccessError, StoreError
@@ -60,6 +61,6 @@ def _pool(endpoint: str, guard: Guard | None) -> urllib3.PoolManager:
     if guard is None:
         return urllib3.PoolManager()
     guard.check(endpoint)
-    proxy = urllib3.util.parse_url(guard.proxy_url)
+    proxy = parse_url(guard.proxy_url)
     headers = urllib3.make_headers(proxy_basic_auth=proxy.auth)
     return urllib3.ProxyManager(f"http://{proxy.netloc}", proxy_headers=headers)
