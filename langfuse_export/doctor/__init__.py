@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
-from langfuse_export.doctor import dagster, destinations, isolation, langfuse, tables
+from langfuse_export.doctor import dagster, destinations, isolation, langfuse, postgres, tables
 from langfuse_export.doctor.subject import Subject
 from langfuse_worker.doctor import Check
 from langfuse_worker.doctor.clickhouse import check_clock, check_connection
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 
 CLICKHOUSE = "clickhouse"
@@ -29,6 +30,7 @@ def export_checks(settings: Settings) -> Sequence[Check]:
         Check(
             "langfuse", partial(langfuse.check_other_exports, subject), (CLICKHOUSE, CATALOG), timeout_s=60
         ),
+        *_postgres_checks(subject),
         Check("destinations", partial(destinations.check_destinations, subject), (CATALOG,), timeout_s=600),
         *(Check(name, partial(run, subject)) for name, run in dagster.CHECKS.items()),
     ]
@@ -38,3 +40,14 @@ def _isolation_checks(subject: Subject) -> list[Check]:
     if subject.settings.embedded:  # which has one user
         return []
     return [Check(name, partial(run, subject), (CLICKHOUSE,)) for name, run in isolation.CHECKS.items()]
+
+
+def _postgres_checks(subject: Subject) -> list[Check]:
+    if subject.settings.database_url is None:
+        return []
+    database = Database(subject.settings.database_url)
+    name = postgres.POSTGRES
+    return [
+        Check(name, partial(postgres.check_postgres, database)),
+        Check(f"{name}: set up twice", partial(postgres.check_set_up_twice, subject, database), (CATALOG,)),
+    ]

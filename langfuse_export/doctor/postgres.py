@@ -1,0 +1,70 @@
+"""Whether Langfuse's Postgres can be told how far exports are, and who else is set up to export."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from psycopg.sql import SQL
+
+from langfuse_export.catalog.postgres import INTEGRATIONS
+from langfuse_export.doctor.subject import Subject
+from langfuse_export.write_back import unwritable_columns
+from langfuse_worker.doctor import Finding, ok, problem, warning
+from langfuse_worker.doctor.clock import compare_clocks
+from langfuse_worker.postgres import Database, DatabaseError
+
+POSTGRES = "postgres"
+_TAKING_OVER = "docs/operations.md, Taking over from Langfuse's own export"
+# Dagster's daemon and webserver, a sensor and the runs that go on at once, with room for Langfuse itself.
+_SPARE_CONNECTIONS = 10
+
+_ENABLED = SQL("SELECT project_id FROM {integrations} WHERE enabled")
+_STATE = SQL(
+    "SELECT clock_timestamp() AS now, current_setting('max_connections')::int AS most, "
+    "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used"
+)
+
+
+def check_postgres(database: Database) -> Iterator[Finding]:
+    """Whether it answers, its clock, its free connections, and whether progress can be written."""
+    try:
+        with database.transaction() as cursor:
+            before = datetime.now(UTC)
+            state = cursor.execute(_STATE).fetchone()
+            ours = before + (datetime.now(UTC) - before) / 2
+        missing = unwritable_columns(database)
+    except DatabaseError as error:
+        yield problem(POSTGRES, str(error), "check DATABASE_URL, the network and the grants of its user")
+        return
+    assert state is not None
+    yield ok(POSTGRES, f"answers at {database.shown}")
+    yield compare_clocks("clock of postgres", state["now"], ours)
+    free = state["most"] - state["used"]
+    text = f"{state['used']} of {state['most']} connections are in use"
+    if free < _SPARE_CONNECTIONS:
+        remedy = "raise max_connections, or lower Langfuse's connection_limit: a run opens one at a time"
+        yield warning("postgres: connections", text, remedy)
+    else:
+        yield ok("postgres: connections", text)
+    if missing:
+        text = f"may not write {', '.join(missing)}: Langfuse's page would not show progress and errors"
+        yield problem("postgres: write-back", text, f"GRANT UPDATE on these columns ({_TAKING_OVER})")
+    else:
+        yield ok("postgres: write-back", "progress and errors can be written")
+
+
+def check_set_up_twice(subject: Subject, database: Database) -> Iterator[Finding]:
+    """Projects that exports.yaml exports while their export is enabled in Langfuse as well."""
+    what = "postgres: set up twice"
+    statement = _ENABLED.format(integrations=database.table(INTEGRATIONS))
+    with database.transaction() as cursor:
+        enabled = {row["project_id"] for row in cursor.execute(statement)}
+    both = sorted(
+        project.project_id
+        for project in subject.catalog.projects
+        if project.enabled and not project.in_postgres and project.project_id in enabled
+    )
+    for project_id in both:
+        text = f"{project_id} is exported as exports.yaml says, and its export is enabled in Langfuse, too"
+        yield warning(what, text, "switch it off in Langfuse's settings, or take it out of exports.yaml")
+    if not both:
+        yield ok(what, "no project of exports.yaml is enabled in Langfuse as well")

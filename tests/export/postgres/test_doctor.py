@@ -1,0 +1,81 @@
+"""What the doctor says of Langfuse's Postgres."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from langfuse_export.doctor import export_checks
+from langfuse_export.doctor.postgres import check_postgres, check_set_up_twice
+from langfuse_export.doctor.subject import Subject
+from langfuse_worker.doctor import Finding, Status
+from langfuse_worker.postgres import Database
+from langfuse_worker.settings import Settings
+from tests.export.postgres.deployment import Deployment
+
+
+@pytest.fixture
+def database(deployment: Deployment) -> Database:
+    """As the worker reaches it."""
+    url = Settings().database_url
+    assert url is not None
+    return Database(url)
+
+
+def by_name(found: list[Finding]) -> dict[str, Finding]:
+    """Findings by what they are about."""
+    return {finding.what: finding for finding in found}
+
+
+def test_a_postgres_that_serves_has_no_findings(database: Database) -> None:
+    found = by_name(list(check_postgres(database)))
+    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert set(found) == {"postgres", "clock of postgres", "postgres: connections", "postgres: write-back"}
+    assert {"postgres", "postgres: set up twice"} <= {check.name for check in export_checks(Settings())}
+
+
+def test_rights_that_are_missing_for_the_write_back_are_named(
+    deployment: Deployment, database: Database
+) -> None:
+    column = "UPDATE (last_error) ON blob_storage_integrations"
+    role = deployment.postgres.execute(
+        "SELECT grantee FROM information_schema.column_privileges "
+        "WHERE column_name = 'last_error' AND privilege_type = 'UPDATE' AND grantee <> grantor"
+    )[0]["grantee"]
+    deployment.postgres.execute(f'REVOKE {column} FROM "{role}"')
+    try:
+        found = by_name(list(check_postgres(database)))["postgres: write-back"]
+    finally:
+        deployment.postgres.execute(f'GRANT {column} TO "{role}"')
+    assert found.status is Status.PROBLEM
+    assert "last_error:" in found.result
+
+
+def test_a_postgres_that_does_not_answer_is_a_problem(deployment: Deployment, database: Database) -> None:
+    with deployment.postgres.closed():
+        [found] = check_postgres(database)
+    assert (found.what, found.status) == ("postgres", Status.PROBLEM)
+    assert "DATABASE_URL" in found.remedy
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_project_of_exports_yaml_that_langfuse_exports_too_is_named(
+    deployment: Deployment,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    enabled: bool,
+) -> None:
+    deployment.add("p1", enabled=enabled)
+    deployment.add("p2")
+    catalog = {
+        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
+        "projects": [{"id": "p1", "destination": "blobs", "start": "2026-06-01"}],
+    }
+    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(tmp_path / "exports.yaml"))
+
+    [found] = check_set_up_twice(Subject(Settings()), database)
+
+    assert found.status is (Status.WARNING if enabled else Status.OK)
+    assert found.result.startswith("p1 is exported") is enabled
