@@ -1,11 +1,15 @@
 """What Langfuse's Postgres hears of exports, and what is in the bucket by then."""
 
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
+from langfuse_export.project import ProjectExport
+from langfuse_export.write_back import PostgresWriteBack
+from langfuse_worker.postgres import Database
+from langfuse_worker.settings import Settings
 from tests.export.postgres.deployment import Deployment
 from tests.rows import PROJECT, event, score
 from tests.servers.langfuse_postgres import encrypted
@@ -197,3 +201,25 @@ def test_projects_of_exports_yaml_are_not_told_of(
     assert deployment.run("2026-06-01T00", "2026-06-01T00").success
     assert all(key.startswith("yaml/") for key in deployment.objects())
     assert deployment.cursor() is None
+
+
+@pytest.mark.defect("D12")
+def test_a_worker_that_is_overtaken_while_it_looks_does_not_move_the_cursor_back(
+    deployment: Deployment,
+) -> None:
+    deployment.add()
+    project = deployment.project()
+    [window] = project.frequency.windows(project.start, project.start + project.frequency.length)
+
+    class Overtaken:
+        """Meanwhile another worker, which knows of more windows, writes the cursor."""
+
+        def exported_until(self, project: ProjectExport, since: datetime) -> datetime:
+            deployment.postgres.change("p1", last_sync_at=datetime(2026, 6, 1, 9))
+            return window.end
+
+    url = Settings().database_url
+    assert url is not None
+    PostgresWriteBack(Database(url), timedelta(minutes=20)).window_exported(project, window, Overtaken())
+
+    assert deployment.cursor() == "01T09:00"
