@@ -15,6 +15,7 @@ from langfuse_export.health.recorder import change_health
 from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
+from langfuse_export.partition_statuses import Statuses, partition_statuses
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
@@ -57,6 +58,7 @@ def build_schedule(
         for project_id, trouble in waiting.items():
             context.log.warning(f"{project_id} waits: {describe(trouble)}")
         working = [project for project in enabled if project.project_id not in waiting]
+        tick.read_statuses(working, windows)
         requests = [request for project in working for request in tick.requests(project, windows)]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
@@ -105,9 +107,13 @@ class Tick:
         self._partitions = partitions
         self._windows_per_run = windows_per_run
         self._requested = RequestedPartitions.read(instance, partitions)
-        self._statuses: dict[
-            tuple[dg.AssetKey, tuple[str, ...]], Mapping[str, AssetPartitionStatus | None]
-        ] = {}
+        self._statuses: dict[dg.AssetKey, Statuses] = {}
+
+    def read_statuses(self, projects: Sequence[ProjectExport], windows: Sequence[Window]) -> None:
+        """Read what became of the windows of all projects at once, rather than when it is asked for."""
+        keys = [self._frequency.key(window) for window in windows]
+        probes = [_probe(project) for project in projects]
+        self._statuses |= partition_statuses(self._instance, probes, keys, self._partitions)
 
     def requests(self, project: ProjectExport, windows: Sequence[Window]) -> Iterator[dg.RunRequest]:
         """A run for the newest window, and runs of several windows for those that were missed.
@@ -185,14 +191,20 @@ class Tick:
         return bool(self._requested_keys(project))
 
     def _requested_keys(self, project: ProjectExport) -> set[str]:
-        return self._requested.by_asset.get(asset_key(project, project.tables[0]), set())
+        return self._requested.by_asset.get(_probe(project), set())
 
     def _status(
         self, project: ProjectExport, windows: Sequence[Window]
     ) -> Mapping[str, AssetPartitionStatus | None]:
-        keys = tuple(self._frequency.key(window) for window in windows if window.start >= project.start)
-        probe = asset_key(project, project.tables[0])
-        if keys and (probe, keys) not in self._statuses:
-            found = self._instance.get_status_by_partition(probe, keys, self._partitions)
-            self._statuses[probe, keys] = found or {}
-        return self._statuses.get((probe, keys), {})
+        keys = [self._frequency.key(window) for window in windows if window.start >= project.start]
+        probe = _probe(project)
+        known = self._statuses.setdefault(probe, {})
+        unknown = [key for key in keys if key not in known]
+        if unknown:
+            known |= partition_statuses(self._instance, [probe], unknown, self._partitions)[probe]
+        return {key: known[key] for key in keys}
+
+
+def _probe(project: ProjectExport) -> dg.AssetKey:
+    """The table that stands for all of a project's."""
+    return asset_key(project, project.tables[0])

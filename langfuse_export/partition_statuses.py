@@ -1,0 +1,88 @@
+"""What became of windows of many assets, in one query of Dagster's event log.
+
+`DagsterInstance.get_status_by_partition` takes several queries and some 20 ms for each asset, which a tick
+over hundreds of projects cannot afford. Almost every window has been exported or was never asked for, and the
+newest events of a partition say so by themselves; only the rest is asked for asset by asset.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+import sqlalchemy as db
+from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+_EXPORTED = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+_PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+# Variables of one statement; SQLite takes 32 766.
+_ASSETS_AT_ONCE = 1000
+
+Statuses = dict[str, AssetPartitionStatus | None]
+
+
+def partition_statuses(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetKey],
+    keys: Sequence[str],
+    partitions: dg.TimeWindowPartitionsDefinition,
+) -> dict[dg.AssetKey, Statuses]:
+    """The status of partitions of each asset; None for one that was never attempted.
+
+    Raises:
+        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
+    """
+    newest = _newest_events(instance, assets, keys)
+    found: dict[dg.AssetKey, Statuses] = {}
+    for asset in assets:
+        events = newest.get(asset.to_string(), {})
+        statuses: Statuses = {key: _status(events.get(key, {})) for key in keys}
+        doubtful = [key for key in keys if _is_unfinished(events.get(key, {}))]
+        if doubtful:
+            statuses |= instance.get_status_by_partition(asset, doubtful, partitions) or {}
+        found[asset] = statuses
+    return found
+
+
+def _newest_events(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+    """By asset, partition and type of event, the id of the newest one that no wipe has forgotten."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        raise TypeError(f"{type(storage).__name__}: Dagster's event log must be in SQLite, Postgres or MySQL")
+    found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    if not keys:
+        return found
+    with storage.index_connection() as connection:
+        for at in range(0, len(assets), _ASSETS_AT_ONCE):
+            statement = _statement([asset.to_string() for asset in assets[at : at + _ASSETS_AT_ONCE]], keys)
+            for row in connection.execute(statement).mappings():
+                found[row["asset_key"]][row["partition"]][row["dagster_event_type"]] = row["newest"]
+    return found
+
+
+def _statement(assets: Sequence[str], keys: Sequence[str]) -> db.Executable:
+    events, known = SqlEventLogStorageTable.c, AssetKeyTable.c
+    columns = (events.asset_key, events.partition, events.dagster_event_type)
+    return (
+        db.select(*columns, db.func.max(events.id).label("newest"))
+        .select_from(SqlEventLogStorageTable.outerjoin(AssetKeyTable, known.asset_key == events.asset_key))
+        .where(
+            events.asset_key.in_(assets),
+            events.dagster_event_type.in_((_EXPORTED, _PLANNED)),
+            events.partition.in_(keys),
+            db.or_(known.wipe_timestamp.is_(None), events.timestamp > known.wipe_timestamp),
+        )
+        .group_by(*columns)
+    )
+
+
+def _status(newest: Mapping[str, int]) -> AssetPartitionStatus | None:
+    return AssetPartitionStatus.MATERIALIZED if _EXPORTED in newest else None
+
+
+def _is_unfinished(newest: Mapping[str, int]) -> bool:
+    """Whether the last attempt has left no materialization: it failed, or goes on."""
+    return newest.get(_PLANNED, 0) > newest.get(_EXPORTED, 0)
