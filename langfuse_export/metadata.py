@@ -21,7 +21,9 @@ def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.Me
     """Metadata of the asset itself."""
     return {
         "source_table": dg.MetadataValue.text(table.source),
-        "dagster/uri": dg.MetadataValue.text(f"{project.destination.url}{project.project_id}/{table.path}/"),
+        "dagster/uri": dg.MetadataValue.text(
+            project.destination.url + project.layout.folder(project.project_id, table.path)
+        ),
         "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
         "destination": dg.MetadataValue.text(project.destination_name),
         "first_window": dg.MetadataValue.timestamp(project.start),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from langfuse_export.formats import Encoding
+from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyTemplate
 from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import StoreConfig
@@ -15,7 +16,7 @@ class ProjectExport:
     """What is exported of a project, where to, how often.
 
     Attributes:
-        project_id: Langfuse's project id; the first folder of every key.
+        project_id: Langfuse's project id.
         name: for people; the id where the catalog has no name.
         enabled: False pauses the project: nothing is scheduled.
         start: the first window's start, on the frequency's grid, UTC.
@@ -25,6 +26,7 @@ class ProjectExport:
         in_postgres: whether Langfuse's Postgres has the project and hears of its runs.
         catch_up_from: every window from here on is exported without anybody asking for it, and none before,
             UTC. None: the look-back of the schedule.
+        layout: where objects and manifests lie below the destination's prefix.
     """
 
     project_id: str
@@ -40,6 +42,7 @@ class ProjectExport:
     destination_name: str
     in_postgres: bool = False
     catch_up_from: datetime | None = None
+    layout: KeyTemplate = LANGFUSE
 
     @property
     def scheduled_from(self) -> datetime:
@@ -48,15 +51,22 @@ class ProjectExport:
 
     def object_key(self, table: Table, window: Window) -> str:
         """Key of a table's object below the destination's prefix."""
-        return f"{self.project_id}/{table.path}/{window.stamp}.{self.encoding.extension}"
+        return self.layout.key(self.project_id, table.path, window, self.encoding.extension)
 
     def staging_folder(self, table: Table, window: Window) -> str:
         """Where parts of a heavy window wait until they are joined; no reader's pattern matches it."""
-        return f"_incomplete/{self.project_id}/{table.path}/{window.stamp}"
+        extension = self.encoding.extension
+        return f"_incomplete/{self.object_key(table, window).removesuffix(f'.{extension}')}"
 
     def manifest_key(self, window: Window) -> str:
         """Key of the window's manifest below the destination's prefix."""
-        return f"{self.project_id}/manifests/{window.stamp}.json"
+        return self.layout.key(self.project_id, MANIFESTS, window, "json")
+
+    def key_shapes(self) -> list[str]:
+        """What it writes, objects and manifests, whatever the window, as `first_clash` compares it."""
+        place = f"{self.destination.endpoint} {self.destination.account_name} {self.destination.url}"
+        names = [(table.path, self.encoding.extension) for table in self.tables] + [(MANIFESTS, "json")]
+        return [place + self.layout.shape(self.project_id, *name) for name in names]
 
     def table(self, name: str) -> Table:
         """The project's table of that name; raises KeyError."""

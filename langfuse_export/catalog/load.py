@@ -24,6 +24,7 @@ from langfuse_export.catalog.model import (
 from langfuse_export.catalog.postgres import Integration, Rejection, read_integrations
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Encoding
+from langfuse_export.layout import first_clash
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES
 from langfuse_export.windows import Frequency
@@ -145,7 +146,8 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
         now: start of projects that have no rows and no `start`.
 
     Raises:
-        CatalogError: a project in exports.yaml raises a limit, or a mask lacks its key.
+        CatalogError: a project in exports.yaml raises a limit, a mask lacks its key, or projects could share
+            keys.
     """
     listed = {project.id for project in sources.model.projects} if sources.model else set()
     for row in sources.rows:
@@ -156,12 +158,25 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
     others = [project_id for project_id in sorted(sources.first_rows) if project_id not in taken]
     from_yaml = _from_yaml(sources.model, sources.first_rows, others, settings, now) if sources.model else ()
     from_postgres = [_from_postgres(row, sources, settings, now) for row in rows]
-    exports = (export for export in from_postgres if isinstance(export, ProjectExport))
+    exports = (*from_yaml, *(export for export in from_postgres if isinstance(export, ProjectExport)))
+    _check_keys_apart(exports)
     return Catalog(
-        (*from_yaml, *exports),
+        exports,
         tuple(export for export in from_postgres if isinstance(export, Rejection)),
         sources.fingerprint,
     )
+
+
+def _check_keys_apart(exports: Sequence[ProjectExport]) -> None:
+    clash = first_clash(
+        (export.project_id, export.layout, shape) for export in exports for shape in export.key_shapes()
+    )
+    if clash:
+        templates = {export.project_id: export.layout.text for export in exports}
+        raise CatalogError(
+            f"projects: key: {clash[0]!r} with {templates[clash[0]]!r} and {clash[1]!r} with "
+            f"{templates[clash[1]]!r} could write the same object; use another prefix for one of them"
+        )
 
 
 def _from_yaml(
@@ -221,4 +236,5 @@ def _export(
         row_group_rows=project.parquet_row_group_size or settings.export_parquet_row_group_size,
         destination=model.destinations[project.destination].store_config(),
         destination_name=project.destination,
+        layout=project.key_template,
     )

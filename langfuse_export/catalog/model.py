@@ -13,6 +13,7 @@ from langfuse_export.catalog.content import (
     resolve_masks,
 )
 from langfuse_export.formats import Compression, FileFormat
+from langfuse_export.layout import LANGFUSE, KeyTemplate, hive
 from langfuse_export.tables import ALL_GROUPS, ALL_TABLES, TABLES, Table, UnknownColumnError, with_corrections
 from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import PART_BYTES, SCHEMES, StoreConfig
@@ -213,6 +214,16 @@ class ProjectModel(_Strict):
         default=None,
         description="Langfuse's field groups of observations and events: core, io, usage and so on.",
     )
+    layout: Literal["langfuse", "hive"] = Field(
+        default="langfuse",
+        description="Keys as Langfuse has them, or with folders such as dt=2026-06-01/hour=12/.",
+    )
+    key: str | None = Field(
+        default=None,
+        description="Template of the keys instead of a layout: {project}, {table}, {start:...}, {end:...}, "
+        "{ext}; times are UTC, with codes of strftime.",
+        examples=["{table}/{project}/{start:%Y/%m/%d/%H}.{ext}"],
+    )
     mask: dict[str, MaskModel] = Field(
         default_factory=dict,
         description="By column, in every table that has it: drop, hash, or patterns to replace.",
@@ -241,11 +252,27 @@ class ProjectModel(_Strict):
                 f"field_groups: {sorted(unknown)[0]!r} is none of {', '.join(sorted(ALL_GROUPS))}"
             )
         self.where.check(self.tables)
+        self._check_keys()
         try:
             check_masks(self.mask, self._chosen_tables())
         except ValueError as error:
             raise ValueError(f"mask: {error}") from None
         return self
+
+    def _check_keys(self) -> None:
+        if self.key is not None and "layout" in self.model_fields_set:
+            raise ValueError(f"key: {self.key!r} stands beside layout: {self.layout}; leave one of them out")
+        try:
+            self.key_template.check(self.frequency)
+        except ValueError as error:
+            raise ValueError(f"key: {error}") from None
+
+    @property
+    def key_template(self) -> KeyTemplate:
+        """Where objects and manifests lie below the destination's prefix."""
+        if self.key is not None:
+            return KeyTemplate(self.key)
+        return hive(self.frequency) if self.layout == "hive" else LANGFUSE
 
     def exported_tables(self, mask_key: SecretStr | None) -> tuple[Table, ...]:
         """The tables with everything that was chosen of them.

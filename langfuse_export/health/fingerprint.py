@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from langfuse_export.layout import LANGFUSE
 from langfuse_export.project import ProjectExport
 
 
@@ -26,6 +27,7 @@ def fingerprint(project: ProjectExport, salt: str) -> str:
         "frequency": project.frequency,
         "extension": project.encoding.extension,
         "row_group_rows": project.row_group_rows,
+        **({} if project.layout == LANGFUSE else {"layout": project.layout.text}),
     }
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()[:32]

@@ -109,6 +109,12 @@ projects:
             {"where": {"type": ["AGENT"]}, "tables": ["traces", "scores"]},
             "where: type is of observations, events, none of which is in tables",
         ),
+        ({"layout": "spark"}, "projects[0].layout='spark'"),
+        ({"layout": "hive", "key": "x"}, "key: 'x' stands beside layout: hive; leave one of them out"),
+        (
+            {"key": "{table}/{end:%Y%m%d%H}.{ext}"},
+            "projects[0]: key: '{table}/{end:%Y%m%d%H}.{ext}' lacks {project}",
+        ),
         ({"limits": {"max_threads": 11}}, "limits.max_threads: 11 raises the deployment's 10"),
         ({"limits": {"priority": 1}}, "limits.priority: 1 raises the deployment's 2"),
     ],
@@ -274,6 +280,42 @@ def test_masks_are_those_of_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None
     assert traces.column("metadata").mask == Replace(((r"\S+@\S+", "[email]"), (r"\+\d{6,}", "***")))
     assert project.table("scores").columns == TABLES["scores"].columns
     assert "correct horse" not in repr(project)
+
+
+def test_keys_are_langfuses_unless_the_catalog_has_others() -> None:
+    window = Frequency.HOURLY.window(datetime(2026, 6, 1, 12, tzinfo=UTC))
+    template = {"key": "lake/{table}/{project}/{start:%Y/%m/%d}/{start:%H}.{ext}"}
+    for choice, traces, manifest in (
+        (
+            {},
+            "support-bot/traces/2026-06-01T13-00-00.parquet",
+            "support-bot/manifests/2026-06-01T13-00-00.json",
+        ),
+        (
+            {"layout": "hive"},
+            "traces/project=support-bot/dt=2026-06-01/hour=12/2026-06-01T13-00-00.parquet",
+            "manifests/project=support-bot/dt=2026-06-01/hour=12/2026-06-01T13-00-00.json",
+        ),
+        (
+            template,
+            "lake/traces/support-bot/2026/06/01/12.parquet",
+            "lake/manifests/support-bot/2026/06/01/12.json",
+        ),
+    ):
+        [project] = _catalog({**PROJECT, **choice}).projects
+        assert project.object_key(project.table("traces"), window) == traces
+        assert project.manifest_key(window) == manifest
+        assert project.staging_folder(project.table("traces"), window) == (
+            "_incomplete/" + traces.removesuffix(".parquet")
+        )
+
+
+def test_projects_whose_templates_could_meet_are_refused() -> None:
+    first = {**PROJECT, "id": "traces", "key": "a/{project}/{start:%Y-%m-%dT%H-%M-%S}{table}.{ext}"}
+    second = {**PROJECT, "id": "a", "key": "{project}/{table}/{end:%Y-%m-%dT%H-%M-%S}traces.{ext}"}
+    with pytest.raises(CatalogError, match=r"'a' with .* and 'traces' with .* could write the same object"):
+        _catalog(first, second)
+    assert len(_catalog(first, {**second, "id": "b"}).projects) == 2
 
 
 def test_a_secret_is_in_no_representation() -> None:

@@ -16,6 +16,7 @@ import zstandard
 
 from langfuse_export.exporter import WindowExporter, WindowResult
 from langfuse_export.formats import Compression, Encoding, FileFormat
+from langfuse_export.layout import LANGFUSE, KeyTemplate
 from langfuse_export.manifest import Manifest
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES, TABLES, Table
@@ -46,6 +47,7 @@ class Deployment:
     tables: Sequence[Table] = tuple(TABLES.values())
     encoding: Encoding = PARQUET
     frequency: Frequency = Frequency.HOURLY
+    layout: KeyTemplate = LANGFUSE
 
     @cached_property
     def source(self) -> ClickHouse:
@@ -78,6 +80,7 @@ class Deployment:
             row_group_rows=settings.export_parquet_row_group_size,
             destination=self.destination or StoreConfig(f"file://{self.blobs}/"),
             destination_name="blobs",
+            layout=self.layout,
         )
 
     def exporter(self, project: ProjectExport | None = None) -> WindowExporter:
