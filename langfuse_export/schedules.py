@@ -12,7 +12,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from langfuse_export.health.describe import describe
 from langfuse_export.health.recorder import change_health
-from langfuse_export.health.state import Health, State
+from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
 from langfuse_export.partition_statuses import Statuses, partition_statuses
@@ -54,7 +54,7 @@ def build_schedule(
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
-        waiting = {id: h for id, h in health.items() if h.state in (State.STOPPED, State.BACKING_OFF)}
+        waiting = {id: h for id, h in health.items() if h.waits}
         for project_id, trouble in waiting.items():
             context.log.warning(f"{project_id} waits: {describe(trouble)}")
         working = [project for project in enabled if project.project_id not in waiting]

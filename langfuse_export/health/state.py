@@ -108,6 +108,11 @@ class Health(BaseModel):
         return State.HEALTHY if self.since is None else State.CATCHING_UP
 
     @property
+    def waits(self) -> bool:
+        """Whether it fails as a whole: nobody but `recovery_sensor` asks for its windows, one at a time."""
+        return self.state in (State.STOPPED, State.BACKING_OFF)
+
+    @property
     def attempts(self) -> int:
         """Attempts that have failed, in a row."""
         return self.streak if self.blocked else self.rounds

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from langfuse_export.health.state import State
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, job_name
 from langfuse_export.project import ProjectExport
@@ -113,4 +112,4 @@ class CatchUpTick:
 
     def _waits(self, project: ProjectExport) -> bool:
         health = HealthStore(self._instance).read([project.project_id]).get(project.project_id)
-        return health is not None and health.state in (State.STOPPED, State.BACKING_OFF)
+        return health is not None and health.waits

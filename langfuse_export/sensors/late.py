@@ -16,7 +16,6 @@ import structlog
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from langfuse_export.changes import Changes, Slot
-from langfuse_export.health.state import State
 from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_files
 from langfuse_export.manifest import ManifestFile
@@ -176,7 +175,7 @@ class LateTick:
     def _held(self) -> set[str]:
         """Projects that fail as a whole: another run would fail, too, so their windows wait in the cursor."""
         records = HealthStore(self._instance).read(self._projects)
-        return {id for id, h in records.items() if h.state in (State.STOPPED, State.BACKING_OFF)}
+        return {id for id, health in records.items() if health.waits}
 
     def _look(self, looked_at: Mapping[str, datetime], suspects: Suspects) -> dict[str, datetime]:
         """Suspect the windows in which rows were written since the last look; tables and time of this one."""

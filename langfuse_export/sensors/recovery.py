@@ -137,16 +137,15 @@ class RecoveryTick:
 
     def _plan(self, project: ProjectExport, health: Health) -> tuple[list[dg.RunRequest], Health | None]:
         """The runs to ask for, and the record afterwards."""
-        waits = health.state in (State.STOPPED, State.BACKING_OFF)
-        if waits and not health.is_due(self._now):
+        if health.waits and not health.is_due(self._now):
             return [], health
         tick = self._tick(project.frequency)
         is_busy = tick.is_busy(project)
         policy = self._options.health
         missing = tick.never_attempted(project, self._owed(project, health))
-        if waits and is_busy:
+        if health.waits and is_busy:
             return [], health
-        if waits:
+        if health.waits:
             window = self._probe(project, health, missing)
             return [self._request(project, window, window, NEWEST_PRIORITY)], health.asked(policy, self._now)
         requests = []
