@@ -13,7 +13,7 @@ from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.postgres import Database, DatabaseError
 
 POSTGRES = "postgres"
-_TAKING_OVER = "docs/operations.md, Taking over from Langfuse's own export"
+_RIGHTS = "docs/moving.md, Rights"
 # Dagster's daemon and webserver, a sensor and the runs that go on at once, with room for Langfuse itself.
 _SPARE_CONNECTIONS = 10
 
@@ -47,7 +47,7 @@ def check_postgres(database: Database) -> Iterator[Finding]:
         yield ok("postgres: connections", text)
     if missing:
         text = f"may not write {', '.join(missing)}: Langfuse's page would not show progress and errors"
-        yield problem("postgres: write-back", text, f"GRANT UPDATE on these columns ({_TAKING_OVER})")
+        yield problem("postgres: write-back", text, f"GRANT UPDATE on these columns ({_RIGHTS})")
     else:
         yield ok("postgres: write-back", "progress and errors can be written")
 
