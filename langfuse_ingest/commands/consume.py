@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from langfuse_ingest.commands.common import ingestion_settings
+from langfuse_ingest.commands.preconditions import ingestion_settings
 from langfuse_ingest.consumers.supervisor import Supervisor
 from langfuse_ingest.queues import decide_queues, queue, registered_queues
 from langfuse_worker.console import fail

@@ -9,7 +9,7 @@ import typer
 from redis import Redis
 from rich.table import Table
 
-from langfuse_ingest.commands.common import ingestion_settings, open_runtime
+from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.dead_letters import DeadLetter, dead_letters, purge, replay
 from langfuse_worker.console import err, fail, out
 

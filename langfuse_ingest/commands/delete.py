@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langfuse_ingest.commands.common import ingestion_settings, open_runtime
+from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
 from langfuse_worker.console import fail, out

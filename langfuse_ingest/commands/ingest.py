@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from langfuse_ingest.commands.common import ingestion_settings, open_runtime
+from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.event_log import Origin
 from langfuse_ingest.producer import Producer, Receipt, Rejection
 from langfuse_worker.blobstore import StoreError

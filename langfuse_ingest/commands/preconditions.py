@@ -1,4 +1,4 @@
-"""What the commands share: the role's say, and a Redis that is there."""
+"""What has to hold before a command does its work: the role lets it, and Redis answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from langfuse_ingest.commands.common import open_runtime
+from langfuse_ingest.commands.preconditions import open_runtime
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import decide_queues
 from langfuse_ingest.queues import queues as all_queues
