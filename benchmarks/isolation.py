@@ -21,32 +21,30 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median, quantiles
-from urllib.parse import urlencode
 
 import matplotlib.pyplot as plt
-import urllib3
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.throughput import fill
-from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.sql import Scalar
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_worker.clickhouse import QueryLimits
+from langfuse_worker.settings import Settings
 from tests.export.http.exporting import HOUR, Deployment
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import SHIPPED_WORKLOADS, shipped_profile
 
 GOAL_P95 = 1.2
 EXPORTS = 2
 ROUND_QUERIES = 6
 WINDOW = "window"
-DEPLOY = Path(__file__).parents[1] / "deploy/clickhouse"
 
 DASHBOARD = (
     "SELECT toStartOfHour(start_time) AS hour, type, count(), quantiles(0.5, 0.95)(date_diff('ms', "
@@ -79,7 +77,7 @@ class Mode:
 
 def modes() -> list[Mode]:
     """The four, with the limits that a deployment has by default and the profiles as they ship."""
-    limits = QueryLimits(max_threads=10, priority=2, max_memory_usage=20 * 10**9, max_execution_time_s=3600)
+    limits = QueryLimits.from_settings(Settings())
     unlimited = replace(limits, max_threads=os.cpu_count() or 1, priority=0, max_memory_usage=0)
     return [
         Mode("idle", dashboard_settings=shipped_profile("interactive")),
@@ -87,13 +85,6 @@ def modes() -> list[Mode]:
         Mode("threads and priority", limits),
         Mode("shipped profiles", limits, {"workload": "export"}, shipped_profile("interactive")),
     ]
-
-
-def shipped_profile(name: str) -> dict[str, str]:
-    """The settings of a profile of deploy/clickhouse."""
-    profile = ET.parse(DEPLOY / "users.d/langfuse.xml").find(f"profiles/{name}")
-    assert profile is not None
-    return {element.tag: element.text for element in profile if element.text and element.tag != "constraints"}
 
 
 def fill_dashboard(server: ClickHouseServer, rows: int) -> None:
@@ -114,25 +105,24 @@ def export_forever(options: str) -> None:
     arguments = json.loads(options)
     server = ClickHouseServer(Path(arguments["directory"]), port=arguments["port"])
     blobs = Path(arguments["directory"]) / arguments["name"]
-    with Deployment(server, blobs, encoding=ProfiledParquet(arguments["settings"])) as deployment:
+    encoding = ProfiledEncoding(FileFormat.PARQUET, profile=arguments["settings"])
+    with Deployment(server, blobs, encoding=encoding) as deployment:
         project = replace(deployment.project, limits=QueryLimits(**arguments["limits"]))
-        exporter: WindowExporter = deployment.exporter(project)
+        exporter = deployment.exporter(project)
         while True:
             exporter.export(HOUR, [OBSERVATIONS])
             print(WINDOW, time.monotonic(), flush=True)
 
 
-class ProfiledParquet(Encoding):
-    """Parquet, with settings that a server would take from the user's profile; chDB has one user alone."""
+@dataclass(frozen=True)
+class ProfiledEncoding(Encoding):
+    """Adds settings that a server would take from the profile of a query's user; chDB has one user alone."""
 
-    def __init__(self, profile: Mapping[str, str]) -> None:
-        super().__init__(FileFormat.PARQUET)
-        object.__setattr__(self, "_profile", profile)
+    profile: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, row_group_rows: int, *, is_part: bool = False) -> Mapping[str, str | int | float]:
+    def settings(self, row_group_rows: int, *, is_part: bool = False) -> Mapping[str, Scalar]:
         """Those of the format, and those of the profile."""
-        profile: Mapping[str, str] = object.__getattribute__(self, "_profile")
-        return {**super().settings(row_group_rows, is_part=is_part), **profile}
+        return {**super().settings(row_group_rows, is_part=is_part), **self.profile}
 
 
 @contextmanager
@@ -171,12 +161,8 @@ def exported_at(process: subprocess.Popen[str]) -> Iterator[float]:
 
 def ask(server: ClickHouseServer, sql: str, settings: Mapping[str, str]) -> float:
     """Seconds that somebody waits for a query."""
-    fields = urlencode({"log_comment": "dashboard", **settings})
-    headers = {"X-ClickHouse-User": server.user, "X-ClickHouse-Key": server.password}
     started = time.monotonic()
-    url = f"{server.url}/?{fields}"
-    response = urllib3.request("POST", url, body=sql.encode(), headers=headers, timeout=600)
-    assert response.status == 200, response.data.decode()
+    server.execute(sql, settings)
     return time.monotonic() - started
 
 
@@ -199,25 +185,20 @@ class Measured:
 
 def run(rows: int, heavy_rows: int, rounds: int, directory: Path) -> dict[str, Measured]:
     """Measure every mode, in turn."""
-    measured = {mode.name: Measured() for mode in modes()}
+    compared = modes()
+    measured = {mode.name: Measured() for mode in compared}
     with ClickHouseServer(directory / "server") as server:
         fill_dashboard(server, rows)
         fill(server, heavy_rows)
-        for statement in statements((DEPLOY / "workloads.sql").read_text()):
+        for statement in SHIPPED_WORKLOADS:
             server.execute(statement)
         for sql in DASHBOARD:
             ask(server, sql, {})
         for round_number in range(rounds):
-            for mode in modes():
+            for mode in compared:
                 console.print(f"round {round_number + 1} of {rounds}: {mode.name}", style="dim")
                 measure(mode, server, measured[mode.name])
     return measured
-
-
-def statements(script: str) -> list[str]:
-    """The statements of an SQL script, without its comments."""
-    code = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
-    return [statement for statement in code.split(";") if statement.strip()]
 
 
 def measure(mode: Mode, server: ClickHouseServer, result: Measured) -> None:

@@ -3,16 +3,19 @@
 chDB schedules queries but not their threads; so what the shares do to threads stays untested.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers.clickhouse import ClickHouseServer
-from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, administrator, write_users
-
-_SQL = (Path(__file__).parents[2] / "deploy/clickhouse/workloads.sql").read_text("utf-8")
+from tests.servers.clickhouse_users import (
+    PASSWORDS,
+    SHIPPED_USERS,
+    SHIPPED_WORKLOADS,
+    administrator,
+    write_users,
+)
 
 
 @pytest.fixture(params=["export", "ingestion", "interactive"])
@@ -32,7 +35,7 @@ def server(tmp_path: Path, profile: str) -> Iterator[ClickHouseServer]:
 
 def test_queries_of_a_profile_are_scheduled_in_its_workload(server: ClickHouseServer, profile: str) -> None:
     server.execute("SELECT 1")  # a workload that does not exist changes nothing
-    for statement in 2 * [s for s in re.sub(r"--.*", "", _SQL).split(";") if s.strip()]:
+    for statement in 2 * SHIPPED_WORKLOADS:
         server.execute(statement)  # twice, as somebody does who has changed a share
 
     server.execute("CREATE RESOURCE slots (QUERY)")

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import urllib3
 
@@ -88,11 +90,12 @@ class ClickHouseServer:
         variables: dict[str, Any] = {**self.environment_of_a_worker, **environment}
         return Settings(**variables)
 
-    def execute(self, sql: str) -> str:
+    def execute(self, sql: str, settings: Mapping[str, str] | None = None) -> str:
         """Run SQL as somebody who is not the export; the answer is JSON or text."""
+        fields = urlencode({"log_comment": "test", **(settings or {})})
         response = urllib3.request(
             "POST",
-            f"{self.url}/?log_comment=test",
+            f"{self.url}/?{fields}",
             body=sql.encode(),
             headers={"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password},
             retries=False,

@@ -5,10 +5,14 @@ merge them, and `default` then gets everything that one of the users has, except
 """
 
 import copy
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-SHIPPED_USERS = (Path(__file__).parents[2] / "deploy/clickhouse/users.d/langfuse.xml").read_text("utf-8")
+_SHIPPED = Path(__file__).parents[2] / "deploy/clickhouse"
+SHIPPED_USERS = (_SHIPPED / "users.d/langfuse.xml").read_text("utf-8")
+_WORKLOADS = re.sub(r"--.*", "", (_SHIPPED / "workloads.sql").read_text("utf-8"))
+SHIPPED_WORKLOADS = [statement for statement in _WORKLOADS.split(";") if statement.strip()]
 PASSWORDS = {f"CLICKHOUSE_{user}_PASSWORD": "secret" for user in ("INTERACTIVE", "INGESTION", "EXPORT")}
 
 # As in the users.xml of ClickHouse's packages.
@@ -28,6 +32,13 @@ _ADMINISTRATOR = """<clickhouse>
     <grants><query>GRANT ALL ON *.*</query></grants>
   </administrator></users>
 </clickhouse>"""
+
+
+def shipped_profile(name: str) -> dict[str, str]:
+    """The settings of a profile of the shipped file, without its constraints."""
+    profile = ET.fromstring(SHIPPED_USERS).find(f"profiles/{name}")
+    assert profile is not None
+    return {element.tag: element.text for element in profile if element.text and element.tag != "constraints"}
 
 
 def administrator(profile: str) -> str:
