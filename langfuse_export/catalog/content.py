@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 import re2
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import Discriminator, Field, SecretStr, Tag, model_validator
 
+from langfuse_export.catalog.strict import StrictModel
 from langfuse_export.tables import ALL_TABLES, Hash, Mask, Replace, Table
 
 TableName = Literal["traces", "observations", "scores", "events", "dataset_run_items"]
@@ -13,10 +14,8 @@ TableName = Literal["traces", "observations", "scores", "events", "dataset_run_i
 Values = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-class WhereModel(BaseModel):
+class WhereModel(StrictModel):
     """Rows that have one of the values of every name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     environment: Values | None = Field(default=None, description="Of traces, observations, scores, events.")
     tags: Values | None = Field(default=None, description="Any of these tags, of traces and events.")
@@ -43,10 +42,8 @@ class WhereModel(BaseModel):
                 raise ValueError(f"where: {name} is of {', '.join(having)}, none of which is in tables")
 
 
-class ReplaceModel(BaseModel):
+class ReplaceModel(StrictModel):
     """A part of texts to replace, wherever it matches."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     replace: str = Field(min_length=1, description="RE2 pattern, such as [\\w.+-]+@[\\w-]+\\.[\\w.]+")
     text: str = Field(

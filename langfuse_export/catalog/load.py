@@ -7,21 +7,18 @@ from datetime import UTC, datetime
 
 import structlog
 
+from langfuse_export.catalog.destination import DestinationModel
 from langfuse_export.catalog.discovery import discover
 from langfuse_export.catalog.encryption import DecryptionError
+from langfuse_export.catalog.errors import CatalogError
 from langfuse_export.catalog.integration_export import (
     IntegrationError,
     integration_export,
     start_of,
 )
-from langfuse_export.catalog.model import (
-    EVERY_PROJECT,
-    CatalogError,
-    CatalogModel,
-    DestinationModel,
-    ProjectModel,
-)
+from langfuse_export.catalog.model import EVERY_PROJECT, CatalogModel
 from langfuse_export.catalog.postgres import Integration, Rejection, read_integrations
+from langfuse_export.catalog.project import ProjectModel
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Encoding
 from langfuse_export.layout import first_clash

@@ -12,7 +12,7 @@ import structlog
 from psycopg.sql import SQL
 from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 
-from langfuse_export.catalog.model import CatalogError
+from langfuse_export.catalog.errors import CatalogError
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.windows import Frequency
 from langfuse_worker.postgres import Database, DatabaseError

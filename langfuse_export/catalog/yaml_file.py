@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from langfuse_export.catalog.model import CatalogError, CatalogModel, DestinationModel
+from langfuse_export.catalog.destination import DestinationModel
+from langfuse_export.catalog.errors import CatalogError
+from langfuse_export.catalog.model import CatalogModel
 
 _SECRETS = {
     name for name, field in DestinationModel.model_fields.items() if "SecretStr" in str(field.annotation)

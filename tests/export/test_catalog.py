@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from langfuse_export.catalog.errors import CatalogError
 from langfuse_export.catalog.load import Catalog, Sources, load_catalog, read_model, resolve
-from langfuse_export.catalog.model import CatalogError
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Compression, FileFormat
 from langfuse_export.tables import TABLES, Hash, Replace
