@@ -10,9 +10,13 @@ from pathlib import Path
 
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.parts import PartSize
+from langfuse_export.tables import TABLES
 from tests.export.http.exporting import Deployment
 from tests.rows import PROJECT, observation
 from tests.servers.clickhouse_http import Fault, Request
+
+OBSERVATIONS = TABLES["observations"]
+KEY = "p1/observations/2026-06-01T13-00-00.parquet"
 
 # 450 observations of 150 KB do not fit into this memory at once, a few do.
 HEAVY_ROWS = 450

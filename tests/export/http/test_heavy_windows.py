@@ -12,37 +12,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langfuse_export.errors import WindowError, is_transient, reason_of
+from langfuse_export.errors import WindowError
 from langfuse_export.exporter import NoProgress
 from langfuse_export.formats import Encoding
 from langfuse_export.parts import PartSize
 from langfuse_export.tables import TABLES
-from langfuse_worker.blobstore import StoreError
-from langfuse_worker.logs import configure_logging
 from tests.export.http.exporting import ENCODINGS, HOUR, JSONL, PARQUET, Deployment
 from tests.export.http.heavy import (
     HEAVY_ROWS,
+    KEY,
     MEMORY,
+    OBSERVATIONS,
     SECOND_PART,
     TOO_MUCH_AT_ONCE,
     exporter_of_parts,
     exporter_within,
     insert_heavy_observations,
     insert_observations,
-    killed_worker,
     payload_queries,
     staged,
-    wait_for_query,
 )
 from tests.export.http.strategies import MAKERS, versions
 from tests.export.http.test_final import SLOW, exported_rows, true_rows
 from tests.rows import NOON, Row, observation
 from tests.servers.clickhouse_http import Fault
-from tests.servers.otlp import OtlpReceiver
 from tests.servers.s3 import S3Server
-
-OBSERVATIONS = TABLES["observations"]
-KEY = "p1/observations/2026-06-01T13-00-00.parquet"
 
 
 @pytest.mark.parametrize("encoding", [PARQUET, JSONL], ids=lambda e: e.extension)
@@ -118,75 +112,6 @@ def test_every_table_is_cut_by_its_own_key(deployment: Deployment, name: str) ->
     assert deployment.ids(name) == sorted(f"id{n}" for n in range(12))
 
 
-@pytest.mark.parametrize(("code", "reason"), [(241, "clickhouse_memory"), (159, "clickhouse_timeout")])
-@pytest.mark.parametrize("kind", ["refuse", "exception"])
-def test_a_split_is_counted_and_logged_with_its_reason(
-    deployment: Deployment,
-    otlp: OtlpReceiver,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    code: int,
-    reason: str,
-) -> None:
-    """Whether the query fails at once or in the middle of its result."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
-    configure_logging("info")
-    insert_observations(deployment)
-    deployment.server.break_next(Fault(kind, match="t.input", code=code, after_bytes=10))
-
-    deployment.export(tables=[OBSERVATIONS])
-
-    deployment.telemetry.flush()
-    [point] = otlp.named("langfuse.blob_export.split_count")
-    assert point.attributes == {"table": "observations", "reason": reason}
-    assert (point.count, point.value) == (1, 2)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    [split] = [line for line in lines if line["event"] == "blob_export_window_split"]
-    assert (split["table"], split["reason"], split["parts"]) == ("observations", reason, 2)
-    assert len(deployment.ids("observations")) == 20
-
-
-@pytest.mark.defect("F1")
-def test_progress_survives_a_failure_in_the_second_half(deployment: Deployment) -> None:
-    """The fork reads the first half again."""
-    insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError) as failure:
-        deployment.export(tables=[OBSERVATIONS])
-    assert is_transient(failure.value)
-    assert len(staged(deployment)) == 2
-    assert staged(deployment) == deployment.files()  # no object, no manifest
-    seen = len(deployment.server.requests)
-
-    result = deployment.export(tables=[OBSERVATIONS])
-
-    [again] = payload_queries(deployment, seen)
-    assert SECOND_PART in again.sql
-    assert len(deployment.ids("observations")) == 20
-    assert result.exported["observations"].file.parts == 2
-    assert deployment.files() == [KEY]
-
-
-@pytest.mark.defect("F1")
-def test_another_worker_goes_on_where_one_was_killed(deployment: Deployment) -> None:
-    insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("stall", match=SECOND_PART))
-    seen = len(deployment.server.requests)
-    with killed_worker(deployment):
-        wait_for_query(deployment, SECOND_PART, since=seen)
-    assert len(staged(deployment)) == 2
-    deployment.server.break_next()
-    seen = len(deployment.server.requests)
-
-    deployment.export(tables=[OBSERVATIONS])
-
-    [again] = payload_queries(deployment, seen)
-    assert SECOND_PART in again.sql
-    assert len(deployment.ids("observations")) == 20
-    assert staged(deployment) == []
-
-
 def test_a_file_of_parts_says_when_its_first_part_was_read(deployment: Deployment) -> None:
     insert_observations(deployment)
     deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
@@ -199,138 +124,6 @@ def test_a_file_of_parts_says_when_its_first_part_was_read(deployment: Deploymen
     assert file.read_at is not None
     first = plan["parts"][0]["staged"]["read_at"]
     assert datetime.fromisoformat(file.read_at) == datetime.fromisoformat(first)
-
-
-@pytest.mark.defect("F1")
-def test_a_part_whose_rows_changed_since_is_read_again(deployment: Deployment) -> None:
-    insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
-    deployment.insert("observations", observation("o001", version=2, input="newer"))
-
-    deployment.export(tables=[OBSERVATIONS])
-
-    inputs = {row["id"]: row["input"] for row in deployment.rows("observations")}
-    assert inputs["o001"] == "newer"
-    assert len(inputs) == 20
-    assert deployment.files() == [KEY]
-
-
-def test_parts_of_other_columns_or_formats_are_not_used(deployment: Deployment) -> None:
-    insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
-    narrow = OBSERVATIONS.only(columns=["input"])
-    changed = deployment.with_(tables=[narrow])
-
-    changed.export(tables=[narrow])
-
-    assert list(changed.rows("observations")[0]) == narrow.column_names
-    assert changed.files() == ["p1/manifests/2026-06-01T13-00-00.json", KEY]
-
-
-@pytest.mark.parametrize("damage", ["delete", "overwrite"])
-def test_a_part_that_is_lost_or_damaged_is_read_again_by_the_retry(
-    deployment: Deployment, damage: str
-) -> None:
-    insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
-    part = deployment.blobs / staged(deployment)[0]
-    part.unlink() if damage == "delete" else part.write_bytes(part.read_bytes()[:-1] + b"x")
-    with pytest.raises(WindowError) as failure:
-        deployment.export(tables=[OBSERVATIONS])
-    assert (reason_of(failure.value), is_transient(failure.value)) == ("verification", True)
-    assert KEY not in deployment.files()
-
-    deployment.export(tables=[OBSERVATIONS])
-
-    assert len(deployment.ids("observations")) == 20
-    assert deployment.files() == [KEY]
-
-
-@pytest.mark.defect("F2")
-def test_wrong_credentials_are_one_attempt_and_no_split(deployment: Deployment) -> None:
-    """The fork halves on every error."""
-    insert_observations(deployment)
-    wrong = deployment.with_(environment={"CLICKHOUSE_PASSWORD": "wrong"})
-    seen = len(deployment.server.requests)
-
-    with pytest.raises(WindowError) as failure:
-        wrong.export(tables=[OBSERVATIONS])
-
-    assert reason_of(failure.value) == "clickhouse_refused"
-    assert len(deployment.server.requests) - seen == 1
-    assert deployment.files() == []
-
-
-@pytest.mark.parametrize("code", [60, 497, 394, 202, 210])
-@pytest.mark.defect("F2")
-def test_other_errors_of_clickhouse_do_not_split(deployment: Deployment, code: int) -> None:
-    insert_observations(deployment)
-    deployment.server.break_next(Fault("refuse", match="t.input", code=code, times=-1))
-    seen = len(deployment.server.requests)
-
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
-
-    assert len(payload_queries(deployment, seen)) == 1
-    assert staged(deployment) == []
-
-
-@pytest.mark.defect("F2")
-def test_an_upload_that_fails_does_not_split(deployment: Deployment) -> None:
-    insert_observations(deployment)
-    exporter = deployment.exporter()
-    exporter.progress = Breaking()
-    seen = len(deployment.server.requests)
-
-    with pytest.raises(WindowError, match="the destination broke"):
-        exporter.export(HOUR, [OBSERVATIONS])
-
-    assert len(payload_queries(deployment, seen)) == 1
-    assert staged(deployment) == []
-
-
-class Breaking(NoProgress):
-    """A destination that fails during the upload."""
-
-    def bytes_read(self, count: int) -> None:
-        """See `Progress`."""
-        raise StoreError("the destination broke")
-
-
-def test_what_cannot_be_cut_any_further_fails_and_says_what_to_do(deployment: Deployment) -> None:
-    insert_observations(deployment, count=4)
-    deployment.server.break_next(Fault("refuse", match="t.input", code=241, times=-1))
-    seen = len(deployment.server.requests)
-
-    with pytest.raises(WindowError) as failure:
-        deployment.export(tables=[OBSERVATIONS])
-
-    assert (reason_of(failure.value), is_transient(failure.value)) == ("too_heavy", False)
-    assert "max_memory_usage = 20000000000 bytes" in str(failure.value)
-    assert "Raise LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_MEMORY_USAGE" in str(failure.value)
-    assert len(payload_queries(deployment, seen)) == 3  # 4 rows, 2 rows, 1 row
-
-
-def test_when_the_whole_server_lacks_memory_the_halves_are_left_to_a_retry(deployment: Deployment) -> None:
-    """Else a shortage that others cause would cut every window of every project into its smallest parts."""
-    insert_observations(deployment)
-    shortage = Fault("refuse", match="t.input", code=241, message="(total) memory limit exceeded")
-    deployment.server.break_next(shortage)
-    seen = len(deployment.server.requests)
-
-    with pytest.raises(WindowError) as failure:
-        deployment.export(tables=[OBSERVATIONS])
-
-    assert (reason_of(failure.value), is_transient(failure.value)) == ("clickhouse_memory", True)
-    assert len(payload_queries(deployment, seen)) == 1
-    assert deployment.export(tables=[OBSERVATIONS]).exported["observations"].file.parts == 2
-    assert deployment.files() == [KEY]
 
 
 def test_the_next_window_begins_with_the_size_that_worked(deployment: Deployment) -> None:

@@ -27,7 +27,7 @@ from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
-from tests.rows import PROJECT, clock, insert
+from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
 SENSOR = "late_rows_sensor"
@@ -126,6 +126,13 @@ class Deployment:
         written = clock(at or datetime.now(UTC))
         stamps = {"created_at": written, "updated_at": written, "event_ts": written}
         insert(self.server.execute, table, [{**row, **stamps} for row in rows])
+
+    def write_in_each_table(self, at: datetime) -> None:
+        """Insert one row of that time into each table."""
+        self.write("traces", trace("t", at))
+        self.write("observations", observation("o", at))
+        self.write("scores", score("s", at))
+        self.write("events_full", event("e", at))
 
     def export(
         self,

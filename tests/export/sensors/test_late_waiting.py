@@ -1,0 +1,145 @@
+"""Changed windows that wait: for others, for a run that has them, for a project that fails."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from langfuse_export.health.state import Health
+from langfuse_export.health.store import HealthStore
+from langfuse_export.naming import LATE, MODE_TAG, asset_key
+from langfuse_export.tables import TABLES
+from langfuse_worker.settings.schedule import LATE_PREFIX
+from tests.export.sensors.deployment import TRACES, Deployment
+from tests.rows import PROJECT, trace
+from tests.servers.clickhouse_http import Fault
+from tests.servers.otlp import OtlpReceiver
+
+
+def test_a_backlog_is_worked_off_oldest_first_and_can_be_seen(
+    deployment: Deployment, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    deployment.tables = TRACES
+    deployment.environment = {
+        LATE_PREFIX + "WINDOWS_PER_TICK": "3",
+        "LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN": "2",
+    }
+    deployment.export(deployment.key(9), deployment.key(2))
+    late = [9, 8, 7, 5, 3]
+    deployment.write("traces", *[trace(f"late{ago}", deployment.hour(ago).start) for ago in late])
+
+    first = deployment.look()
+    deployment.work_off(first)
+    second = deployment.look()
+    deployment.work_off(second)
+
+    assert [asked[:2] for asked in first.asked] == [
+        (deployment.key(9), deployment.key(8)),
+        (deployment.key(7), deployment.key(7)),
+    ]
+    assert [asked[:2] for asked in second.asked] == [(deployment.key(ago),) * 2 for ago in (5, 3)]
+    assert deployment.look().requests == []
+    for ago in late:
+        assert deployment.ids("traces", deployment.hour(ago)) == [f"late{ago}"]
+    gauges = [
+        p for p in otlp.named("langfuse.blob_export.late_windows") if p.attributes["project"] == PROJECT
+    ]
+    assert {point.value for point in gauges} == {2, 0}
+    histogram = otlp.named("langfuse.blob_export.job_duration_ms")
+    assert LATE in {point.attributes["mode"] for point in histogram}
+    deployment.telemetry.shutdown()  # while the receiver is there
+
+
+def test_late_runs_come_after_the_newest_window_and_before_backfills(deployment: Deployment) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(2), deployment.key(2))
+    deployment.write("traces", trace("late", deployment.hour(2).start))
+
+    [request] = deployment.look().requests
+
+    assert request.tags[MODE_TAG] == LATE
+    assert 0 < int(request.tags["dagster/priority"]) < 10
+    assert request.job_name == "export_hourly"
+
+
+def test_a_window_on_its_way_is_looked_at_again_when_its_run_has_ended(deployment: Deployment) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(2), deployment.key(2))
+    running = deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("export_hourly"),
+        tags={"dagster/partition": deployment.key(2)},
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset([asset_key(deployment.first, TABLES["traces"])]),
+    )
+    deployment.write("traces", trace("late", deployment.hour(2).start))
+
+    # The run may have read before the row came, and it may have read it.
+    assert [deployment.look().requests for _ in range(2)] == [[], []]
+    deployment.instance.report_run_canceled(running)
+
+    assert [asked[0] for asked in deployment.look().asked] == [deployment.key(2)]
+
+
+def test_a_window_whose_last_attempt_failed_is_left_to_people(deployment: Deployment) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(2), deployment.key(2))
+    deployment.write("traces", trace("late", deployment.hour(2).start))
+    deployment.server.break_next(Fault("refuse", match="FROM `traces` AS t FINAL", code=60, times=9))
+    assert not deployment.export(deployment.key(2), deployment.key(2)).success
+    deployment.server.break_next()
+
+    assert deployment.look().requests == []
+    assert deployment.export(deployment.key(2), deployment.key(2)).success
+    assert deployment.ids("traces", deployment.hour(2)) == ["late"]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["backing off", "stopped"])
+def test_windows_of_a_project_that_fails_wait_until_it_works_again(
+    deployment: Deployment, is_stopped: bool
+) -> None:
+    deployment.projects = [deployment.project(id, tables=TRACES) for id in (PROJECT, "works")]
+    for project in deployment.projects:
+        deployment.export(deployment.key(3), deployment.key(2), project=project)
+    deployment.look()
+    for ago in (3, 2):
+        row = trace(f"late{ago}", deployment.hour(ago).start)
+        deployment.write("traces", row, {**row, "project_id": "works"})
+    health = HealthStore(deployment.instance)
+    health.change(PROJECT, lambda _: Health(since=datetime.now(UTC), blocked=True, stopped=is_stopped))
+
+    look = deployment.look()
+    deployment.work_off(look, deployment.projects[1])
+    again = deployment.look()
+    health.change(PROJECT, lambda _: None)
+    recovered = deployment.look()
+
+    hours = (deployment.key(3), deployment.key(2), ["traces"])
+    assert (look.asked, again.asked, recovered.asked) == ([hours], [], [hours])
+    assert [r.tags["langfuse/project"] for r in (*look.requests, *recovered.requests)] == ["works", PROJECT]
+    assert again.skip_reason is not None
+    assert again.skip_reason.startswith("2 windows wait")
+
+
+def test_what_waits_for_a_project_that_fails_may_grow_older_than_the_look_back(
+    deployment: Deployment,
+) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(4), deployment.key(2))
+    deployment.look()
+    deployment.write("traces", trace("late", deployment.hour(4).start))
+    health = HealthStore(deployment.instance)
+    health.change(PROJECT, lambda _: Health(since=datetime.now(UTC), blocked=True))
+    assert deployment.look().requests == []
+    health.change(PROJECT, lambda _: None)
+
+    later = Deployment(
+        deployment.server,
+        deployment.home,
+        deployment.instance,
+        {LATE_PREFIX + "LOOKBACK_HOURS": "2"},
+        tables=TRACES,
+        cursor=deployment.cursor,
+    )
+
+    assert [asked[0] for asked in later.look().asked] == [deployment.key(4)]
