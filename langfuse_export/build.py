@@ -12,6 +12,7 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.schedules import build_schedule
 from langfuse_export.sensors.catch_up import build_catch_up_sensor
+from langfuse_export.sensors.lag import build_lag_sensor
 from langfuse_export.sensors.late import build_late_sensor
 from langfuse_export.sensors.recovery import build_recovery_sensor
 from langfuse_export.windows import Frequency
@@ -31,9 +32,8 @@ def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportRes
     if jobs and options.late.interval_s:
         parts.append(dg.Definitions(sensors=[build_late_sensor(catalog.projects, partitions, jobs, options)]))
     if jobs:
-        parts.append(
-            dg.Definitions(sensors=[build_recovery_sensor(catalog.projects, partitions, jobs, options)])
-        )
+        recovery = build_recovery_sensor(catalog.projects, partitions, jobs, options)
+        parts.append(dg.Definitions(sensors=[recovery, build_lag_sensor(catalog.projects, options)]))
     # A run spends 0.3 s in one process, and 5 s and more with a process per step.
     shared = dg.Definitions(resources=resources.as_dagster(), executor=dg.in_process_executor)
     return dg.Definitions.merge(*parts, shared)

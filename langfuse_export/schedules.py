@@ -19,9 +19,7 @@ from langfuse_export.partition_statuses import Statuses, partition_statuses
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
-from langfuse_export.tables import Table
 from langfuse_export.windows import Frequency, Window
-from langfuse_worker.telemetry import Telemetry
 
 NEWEST_PRIORITY = "10"
 MISSED_PRIORITY = "5"
@@ -48,9 +46,7 @@ def build_schedule(
             f"windows of the last {options.lookback_hours} hours that were never attempted."
         ),
     )
-    def schedule(
-        context: dg.ScheduleEvaluationContext, telemetry: dg.ResourceParam[Telemetry]
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
@@ -62,8 +58,6 @@ def build_schedule(
         requests = [request for project in working for request in tick.requests(project, windows)]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
-        tick.record_lag(enabled, context.scheduled_execution_time, lag, telemetry)
-        telemetry.flush()
         yield from requests
         if not requests:
             lines = [f"{project_id} waits: {describe(trouble)}" for project_id, trouble in waiting.items()]
@@ -129,32 +123,6 @@ class Tick:
             yield run_request(project, project.tables, newest, newest, {PRIORITY_TAG: NEWEST_PRIORITY})
         for first, last in consecutive(missing, self._windows_per_run):
             yield run_request(project, project.tables, first, last, {PRIORITY_TAG: MISSED_PRIORITY})
-
-    def record_lag(
-        self, projects: Sequence[ProjectExport], now: datetime, lag: timedelta, telemetry: Telemetry
-    ) -> None:
-        """Set the gauges of each table: how far the newest exported window's end is from now."""
-        tables = [(project, table) for project in projects for table in project.tables]
-        latest = self._instance.get_latest_materialization_events([asset_key(*table) for table in tables])
-        for project, table in tables:
-            newest = self._newest_end(project, table, latest.get(asset_key(project, table)), now - lag)
-            telemetry.lag(project.project_id, table.name, (now - newest).total_seconds())
-            behind = (now - lag - newest) // self._frequency.length
-            telemetry.windows_behind(project.project_id, table.name, behind)
-
-    def _newest_end(
-        self, project: ProjectExport, table: Table, latest: dg.EventLogEntry | None, until: datetime
-    ) -> datetime:
-        """End of the newest exported window; `until` is when windows are due that are not late."""
-        if latest is None or latest.dagster_event is None:
-            return project.start
-        windows = self._frequency.windows_of_keys([latest.dagster_event.partition or ""])
-        # What was exported last is the newest one unless somebody exports older ones: one query for all
-        # tables instead of one for each.
-        if not windows or windows[0].end <= until - 2 * self._frequency.length:
-            done = self._instance.get_materialized_partitions(asset_key(project, table))
-            windows = self._frequency.windows_of_keys(done)
-        return max((window.end for window in windows), default=project.start)
 
     def adopt_failed(
         self,

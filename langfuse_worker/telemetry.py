@@ -108,10 +108,7 @@ class Telemetry:
         self._lags[project, table] = seconds
 
     def windows_behind(self, project: str, table: str, windows: int) -> None:
-        """Set the gauge: windows that are due and after the newest committed one.
-
-        A schedule sets it before it asks for the newest window, so it is 1 while all goes well.
-        """
+        """Set the gauge: windows that are due and after the newest committed one."""
         self._windows_behind[project, table] = windows
 
     def late_windows(self, project: str, table: str, windows: int) -> None:

@@ -70,12 +70,12 @@ def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime
 
 
 def _with_health(status: TableStatus, health: Health | None) -> TableStatus:
-    if health is None or health.since is None:
+    if health is None or (health.since is None and not health.is_behind):
         return status
     return replace(
         status,
         state=health.state.value,
-        state_since=iso(health.since),
+        state_since=iso(health.since) if health.since else None,
         reason=health.failure.reason if health.failure else None,
         next_attempt=iso(health.next_attempt) if health.next_attempt else None,
         trouble=f"{status.project}: {describe(health)}",

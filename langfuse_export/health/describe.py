@@ -16,11 +16,20 @@ def describe(health: Health) -> str:
     """One line: the state, since when, why, what comes next, and what somebody has to do."""
     since = f" since {clock(health.since)}" if health.since else ""
     if health.state is State.HEALTHY:
-        return "healthy"
+        return f"behind: {behind(health)}" if health.is_behind else "healthy"
     if health.state is State.CATCHING_UP:
         return f"catching up: it works again; windows that waited{since} are on their way"
     why = f": {health.failure.reason}: {health.failure.error}" if health.failure else ""
     return f"{_SAID[health.state]}{since}{why} {next_step(health)}"
+
+
+def behind(health: Health) -> str:
+    """Of a project that is late although nothing fails: what waits, and where to look."""
+    since = clock(health.behind.since if health.behind else None)
+    return (
+        f"nothing fails, but a window that was due at {since} has not been exported. Its run waits, takes "
+        "long or was never started: look at the run queue in Dagster, and whether its schedules are on."
+    )
 
 
 def next_step(health: Health) -> str:

@@ -1,7 +1,7 @@
 """How patient a deployment is with a project that fails."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from langfuse_worker.settings import Settings
 
@@ -18,7 +18,8 @@ class HealthPolicy:
         stop_after: how long a destination has to refuse at least before its project stops.
         probe_every: how often a project that is stopped is tried nevertheless.
         max_rounds: attempts at windows that fail by themselves, before they are left to people.
-        cooldown: least time between two notices that a project fails.
+        cooldown: least time between two notices that a project fails, or that it is behind.
+        behind_after: how long a window that is due may wait before its project is behind; 0: never is.
     """
 
     first_delay: timedelta = timedelta(minutes=5)
@@ -28,6 +29,7 @@ class HealthPolicy:
     probe_every: timedelta = timedelta(hours=24)
     max_rounds: int = 20
     cooldown: timedelta = timedelta(hours=24)
+    behind_after: timedelta = timedelta(hours=6)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "HealthPolicy":
@@ -39,6 +41,7 @@ class HealthPolicy:
             stop_after=timedelta(seconds=settings.export_stop_after_s),
             probe_every=timedelta(hours=settings.export_probe_hours),
             cooldown=timedelta(hours=settings.notification_cooldown_hours),
+            behind_after=timedelta(hours=settings.export_behind_hours),
         )
 
     def delay(self, attempts: int) -> timedelta:
@@ -47,3 +50,7 @@ class HealthPolicy:
             return timedelta(0)
         doublings = min(attempts - 1, 30)  # beyond, a timedelta overflows
         return min(self.first_delay * 2**doublings, self.max_delay)
+
+    def is_quiet(self, told_at: datetime | None, now: datetime) -> bool:
+        """Whether people who were told then are not told again yet."""
+        return told_at is not None and now < told_at + self.cooldown

@@ -6,6 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from langfuse_export.health.behind import Behind
+from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
 from langfuse_worker.store_faults import AccessFault
 
@@ -26,14 +28,6 @@ class State(StrEnum):
     """Somebody has to mend the destination; one window is tried once in a long while."""
     CATCHING_UP = "catching_up"
     """It works again; windows that waited are on their way."""
-
-
-class NoticeKind(StrEnum):
-    """What people are told."""
-
-    FAILING = "failing"
-    STOPPED = "stopped"
-    RECOVERED = "recovered"
 
 
 class Failure(BaseModel):
@@ -75,7 +69,8 @@ class Health(BaseModel):
         salt: of the fingerprint.
         fingerprint: of the configuration that failed.
         told: what people know of this trouble.
-        told_at: when they were told of any trouble.
+        told_at: when they were told of a failure.
+        behind: whether it is late although nothing fails.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,6 +90,7 @@ class Health(BaseModel):
     fingerprint: str = ""
     told: NoticeKind | None = None
     told_at: datetime | None = None
+    behind: Behind | None = None
 
     @property
     def state(self) -> State:
@@ -111,6 +107,11 @@ class Health(BaseModel):
     def waits(self) -> bool:
         """Whether it fails as a whole: nobody but `recovery_sensor` asks for its windows, one at a time."""
         return self.state in (State.STOPPED, State.BACKING_OFF)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a window that is due has waited for long."""
+        return self.behind is not None and self.behind.since is not None
 
     @property
     def attempts(self) -> int:
@@ -186,6 +187,7 @@ class Health(BaseModel):
                 "user_faults_since": None,
                 "next_attempt": now,
                 "told": self.told and NoticeKind.FAILING,
+                "told_at": None,  # who has just done something hears at once whether it helped
             }
         )
 
@@ -203,16 +205,21 @@ class Health(BaseModel):
         """What people should be told now."""
         if self.stopped:
             return None if self.told is NoticeKind.STOPPED else NoticeKind.STOPPED
-        if self.state in (State.HEALTHY, State.CATCHING_UP):
-            return NoticeKind.RECOVERED if self.told else None
+        if self.state in (State.HEALTHY, State.CATCHING_UP) and self.told:
+            return NoticeKind.RECOVERED
+        if self.state is State.HEALTHY:
+            return self.behind.notice(policy, now) if self.behind else None
+        if self.state is State.CATCHING_UP:
+            return None
         lasts = self.attempts >= policy.evidence and (self.blocked or self.told is None)
-        is_quiet = self.told_at is not None and now < self.told_at + policy.cooldown
-        return NoticeKind.FAILING if lasts and not is_quiet else None
+        return NoticeKind.FAILING if lasts and not policy.is_quiet(self.told_at, now) else None
 
     def noticed(self, kind: NoticeKind, now: datetime) -> Self:
         """People are being told."""
         if kind is NoticeKind.RECOVERED:
             return self.model_copy(update={"told": None})
+        if self.behind and kind in (NoticeKind.BEHIND, NoticeKind.CAUGHT_UP):
+            return self.model_copy(update={"behind": self.behind.noticed(kind, now)})
         return self.model_copy(update={"told": kind, "told_at": now})
 
     def forgetting(self, windows: tuple[str, ...]) -> Self:
@@ -221,9 +228,8 @@ class Health(BaseModel):
 
     def caught_up(self, policy: HealthPolicy, now: datetime) -> "Health | None":
         """Every window that waited has been exported: the trouble is over, but not when people were told."""
-        if self.told_at is None or now >= self.told_at + policy.cooldown:
-            return None
-        return Health(told_at=self.told_at)
+        told_at = self.told_at if policy.is_quiet(self.told_at, now) else None
+        return Health(told_at=told_at, behind=self.behind) if told_at or self.behind else None
 
     def _stopped_if_proven(self, policy: HealthPolicy, now: datetime) -> Self:
         since = self.user_faults_since

@@ -4,18 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from langfuse_export.health.describe import clock, next_step, short_reason
-from langfuse_export.health.state import Health, NoticeKind
+from langfuse_export.health.describe import behind, clock, next_step, short_reason
+from langfuse_export.health.notice_kind import NoticeKind
+from langfuse_export.health.state import Health
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import iso
 
 # Of a message; a deployment whose ClickHouse is down has every project in it.
 MAX_LINES = 20
+_SUBJECTS = {
+    NoticeKind.FAILING: "fails",
+    NoticeKind.STOPPED: "has stopped",
+    NoticeKind.RECOVERED: "works again",
+    NoticeKind.BEHIND: "is behind",
+    NoticeKind.CAUGHT_UP: "has caught up",
+}
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One project that fails, has stopped, or works again."""
+    """One project that fails, has stopped, is behind, or works again."""
 
     kind: NoticeKind
     project: ProjectExport
@@ -26,6 +34,10 @@ class Notice:
     def line(self) -> str:
         """For people: what happened, why, and what to do."""
         name = self.project.name
+        if self.kind is NoticeKind.BEHIND:
+            return f"{name} is behind: {behind(self.health)}"
+        if self.kind is NoticeKind.CAUGHT_UP:
+            return f"{name} has caught up: every window that is due has been exported."
         if self.kind is NoticeKind.RECOVERED:
             return (
                 f"{name}: works again after {clock(self.health.since)}; windows that waited are exported now."
@@ -38,12 +50,14 @@ class Notice:
     def as_json(self) -> dict[str, object]:
         """For programs."""
         failure = self.health.failure
+        late = self.health.behind if self.kind is NoticeKind.BEHIND else None
+        since = late.since if late else self.health.since
         return {
             "kind": self.kind.value,
             "projectId": self.project.project_id,
             "projectName": self.project.name,
             "destination": self.project.destination.url,
-            "since": iso(self.health.since) if self.health.since else None,
+            "since": iso(since) if since else None,
             "attempts": self.health.attempts,
             "reason": failure.reason if failure else None,
             "fault": failure.fault.value if failure and failure.fault else None,
@@ -71,8 +85,7 @@ def message_of(notices: Sequence[Notice], now: datetime) -> Message:
     """One message of all that is to be told now."""
     subject = f"Langfuse exports: {len(notices)} projects changed"
     if len(notices) == 1:
-        said = {NoticeKind.RECOVERED: "works again", NoticeKind.STOPPED: "has stopped"}
-        subject = f"Langfuse export of {notices[0].project.name} {said.get(notices[0].kind, 'fails')}"
+        subject = f"Langfuse export of {notices[0].project.name} {_SUBJECTS[notices[0].kind]}"
     body = {"type": "blob-export", "sentAt": iso(now), "notices": [notice.as_json() for notice in notices]}
     return Message(subject, tuple(notice.line for notice in notices), body)
 

@@ -46,12 +46,19 @@ class HealthSettings(BaseSettings):
         le=604_800,
         description="Seconds between two attempts of a project at most.",
     )
+    export_behind_hours: float = Field(
+        default=6.0,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_BEHIND_NOTICE_HOURS",
+        ge=0,
+        le=24 * 31,
+        description="Hours that a due window may wait, nothing failing, before people are told; 0: ever.",
+    )
     notification_cooldown_hours: float = Field(
         default=24.0,
         validation_alias=NOTIFICATION_PREFIX + "COOLDOWN_HOURS",
         ge=0,
         le=24 * 31,
-        description="Least time between two notifications that a project fails, hours.",
+        description="Least time between two notifications that a project fails or is behind, hours.",
     )
     notify_webhook_url: SecretStr | None = Field(
         default=None,

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
-from langfuse_export.health.state import Failure, Health, NoticeKind, State
+from langfuse_export.health.state import Failure, Health, State
 from langfuse_worker.store_faults import AccessFault
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

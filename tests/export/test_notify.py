@@ -14,8 +14,9 @@ import pytest
 from langfuse_export.catalog.load import Sources, resolve
 from langfuse_export.catalog.model import CatalogModel
 from langfuse_export.health.fingerprint import fingerprint
+from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
-from langfuse_export.health.state import Failure, Health, NoticeKind
+from langfuse_export.health.state import Failure, Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.notify.channels import signature
 from langfuse_export.notify.notice import Notice, message_of

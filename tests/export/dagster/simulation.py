@@ -11,7 +11,6 @@ from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.partitions import partitions_def
 from langfuse_export.sensors.recovery import RecoveryTick
-from langfuse_worker.telemetry import build_telemetry
 from tests.export.dagster.deployment import Deployment
 
 STEP = timedelta(minutes=5)
@@ -68,7 +67,6 @@ class Simulation:
             instance=self.deployment.instance,
             scheduled_execution_time=at,
             repository_def=self.deployment.defs.get_repository_def(),
-            resources={"telemetry": build_telemetry(self.deployment.settings)},
         )
         return self._schedule.evaluate_tick(context).run_requests or []
 

@@ -12,11 +12,7 @@ from langfuse_export.schedules import cron, due_windows
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError
-from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import build_telemetry
 from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
-from tests.rows import PROJECT
-from tests.servers.otlp import OtlpReceiver
 
 # 20 minutes after the end of the window 09:00 to 10:00.
 TEN_TWENTY = datetime(2026, 6, 1, 10, 20, tzinfo=UTC)
@@ -37,7 +33,6 @@ def _tick(deployment: Deployment, at: datetime, frequency: str = "hourly") -> Se
         instance=deployment.instance,
         scheduled_execution_time=at,
         repository_def=repository,
-        resources={"telemetry": build_telemetry(deployment.settings)},
     )
     schedule = repository.get_schedule_def(f"export_{frequency}_schedule")
     return schedule.evaluate_tick(context).run_requests or []
@@ -183,22 +178,6 @@ def test_every_project_of_a_frequency_is_asked_for_on_its_own(deployment: Deploy
 def test_two_evaluations_of_a_tick_have_the_same_run_keys(traces_only: Deployment) -> None:
     keys = [[request.run_key for request in _tick(traces_only, TEN_TWENTY)] for _ in range(2)]
     assert keys[0] == keys[1]
-
-
-def test_every_tick_sends_the_lag_of_every_table(
-    traces_only: Deployment, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _catch_up(traces_only, TEN_TWENTY)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
-    traces_only.settings = Settings()
-
-    _tick(traces_only, TEN_TWENTY + timedelta(hours=2))
-
-    [lag] = otlp.named("langfuse.blob_export.lag_seconds")
-    assert lag.attributes == {"project": PROJECT, "table": "traces"}
-    assert lag.value == 2 * 3600 + 20 * 60
-    [behind] = otlp.named("langfuse.blob_export.windows_behind")
-    assert (behind.attributes, behind.value) == (lag.attributes, 2)
 
 
 @pytest.mark.parametrize("frequency", list(Frequency))
