@@ -43,7 +43,7 @@ def safe_name(project_id: str) -> str:
 
 
 def op_name(project: ProjectExport) -> str:
-    """Name of the project's op, and of the pool that lets one run of a project export at a time."""
+    """Name of the project's op, and of the pool that keeps the project from taking every slot."""
     return f"export_{safe_name(project.project_id)}"
 
 

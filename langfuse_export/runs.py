@@ -34,6 +34,7 @@ from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError
 from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.dagster_storage.transactions import one_transaction
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -206,15 +207,14 @@ class ProjectRun:
     def _record(
         self, key: str, window: Window, exported: Mapping[str, ExportedTable], revision: int | None
     ) -> None:
-        for name, table in exported.items():
-            spec = self._project.table(name)
-            self._context.log_event(
-                dg.AssetMaterialization(
-                    asset_key(self._project, spec),
-                    partition=key,
-                    metadata=window_metadata(spec, window, table, self._mode, revision),
+        with one_transaction(self._context.instance, self._context.run_id):
+            for name, table in exported.items():
+                spec = self._project.table(name)
+                metadata = window_metadata(spec, window, table, self._mode, revision)
+                self._context.log_event(
+                    dg.AssetMaterialization(asset_key(self._project, spec), partition=key, metadata=metadata)
                 )
-            )
+        for name, table in exported.items():
             self.exported.setdefault(name, {})[window] = table
             if self._mode == "steady":
                 lag_s = (datetime.now(UTC) - window.end).total_seconds()

@@ -9,7 +9,7 @@ import yaml
 from langfuse_worker.settings import Settings
 
 # Without these Dagster keeps its state beside the file, wherever a command is started.
-_RELATIVE_TO_THE_WORKING_DIRECTORY = ("storage", "local_artifact_storage", "compute_logs")
+_RELATIVE_TO_THE_WORKING_DIRECTORY = ("local_artifact_storage", "compute_logs")
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -28,5 +28,6 @@ def dagster_home(settings: Settings) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         content = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())
         kept = {key: value for key, value in content.items() if key not in _RELATIVE_TO_THE_WORKING_DIRECTORY}
+        kept["storage"]["custom"]["config"]["base_dir"] = str(home)
         file.write_text(yaml.safe_dump(kept, sort_keys=False))
     return home

@@ -14,6 +14,9 @@ from langfuse_worker.dagster_home import dagster_home
 from langfuse_worker.role import LOCATIONS
 from langfuse_worker.settings import Settings
 
+# For the daemon, which has no other settings for these. It writes so many planned events at once, see
+# `langfuse_worker.dagster_storage`, and asks after each run of a backfill whether somebody has cancelled it.
+_BACKFILLS = {"DAGSTER_EVENT_BATCH_SIZE": "200", "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "1"}
 _POLL_S = 0.2
 _STOP_S = 60  # beyond the consumers' own deadline
 
@@ -37,7 +40,7 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     err.print(f"Dagster: http://{host}:{port}", markup=False)
     # How the code location asks the webserver to be loaded again.
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
+    environment = {**_BACKFILLS, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
     environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
     # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]

@@ -107,8 +107,8 @@ LANGFUSE = (
     Defect(
         "D12",
         "Runs of one window may overlap; the slower one overwrites objects and moves the cursor backwards.",
-        "A pool lets one run of a project export at a time. Should two meet all the same, the one whose "
-        "objects were replaced fails and is retried. The cursor moves forwards only.",
+        "Nobody but a person asks for a window that is on its way. Should two runs meet all the same, the "
+        "one whose objects were replaced fails and is retried. The cursor moves forwards only.",
     ),
     Defect(
         "D13",

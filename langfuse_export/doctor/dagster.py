@@ -36,10 +36,10 @@ def check_concurrency(subject: Subject) -> Iterator[Finding]:
     backfills = [
         limit["limit"]
         for limit in queue.tag_concurrency_limits or ()
-        if limit.get("key") == "dagster/backfill"
+        if limit.get("key") == "dagster/backfill" and "value" not in limit
     ]
     wrong: list[str] = []
-    if pools.default_pool_limit != 1:
+    if pools.default_pool_limit is None or 0 <= most <= pools.default_pool_limit:
         wrong.append(f"pools.default_limit is {pools.default_pool_limit}: one project may take every slot")
     if getattr(pools.pool_granularity, "value", None) != "run":
         wrong.append("pools.granularity is not run: a waiting project would hold a slot")
@@ -50,7 +50,10 @@ def check_concurrency(subject: Subject) -> Iterator[Finding]:
     for text in wrong:
         yield warning(what, text, _COPY)
     if not wrong:
-        yield ok(what, f"{most} runs at once, {min(backfills)} of them backfills, one a project")
+        yield ok(
+            what,
+            f"{most} runs at once, {min(backfills)} of them backfills, {pools.default_pool_limit} a project",
+        )
 
 
 def check_daemon(subject: Subject) -> Iterator[Finding]:

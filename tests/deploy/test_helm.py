@@ -94,7 +94,7 @@ def test_dagster_accepts_the_configuration_of_the_launcher_and_of_compute_logs(
 
 
 def test_postgres_is_reached_as_with_compose(values: dict[str, Any]) -> None:
-    scheme = read("deploy/dagster.yaml")["storage"]["postgres"]["postgres_db"]["scheme"]
+    scheme = read("deploy/dagster.yaml")["storage"]["custom"]["config"]["postgres_db"]["scheme"]
     assert values["postgresql"]["postgresqlScheme"] == scheme
 
 

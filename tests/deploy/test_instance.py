@@ -81,17 +81,18 @@ def test_a_run_is_in_postgres_and_what_it_printed_in_s3(
 
 
 @pytest.mark.defect("F11")
-def test_one_project_and_backfills_never_take_every_slot(instance: dg.DagsterInstance) -> None:
+def test_one_project_and_backfills_leave_slots_to_the_schedules(instance: dg.DagsterInstance) -> None:
     concurrency = instance.get_concurrency_config()
 
     assert (concurrency.pool_config.default_pool_limit, str(concurrency.pool_config.pool_granularity)) == (
-        1,
+        2,
         "PoolGranularity.RUN",
     )
     queue = concurrency.run_queue_config
     assert queue is not None
     assert queue.tag_concurrency_limits == [
         {"key": "dagster/backfill", "limit": 6},
+        {"key": "dagster/backfill", "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
         {"key": "langfuse/mode", "value": "late", "limit": 4},
     ]
     assert queue.max_concurrent_runs > 6

@@ -80,7 +80,7 @@ def test_history_does_not_depend_on_the_working_directory(
     assert rows["traces"]["exported_windows"] == 2
     assert not list(here.iterdir())
     instance = yaml.safe_load((home / "dagster" / "dagster.yaml").read_text())
-    assert instance["concurrency"]["pools"] == {"default_limit": 1, "granularity": "run"}
+    assert instance["concurrency"]["pools"] == {"default_limit": 2, "granularity": "run"}
 
 
 def test_without_json_people_read_one_line_and_a_table_without_colours(home: Path) -> None:

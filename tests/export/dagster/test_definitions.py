@@ -111,7 +111,7 @@ def test_the_instance_file_limits_pools_runs_and_backfills(tmp_path: Path) -> No
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         concurrency = instance.get_concurrency_config()
-        assert concurrency.pool_config.default_pool_limit == 1
+        assert concurrency.pool_config.default_pool_limit == 2
         assert concurrency.pool_config.pool_granularity is not None
         assert concurrency.pool_config.pool_granularity.value == "run"
         queue = concurrency.run_queue_config
@@ -119,6 +119,7 @@ def test_the_instance_file_limits_pools_runs_and_backfills(tmp_path: Path) -> No
         assert queue.max_concurrent_runs == 4
         assert queue.tag_concurrency_limits == [
             {"key": "dagster/backfill", "limit": 3},
+            {"key": "dagster/backfill", "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
             {"key": MODE_TAG, "value": LATE, "limit": 2},
         ]
 

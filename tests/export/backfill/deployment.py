@@ -1,0 +1,141 @@
+"""A deployment as `langfuse-worker start` runs it, with a ClickHouse server and files as its destination."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from langfuse_export.catalog import load_catalog
+from langfuse_export.manifest import Manifest
+from langfuse_export.naming import asset_key
+from langfuse_export.project import ProjectExport
+from langfuse_export.windows import Frequency, Window
+from langfuse_worker.settings import Settings
+from tests.rows import insert, trace
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.dagster import DagsterServer
+
+FREQUENCY = Frequency.EVERY_20_MINUTES
+
+
+@dataclass
+class Deployment:
+    """Projects that export all tables every 20 minutes, with a trace in each window.
+
+    Attributes:
+        projects: their ids.
+        tick: when their schedule asks for the newest window next; a full minute, UTC.
+    """
+
+    directory: Path
+    clickhouse: ClickHouseServer
+    projects: Sequence[str]
+    tick: datetime
+
+    @property
+    def due(self) -> list[Window]:
+        """The windows that the schedule asks for then: those of its look-back, an hour."""
+        return FREQUENCY.closed_before(self.tick, 3)
+
+    @property
+    def backfilled(self) -> list[Window]:
+        """Windows of half a day, two days ago."""
+        day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+        return list(FREQUENCY.windows(day, day + timedelta(hours=12)))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of the worker."""
+        return {
+            **self.clickhouse.environment_of_a_worker,
+            "LANGFUSE_WORKER_ROLE": "export",
+            "LANGFUSE_EXPORT_CONFIG": str(self.directory / "exports.yaml"),
+            "LANGFUSE_BLOB_STORAGE_EXPORT_LAG_MS": str(
+                (self.tick - self.due[-1].end) // timedelta(milliseconds=1)
+            ),
+            "LANGFUSE_BLOB_STORAGE_EXPORT_LOOKBACK_HOURS": "1",
+            "LANGFUSE_BLOB_STORAGE_EXPORT_LATE_INTERVAL_S": "0",
+            "LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN": "12",
+        }
+
+    @contextmanager
+    def started(self) -> Iterator[DagsterServer]:
+        """Dagster, once it has the projects."""
+        catalog = {
+            "destinations": {"files": {"url": f"file://{self.directory}/blobs/"}},
+            "projects": [
+                {
+                    "id": project,
+                    "destination": "files",
+                    "start": self.backfilled[0].start,
+                    "frequency": FREQUENCY.value,
+                }
+                for project in self.projects
+            ],
+        }
+        (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
+        (self.directory / "home").mkdir()
+        with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
+            server.wait_for(lambda: server.projects() == set(self.projects), 60)
+            yield server
+
+    def fill(self) -> None:
+        """Insert a trace into each window of each project."""
+        rows = [
+            trace(f"{project} {window}", window.start, project_id=project)
+            for project in self.projects
+            for window in [*self.backfilled, *self.due]
+        ]
+        insert(self.clickhouse.execute, "traces", rows)
+
+    def exports(self) -> list[ProjectExport]:
+        """The projects as the catalog has them."""
+        settings = Settings(**{**self.environment, "LANGFUSE_HOME": str(self.directory / "home")})  # type: ignore[arg-type]
+        return list(load_catalog(settings).projects)
+
+    def assets(self) -> list[dg.AssetKey]:
+        """The tables of all projects."""
+        return [asset_key(project, table) for project in self.exports() for table in project.tables]
+
+    def times_exported(self) -> dict[dg.AssetKey, Counter[str]]:
+        """How often each partition of each table was exported, as Dagster recorded it."""
+        with dg.DagsterInstance.from_config(str(self.directory / "home" / "dagster")) as instance:
+            return {
+                asset: Counter(
+                    record.partition_key
+                    for record in instance.fetch_materializations(asset, limit=10_000).records
+                    if record.partition_key
+                )
+                for asset in self.assets()
+            }
+
+    def manifests(self) -> dict[tuple[str, Window], Manifest]:
+        """Every manifest, by its project and window."""
+        found: dict[tuple[str, Window], Manifest] = {}
+        for project in self.exports():
+            for window in [*self.backfilled, *self.due]:
+                path = self.directory / "blobs" / project.manifest_key(window)
+                if path.exists():
+                    found[project.project_id, window] = Manifest.model_validate_json(path.read_text())
+        return found
+
+    def objects(self) -> set[Path]:
+        """Every object but the manifests."""
+        found = (self.directory / "blobs").rglob("*.parquet")
+        return {path for path in found if path.is_file()}
+
+    def named_objects(self) -> set[Path]:
+        """The objects that manifests name; AssertionError if one of them is not what the manifest says."""
+        named: set[Path] = set()
+        for manifest in self.manifests().values():
+            for file in manifest.files:
+                path = self.directory / "blobs" / file.key
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256, path
+                named.add(path)
+        return named

@@ -1,0 +1,97 @@
+"""Dagster's event log in one transaction, in SQLite and in a real Postgres."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import dagster as dg
+import pytest
+import yaml
+
+from langfuse_worker.dagster_storage.transactions import TransactionalEventLog, one_transaction
+from tests.servers.postgres import PostgresServer
+
+_KEYS = ["2026-06-01", "2026-06-02", "2026-06-03"]
+
+
+@dg.asset(
+    partitions_def=dg.DailyPartitionsDefinition("2026-06-01"),
+    backfill_policy=dg.BackfillPolicy.multi_run(100),
+    output_required=False,
+)
+def table(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Records its partitions together, but for the last one, which it fails to."""
+    with one_transaction(context.instance, context.run_id):
+        for key in context.partition_keys[:-1]:
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key))
+    with one_transaction(context.instance, context.run_id):
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=context.partition_keys[-1]))
+        raise ValueError("a fault while it records")
+    yield
+
+
+def postgres_config(server: PostgresServer) -> dict[str, object]:
+    """An empty database."""
+    server.create_database("events")
+    address = f"{server.user}:{quote(server.password, safe='')}@{server.host}:{server.port}"
+    return {"postgres_url": f"postgresql+psycopg2://{address}/events"}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the product's storage."""
+    if request.param == "sqlite":
+        name, config = "SqliteStorage", {"base_dir": str(tmp_path / "storage")}
+    else:
+        name, config = "PostgresStorage", postgres_config(request.getfixturevalue("postgres"))
+    storage = {"module": f"langfuse_worker.dagster_storage.{request.param}", "class": name, "config": config}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"storage": {"custom": storage}}))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert isinstance(instance.event_log_storage, TransactionalEventLog)
+        yield instance
+
+
+def events(instance: dg.DagsterInstance, kind: dg.DagsterEventType) -> list[str | None]:
+    """The partitions of an asset's events, oldest first."""
+    read = (
+        instance.fetch_materializations
+        if kind is dg.DagsterEventType.ASSET_MATERIALIZATION
+        else instance.fetch_planned_materializations
+    )
+    return [record.partition_key for record in read(table.key, limit=100, ascending=True).records]
+
+
+@pytest.mark.parametrize("batch", ["0", "2", "200"])
+def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
+    instance: dg.DagsterInstance, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch)
+
+    result = dg.materialize(
+        [table],
+        instance=instance,
+        tags={
+            "dagster/asset_partition_range_start": _KEYS[0],
+            "dagster/asset_partition_range_end": _KEYS[-1],
+        },
+        raise_on_error=False,
+    )
+
+    assert not result.success
+    assert sorted(map(str, events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED))) == _KEYS
+    # What a block did not finish is not there, neither in the asset's history nor in the run's.
+    assert events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION) == _KEYS[:-1]
+    assert instance.get_materialized_partitions(table.key) == set(_KEYS[:-1])
+    [run] = instance.get_runs()
+    logged = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert [record.partition_key for record in logged.records] == _KEYS[:-1]
+    assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_dagsters_own_storage_is_used_as_it_is(tmp_path: Path) -> None:
+    os.mkdir(tmp_path / "dagster")
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        assert not isinstance(instance.event_log_storage, TransactionalEventLog)
+        with one_transaction(instance, "run"):
+            assert instance.get_runs() == []
