@@ -34,7 +34,7 @@ _NOT_SETTINGS |= {"buffer_size", "wait_end_of_query", "compress", "decompress", 
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 # Data that follows an INSERT goes to the engine as a file, for it need not be text.
 _INSERT = re.compile(rb"\s*(INSERT INTO .*?)\s+FORMAT\s+(\w+)\s*\n", re.IGNORECASE | re.DOTALL)
-_STREAMED = {"Parquet", "JSONEachRow", "CSVWithNames", "ArrowStream"}
+_STREAMED = {"Parquet", "JSONEachRow", "CSVWithNames", "Arrow", "ArrowStream"}
 _CONFIG = """<clickhouse>
   <query_log><database>system</database><table>query_log</table>
   <flush_interval_milliseconds>500</flush_interval_milliseconds></query_log>

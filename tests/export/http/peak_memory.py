@@ -5,7 +5,6 @@ Nothing but the product is imported, so that the number is the product's.
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat
@@ -16,6 +15,7 @@ from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import QueryLimits, connect
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import build_telemetry
+from tests.peak import peak_bytes
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -40,13 +40,6 @@ def main(project_id: str, blobs: str, part_bytes: str) -> None:
     exporter = WindowExporter(source, BlobStore(project.destination), project, telemetry, "catchup")
     exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
     print(peak_bytes())
-
-
-def peak_bytes() -> int:
-    """The most resident memory of this process; getrusage would count its parent's, from before exec."""
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":
