@@ -10,6 +10,7 @@ from langfuse_export.catalog import load_catalog
 from langfuse_export.catalog.postgres import report_rejections
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.sensors.changed_catalog import build_catalog_sensor
+from langfuse_export.sensors.cost import build_cost_sensor
 from langfuse_worker.logs import configure_logging
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import settings
@@ -25,11 +26,17 @@ def defs() -> dg.Definitions:
     catalog = load_catalog(config)
     if config.database_url:
         report_rejections(Database(config.database_url), catalog.rejections)
+    options = ExportOptions.from_settings(config)
     exports = build_defs(
         catalog=catalog,
-        options=ExportOptions.from_settings(config),
+        options=options,
         resources=ExportResources.from_settings(config),
     )
-    # The embedded engine is one process's at a time: nobody looks for its projects every minute.
-    sensors = [] if config.embedded else [build_catalog_sensor(config, catalog.fingerprint)]
+    if config.embedded:
+        # It is one process's at a time, so nobody looks for its projects every minute; it keeps no query_log.
+        return exports
+    sensors = [
+        build_catalog_sensor(config, catalog.fingerprint),
+        build_cost_sensor(catalog.projects, options),
+    ]
     return dg.Definitions.merge(exports, dg.Definitions(sensors=sensors))

@@ -4,7 +4,7 @@ It is looked up when somebody asks: ClickHouse writes the log some seconds after
 its HTTP headers say was sent before the first byte of the result, when reading had hardly begun.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -46,6 +46,16 @@ class QueryCosts:
 
     by_id: Mapping[str, QueryCost] = field(default_factory=dict)
     unavailable: str | None = None
+
+
+def total(costs: Sequence[QueryCost]) -> QueryCost:
+    """What queries cost together: sums, and the largest of their peaks."""
+    return QueryCost(
+        read_rows=sum(cost.read_rows for cost in costs),
+        read_bytes=sum(cost.read_bytes for cost in costs),
+        peak_memory=max(cost.peak_memory for cost in costs),
+        cpu_s=sum(cost.cpu_s for cost in costs),
+    )
 
 
 def query_costs(source: ClickHouse, finished: Iterable[tuple[str, datetime]]) -> QueryCosts:

@@ -30,6 +30,9 @@ DURATION_BUCKETS_MS += [60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000]
 # Each halving doubles the parts of a window.
 SPLIT_BUCKETS = [2, 4, 8, 16, 32, 64, 128, 256]
 
+# From what any query needs to the largest limit that somebody may set.
+MEMORY_BUCKETS_BYTES = [2**power for power in range(22, 36)]
+
 # Run processes live for seconds. Cumulative series of each would have to be told apart by an instance id;
 # deltas simply add up.
 _DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
@@ -66,6 +69,14 @@ class Telemetry:
         self._splits = meter.create_histogram(
             "langfuse.blob_export.split_count", "{part}", explicit_bucket_boundaries_advisory=SPLIT_BUCKETS
         )
+        self._read_rows = meter.create_counter("langfuse.blob_export.query_read_rows", "{row}")
+        self._read_bytes = meter.create_counter("langfuse.blob_export.query_read_bytes", "By")
+        self._cpu = meter.create_counter("langfuse.blob_export.query_cpu_seconds", "s")
+        self._memory = meter.create_histogram(
+            "langfuse.blob_export.query_peak_memory_bytes",
+            "By",
+            explicit_bucket_boundaries_advisory=MEMORY_BUCKETS_BYTES,
+        )
         self._failures = meter.create_counter("langfuse.blob_export.failures", "{failure}")
         self._register_gauge(meter, "langfuse.blob_export.lag_seconds", "s", self._lags)
         self._register_gauge(meter, "langfuse.blob_export.windows_behind", "{window}", self._windows_behind)
@@ -89,6 +100,25 @@ class Telemetry:
     def window_split(self, table: str, reason: str, parts: int) -> None:
         """Record that a window of a table was too heavy, why, and in how many parts it is read now."""
         self._splits.record(parts, {"table": table, "reason": reason})
+
+    def queries_cost(
+        self, table: str, mode: str, *, read_rows: int, read_bytes: int, peak_memory: int, cpu_s: float
+    ) -> None:
+        """Record what the queries of one table in one run cost ClickHouse together.
+
+        Args:
+            table: the table.
+            mode: of the run.
+            read_rows: rows that ClickHouse read.
+            read_bytes: bytes that it read, uncompressed.
+            peak_memory: of the hungriest query, bytes.
+            cpu_s: CPU seconds.
+        """
+        labels = {"table": table, "mode": mode}
+        self._read_rows.add(read_rows, labels)
+        self._read_bytes.add(read_bytes, labels)
+        self._cpu.add(cpu_s, labels)
+        self._memory.record(peak_memory, labels)
 
     def table_failed(self, attributes: TableAttributes, duration_ms: float, reason: str) -> None:
         """Record a failed table; the reason comes from a small fixed set."""

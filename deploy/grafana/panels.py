@@ -52,12 +52,16 @@ WINDOWS = "langfuse_blob_export_job_duration_ms_milliseconds"
 TABLES = "langfuse_blob_export_table_duration_ms_milliseconds"
 BATCHES = "langfuse_queue_processing_duration_ms_milliseconds"
 WAITS = "langfuse_queue_wait_duration_ms_milliseconds"
+QUERIES = "langfuse_blob_export_query"
+COSTS = "15m"  # what queries cost is read every five minutes
 REFUSALS = 'reason=~"clickhouse_overloaded|clickhouse_memory|clickhouse_timeout"'
 
 
-def quantiles(histogram: str, by: str, matchers: str = "") -> dict[str, str]:
+def quantiles(
+    histogram: str, by: str, matchers: str = "", window: str = "$__rate_interval"
+) -> dict[str, str]:
     """p50 and p95 of a histogram for each value of a label."""
-    rate = f"sum by (le, {by}) (rate({histogram}_bucket{{{matchers}}}[$__rate_interval]))"
+    rate = f"sum by (le, {by}) (rate({histogram}_bucket{{{matchers}}}[{window}]))"
     return {f"p{q} {{{{{by}}}}}": f"histogram_quantile(0.{q}, {rate})" for q in (50, 95)}
 
 
@@ -203,6 +207,32 @@ ISOLATION = Dashboard(
     "Whether catch-up delays what is scheduled, and whether exports delay ingestion. What they do to the "
     "queries of people is in ClickHouse's own query_log; docs/operations.md has the query.",
     [
+        Panel(
+            "CPU that exports take from ClickHouse",
+            {"{{mode}}": f"sum by (mode) (rate({QUERIES}_cpu_seconds_total[{COSTS}]))"},
+            "Cores. Known some minutes after a run has ended, if exports may read system.query_log.",
+            stacked=True,
+        ),
+        Panel(
+            "Peak memory of their queries",
+            quantiles(f"{QUERIES}_peak_memory_bytes", "table", window=COSTS),
+            "Of the hungriest query of each run; max_memory_usage is its limit.",
+            unit="bytes",
+        ),
+        Panel(
+            "Rows that ClickHouse reads for them",
+            {"{{table}}": f"sum by (table) (rate({QUERIES}_read_rows_total[{COSTS}]))"},
+            "Many more than are exported: each window reads its whole day.",
+            unit="rowsps",
+            stacked=True,
+        ),
+        Panel(
+            "Bytes that ClickHouse reads for them",
+            {"{{table}}": f"sum by (table) (rate({QUERIES}_read_bytes_total[{COSTS}]))"},
+            "Uncompressed.",
+            unit="Bps",
+            stacked=True,
+        ),
         Panel(
             "Load that exports put on ClickHouse",
             {

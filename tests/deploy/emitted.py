@@ -69,6 +69,7 @@ def _export(telemetry: Telemetry) -> None:
             telemetry.job_finished(mode, outcome, 1)
         table = TableAttributes("traces", mode, "parquet", "success")
         telemetry.table_exported(table, 1, 1, 1)
+        telemetry.queries_cost("traces", mode, read_rows=1, read_bytes=1, peak_memory=1, cpu_s=1)
         for failure in FAILURES:
             failed = TableAttributes("traces", mode, "parquet", "failure")
             telemetry.table_failed(failed, 1, reason_of(failure))
