@@ -19,6 +19,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import structlog
@@ -216,7 +217,7 @@ class _TextWriter:
 
 
 class _Held:
-    """Rows in memory until there are enough of them to be sorted by window and written."""
+    """Rows in memory until there are enough of them to be spread over the windows and written."""
 
     def __init__(self, writers: Sequence[_Writer], limit_bytes: int) -> None:
         self._writers = writers
@@ -235,14 +236,13 @@ class _Held:
         self._batches, self._bytes = [], 0
         if rows is None:
             return
-        rows = rows.sort_by(_INDEX)
-        counts = rows.column(_INDEX).value_counts()
-        at = 0
-        for index, count in zip(
-            *(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True
-        ):
-            self._writers[index].write(rows.slice(at, count).drop_columns([_INDEX]))
-            at += count
+        index = rows.column(_INDEX)
+        rows = rows.drop_columns([_INDEX])
+        # Sorting by window would be one step, but need the memory of all rows twice more.
+        for window in index.unique().to_pylist():
+            self._writers[window].write(
+                rows.filter(pc.call_function("equal", [index, pa.scalar(window, index.type)]))
+            )
 
 
 class _Readable(io.RawIOBase):

@@ -41,6 +41,8 @@ _CONFIG = """<clickhouse>
   {users}
 </clickhouse>"""
 _USERS = "<user_directories><users_xml><path>{path}</path></users_xml></user_directories>"
+# An answer is made of blocks as they come; an INSERT would first gather 256 MB of them.
+_BLOCKS_AS_THEY_COME = "SET min_insert_block_size_rows = 1, min_insert_block_size_bytes = 1"
 # The engine's own ids, replaced by those of the requests, which are in the names of the FIFOs.
 _QUERY_LOG = (
     "(SELECT * REPLACE (if(startsWith(query, 'INSERT INTO FUNCTION file('), "
@@ -310,6 +312,7 @@ class Execution:
     def stream(self) -> Iterator[Iterator[bytes]]:
         """The result as the engine writes it; raises QueryFailed where it breaks."""
         with tempfile.TemporaryDirectory() as directory, self._connection() as connection:
+            _query(connection, _BLOCKS_AS_THEY_COME, "TabSeparated", {})
             fifo = os.path.join(directory, self._query_id)
             os.mkfifo(fifo)
             reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
