@@ -60,7 +60,7 @@ def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
     try:
         metadata = ThriftReader(tail[-8 - length : -8]).struct()
         return _footer(metadata, size - 8 - length, time_column.encode())
-    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise FooterError(f"the footer is damaged: {error!r}") from error
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langfuse_export.errors import VerificationError
@@ -130,6 +130,7 @@ def test_every_parquet_file_that_is_cut_is_refused() -> None:
             _count(FileFormat.PARQUET, data[:end])
 
 
+@pytest.mark.defect("D10")
 def test_a_parquet_file_with_a_hole_or_an_appendix_is_refused() -> None:
     data = _parquet(300)
     with pytest.raises(VerificationError, match="bytes arrived"):
@@ -139,6 +140,7 @@ def test_a_parquet_file_with_a_hole_or_an_appendix_is_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=5))
+@example([(2, 35)])  # a number where the name of the writer should be
 def test_a_damaged_footer_is_an_error_and_nothing_worse(damage: list[tuple[int, int]]) -> None:
     data = bytearray(_parquet(10))
     (length,) = struct.unpack("<I", data[-8:-4])

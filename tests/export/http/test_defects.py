@@ -239,6 +239,25 @@ def test_d10_an_exception_after_http_200_never_becomes_an_object(
 
 
 @pytest.mark.defect("D10")
+@pytest.mark.parametrize("encoding", [JSONL, CSV], ids=lambda e: e.extension)
+def test_d10_a_text_file_that_ends_between_two_rows_is_no_whole_file(
+    deployment: Deployment, encoding: Encoding
+) -> None:
+    deployment.encoding = encoding
+    deployment.insert("traces", *[trace(f"t{n}") for n in range(10)])
+    deployment.export(tables=[TABLES["traces"]])
+    key = deployment.project.object_key(TABLES["traces"], HOUR)
+    whole = deployment.store.read(key)
+    bytes_of_nine_rows = whole[:-1].rindex(b"\n") + 1
+    deployment.server.break_next(Fault("truncate", match="t.input", after_bytes=bytes_of_nine_rows))
+
+    with pytest.raises(WindowError, match="holds 9 rows, ClickHouse counts 10"):
+        deployment.export(tables=[TABLES["traces"]])
+
+    assert deployment.store.read(key) == whole
+
+
+@pytest.mark.defect("D10")
 def test_d10_the_manifest_has_the_row_count_of_parquet_files(deployment: Deployment) -> None:
     deployment.insert("traces", trace("t1"), trace("t2"))
     deployment.export()
