@@ -55,11 +55,11 @@ WRITTEN_COLUMNS = (
 )
 
 
-def unwritable_columns(database: Database) -> list[str]:
-    """Columns that the export has to write and its role may not. Raises DatabaseError."""
+def unwritable_columns(database: Database, columns: Sequence[str] = WRITTEN_COLUMNS) -> list[str]:
+    """Those of the columns that the role may not write. Raises DatabaseError."""
     name = database.table(INTEGRATIONS).as_string()
     with database.transaction() as cursor:
-        rows = cursor.execute(_RIGHTS.format(table=name), {"columns": list(WRITTEN_COLUMNS)}).fetchall()
+        rows = cursor.execute(_RIGHTS.format(table=name), {"columns": list(columns)}).fetchall()
     return [row["name"] for row in rows]
 
 

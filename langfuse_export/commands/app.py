@@ -25,9 +25,11 @@ from langfuse_export.commands.progress import WindowProgress
 from langfuse_export.commands.run import RunReport, open_instance, run_windows, select_tables, select_windows
 from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.health.recorder import resume_project
+from langfuse_export.notify.owners import forget_notification
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_worker.console import err, fail, out
 from langfuse_worker.logs import configure_logging
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings, settings
 
 app = typer.Typer(
@@ -95,13 +97,15 @@ def resume(project: Annotated[str, typer.Argument(help="Project id.")]) -> None:
 
     Example: langfuse-worker export resume support-bot
     """
-    _, catalog = _load()
+    config, catalog = _load()
     try:
-        catalog.project(project)
+        export = catalog.project(project)
     except CatalogError as error:
         fail(str(error), code=2)
     with open_instance() as instance:
         resumed = resume_project(instance, project, datetime.now(UTC))
+    if resumed and export.in_postgres and config.database_url:
+        forget_notification(Database(config.database_url), project)
     if resumed is None:
         out.print(f"{project} is in no trouble; there is nothing to resume.", markup=False)
     else:

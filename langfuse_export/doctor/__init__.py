@@ -5,6 +5,7 @@ from functools import partial
 
 from langfuse_export.doctor import dagster, destinations, isolation, langfuse, postgres, tables
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.notify.owner_mail import owner_mail
 from langfuse_worker.doctor import Check
 from langfuse_worker.doctor.clickhouse import check_clock, check_connection
 from langfuse_worker.postgres import Database
@@ -47,7 +48,10 @@ def _postgres_checks(subject: Subject) -> list[Check]:
         return []
     database = Database(subject.settings.database_url)
     name = postgres.POSTGRES
+    mail, what = owner_mail(subject.settings), f"{name}: owners"
+    owners = [Check(what, partial(postgres.check_owners, mail.owners), (name,))] if mail else []
     return [
         Check(name, partial(postgres.check_postgres, database)),
+        *owners,
         Check(f"{name}: set up twice", partial(postgres.check_set_up_twice, subject, database), (CATALOG,)),
     ]

@@ -7,10 +7,12 @@ from psycopg.sql import SQL
 
 from langfuse_export.catalog.postgres import INTEGRATIONS
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.notify.owners import GRANT, SENT_COLUMN, Owners
 from langfuse_export.write_back import unwritable_columns
 from langfuse_worker.doctor import Finding, ok, problem, warning
 from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.postgres import Database, DatabaseError
+from langfuse_worker.settings.health import NOTIFICATION_PREFIX
 
 POSTGRES = "postgres"
 _RIGHTS = "docs/moving.md, Rights"
@@ -50,6 +52,22 @@ def check_postgres(database: Database) -> Iterator[Finding]:
         yield problem("postgres: write-back", text, f"GRANT UPDATE on these columns ({_RIGHTS})")
     else:
         yield ok("postgres: write-back", "progress and errors can be written")
+
+
+def check_owners(owners: Owners) -> Iterator[Finding]:
+    """Whether owners of projects can be found and mailed once; only where they get mail."""
+    what = "postgres: owners"
+    unreadable = owners.unreadable_columns()
+    unwritable = unwritable_columns(owners.database, (SENT_COLUMN,))
+    if unreadable:
+        text = f"may not read {', '.join(unreadable)}: owners of projects get no mail when exports fail"
+        remedy = f"{GRANT} ({_RIGHTS}), or {NOTIFICATION_PREFIX}EMAIL_OWNERS=false"
+        yield warning(what, text, remedy)
+    elif unwritable:
+        text = f"may not write {SENT_COLUMN}: Langfuse and this product may mail the same failure"
+        yield warning(what, text, f"GRANT UPDATE ({SENT_COLUMN}) on {INTEGRATIONS} ({_RIGHTS})")
+    else:
+        yield ok(what, "owners of projects can be read, and are mailed once a cooldown")
 
 
 def check_set_up_twice(subject: Subject, database: Database) -> Iterator[Finding]:

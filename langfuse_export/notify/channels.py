@@ -6,6 +6,7 @@ import json
 import smtplib
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Protocol
@@ -89,19 +90,32 @@ class Email:
 
     def send(self, message: Message) -> None:
         """See `Channel`."""
-        mail = EmailMessage()
-        mail["Subject"], mail["From"], mail["To"] = message.subject, self.sender, ", ".join(self.recipients)
-        mail.set_content(message.text + "\n")
+        [error] = self.deliver([(self.recipients, message)])
+        if error:
+            raise DeliveryError(error)
+
+    def deliver(self, mails: Sequence[tuple[tuple[str, ...], Message]]) -> list[str | None]:
+        """Send messages to recipients of their own over one connection; for each, what went wrong."""
         try:
             with self._connect() as server:
                 parts = urlsplit(self.url)
                 if parts.username:
                     server.login(unquote(parts.username), unquote(parts.password or ""))
-                refused = server.send_message(mail)
+                return [self._send(server, recipients, message) for recipients, message in mails]
         except (OSError, smtplib.SMTPException) as error:
-            raise DeliveryError(f"{type(error).__name__}: {self._masked(str(error))}") from None
-        if refused:
-            raise DeliveryError(f"refused for {', '.join(refused)}")
+            return [self._said(error)] * len(mails)
+
+    def _send(self, server: smtplib.SMTP, recipients: tuple[str, ...], message: Message) -> str | None:
+        mail = EmailMessage()
+        try:
+            # Names of projects come from users.
+            mail["Subject"] = " ".join(message.subject.split())
+            mail["From"], mail["To"] = self.sender, ", ".join(recipients)
+            mail.set_content(message.text + "\n")
+            refused = server.send_message(mail)
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            return self._said(error)
+        return f"refused for {', '.join(refused)}" if refused else None
 
     def _connect(self) -> smtplib.SMTP:
         parts = urlsplit(self.url)
@@ -116,9 +130,10 @@ class Email:
             server.starttls(context=context)
         return server
 
-    def _masked(self, text: str) -> str:
+    def _said(self, error: Exception) -> str:
         password = urlsplit(self.url).password
-        return text.replace(unquote(password), "***") if password else text
+        text = str(error).replace(unquote(password), "***") if password else str(error)
+        return f"{type(error).__name__}: {text}"
 
 
 def _post(url: str, body: bytes, headers: dict[str, str]) -> None:

@@ -36,9 +36,10 @@ def send_test(
     notifier = Notifier.from_settings(config)
     if not notifier.channels:
         prefix = "LANGFUSE_BLOB_STORAGE_FAILURE_NOTIFICATION_"
+        owners = ", and owners of projects get no tests" if notifier.owner_mail else ""
         fail(
-            f"no channel: set {prefix}WEBHOOK_URL, {prefix}SLACK_URL, or SMTP_CONNECTION_URL with "
-            f"EMAIL_FROM_ADDRESS and {prefix}EMAIL_TO",
+            f"no channel{owners}: set {prefix}WEBHOOK_URL, {prefix}SLACK_URL, or SMTP_CONNECTION_URL "
+            f"with EMAIL_FROM_ADDRESS and {prefix}EMAIL_TO",
             code=2,
         )
     results = notifier.send(trial_message(datetime.now(UTC)))

@@ -73,21 +73,23 @@ class Message:
     subject: str
     lines: tuple[str, ...]
     body: dict[str, object]
+    footer: str = ""
 
     @property
     def text(self) -> str:
         """The lines, shortened if there are very many."""
         left = len(self.lines) - MAX_LINES
-        return "\n".join([*self.lines[:MAX_LINES], *([f"and {left} more projects"] if left > 0 else [])])
+        more = [f"and {left} more projects"] if left > 0 else []
+        return "\n".join([*self.lines[:MAX_LINES], *more, *(["", self.footer] if self.footer else [])])
 
 
-def message_of(notices: Sequence[Notice], now: datetime) -> Message:
-    """One message of all that is to be told now."""
+def message_of(notices: Sequence[Notice], now: datetime, footer: str = "") -> Message:
+    """One message of all that is to be told now, with a line for people below."""
     subject = f"Langfuse exports: {len(notices)} projects changed"
     if len(notices) == 1:
         subject = f"Langfuse export of {notices[0].project.name} {_SUBJECTS[notices[0].kind]}"
     body = {"type": "blob-export", "sentAt": iso(now), "notices": [notice.as_json() for notice in notices]}
-    return Message(subject, tuple(notice.line for notice in notices), body)
+    return Message(subject, tuple(notice.line for notice in notices), body, footer)
 
 
 def trial_message(now: datetime) -> Message:

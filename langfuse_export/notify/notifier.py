@@ -1,9 +1,10 @@
 """Decides who is told of what, once, and tells them. Best effort: nothing here fails an export."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 import structlog
 
@@ -12,6 +13,7 @@ from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.notify.channels import Channel, DeliveryError, Email, Slack, Webhook
 from langfuse_export.notify.notice import Message, Notice, message_of
+from langfuse_export.notify.owner_mail import MOST_NOTICES, OwnerMail, owner_mail
 from langfuse_export.project import ProjectExport
 from langfuse_worker.settings import Settings
 
@@ -20,13 +22,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Notifier:
-    """The channels of a deployment."""
+    """Who is told.
+
+    Attributes:
+        channels: those that are configured; they hear of every project.
+        owner_mail: mails the owners that Langfuse's Postgres knows, of their own projects.
+    """
 
     channels: tuple[Channel, ...] = ()
+    owner_mail: OwnerMail | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Notifier":
-        """The channels that are configured."""
+        """What is configured."""
         channels: list[Channel] = []
         if settings.notify_webhook_url:
             secret = settings.notify_webhook_secret
@@ -37,7 +45,13 @@ class Notifier:
         if settings.smtp_url and settings.email_from and settings.notify_email_to:
             url = settings.smtp_url.get_secret_value()
             channels.append(Email(url, settings.email_from, settings.notify_email_to))
-        return cls(tuple(channels))
+        return cls(tuple(channels), owner_mail(settings))
+
+    def tell(self, notices: Sequence[Notice], now: datetime) -> None:
+        """Send one message to every channel, and each owner his own."""
+        self.send(message_of(notices, now))
+        if self.owner_mail:
+            self.owner_mail.send(notices, now)
 
     def send(self, message: Message) -> dict[str, str | None]:
         """Send to every channel side by side.
@@ -81,11 +95,13 @@ def tell_people(
     now: datetime,
 ) -> None:
     """Send what has to be told. Each notice is claimed in the project's record first: two never send it."""
-    if not notifier.channels:
+    if not notifier.channels and not notifier.owner_mail:
         return
-    notices = list(_claimed(store, projects, store.read(projects).items(), policy, now))
+    claimed = _claimed(store, projects, store.read(projects).items(), policy, now)
+    # What is not claimed now is told by the next tick.
+    notices = list(islice(claimed, MOST_NOTICES if notifier.owner_mail else None))
     if notices:
-        notifier.send(message_of(notices, now))
+        notifier.tell(notices, now)
 
 
 def _claimed(

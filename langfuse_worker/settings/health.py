@@ -80,6 +80,11 @@ class HealthSettings(BaseSettings):
         validation_alias=NOTIFICATION_PREFIX + "EMAIL_TO",
         description="Who gets mail of the same, separated by commas.",
     )
+    notify_owners: bool = Field(
+        default=True,
+        validation_alias=NOTIFICATION_PREFIX + "EMAIL_OWNERS",
+        description="Whether a project's owners and admins in Langfuse's Postgres get mail of it, too.",
+    )
     smtp_url: SecretStr | None = Field(
         default=None,
         validation_alias="SMTP_CONNECTION_URL",

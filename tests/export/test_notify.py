@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 import dagster as dg
 import pytest
@@ -55,13 +54,12 @@ def project() -> ProjectExport:
 @pytest.fixture
 def channels(webhook: WebhookReceiver, mail_server: MailServer) -> dict[str, str]:
     """The environment of a deployment with all of them; Slack is the same receiver."""
-    credentials = f"{mail_server.user}:{quote(mail_server.password, safe='')}"
     return {
         PREFIX + "WEBHOOK_URL": webhook.url,
         PREFIX + "WEBHOOK_SECRET": "signing-key",
         PREFIX + "SLACK_URL": webhook.url,
         PREFIX + "EMAIL_TO": "a@example.com, b@example.com",
-        "SMTP_CONNECTION_URL": f"smtp://{credentials}@127.0.0.1:{mail_server.port}",
+        "SMTP_CONNECTION_URL": mail_server.url,
         "EMAIL_FROM_ADDRESS": "langfuse@example.com",
     }
 

@@ -40,7 +40,7 @@ class LangfusePostgres:
     server: PostgresServer
 
     def create(self) -> None:
-        """Make it, and the role of the export with the rights that docs/operations.md asks for."""
+        """Make it, and the role of the export with the rights that docs/moving.md asks for."""
         self.server.create_database(_DATABASE)
         self.execute(_DDL.read_text().replace("${PASSWORD}", self.server.password))
 
@@ -66,14 +66,19 @@ class LangfusePostgres:
             return cursor.fetchall() if cursor.description else []
 
     def empty(self) -> None:
-        """Remove every project."""
-        self.execute("TRUNCATE projects CASCADE")
+        """Remove every organization, project and user."""
+        self.execute("TRUNCATE organizations, users CASCADE")
 
-    def add(self, project: str, **columns: Any) -> None:
+    def add(self, project: str, org: str = "org", **columns: Any) -> None:
         """A project with a blob storage export, hourly to `s3://exports/`, as Langfuse's page saves it."""
         self.execute(
-            "INSERT INTO projects (id, org_id, name) VALUES (%(id)s, 'org', %(name)s) ON CONFLICT DO NOTHING",
-            {"id": project, "name": f"The {project}"},
+            "INSERT INTO organizations (id, name) VALUES (%(org)s, %(org)s) ON CONFLICT DO NOTHING",
+            {"org": org},
+        )
+        self.execute(
+            "INSERT INTO projects (id, org_id, name) VALUES (%(id)s, %(org)s, %(name)s) "
+            "ON CONFLICT DO NOTHING",
+            {"id": project, "org": org, "name": f"The {project}"},
         )
         row = {
             "project_id": project,
@@ -93,6 +98,33 @@ class LangfusePostgres:
         names = ", ".join(row)
         values = ", ".join(f"%({name})s" for name in row)
         self.execute(f"INSERT INTO blob_storage_integrations ({names}) VALUES ({values})", _adapted(row))
+
+    def add_person(
+        self, email: str | None, org_role: str = "NONE", org: str = "org", **project_roles: str
+    ) -> None:
+        """Somebody with a role in an organization, and perhaps others in some of its projects."""
+        person = {"id": f"id of {email}", "email": email, "org": org, "role": org_role}
+        self.execute("INSERT INTO users (id, email) VALUES (%(id)s, %(email)s)", person)
+        self.execute(
+            "INSERT INTO organization_memberships (id, org_id, user_id, role) "
+            "VALUES (%(id)s, %(org)s, %(id)s, %(role)s)",
+            person,
+        )
+        for project, role in project_roles.items():
+            self.execute(
+                "INSERT INTO project_memberships (project_id, user_id, org_membership_id, role) "
+                "VALUES (%(project)s, %(id)s, %(id)s, %(role)s)",
+                {**person, "project": project, "role": role},
+            )
+
+    @contextmanager
+    def revoked(self, right: str) -> Iterator[None]:
+        """The export's role lacks a right meanwhile, such as `SELECT (email) ON users`."""
+        self.execute(f"REVOKE {right} FROM {_ROLE}")
+        try:
+            yield
+        finally:
+            self.execute(f"GRANT {right} TO {_ROLE}")
 
     def change(self, project: str, **columns: Any) -> None:
         """Change columns of a project's export."""

@@ -1,14 +1,35 @@
 -- The tables of Langfuse 4.16's Postgres that the export reads, and a role with the rights that
--- docs/operations.md asks for.
+-- docs/moving.md asks for.
 CREATE TYPE "BlobStorageIntegrationType" AS ENUM ('S3', 'S3_COMPATIBLE', 'AZURE_BLOB_STORAGE');
 CREATE TYPE "BlobStorageIntegrationFileType" AS ENUM ('JSON', 'CSV', 'JSONL', 'PARQUET');
 CREATE TYPE "BlobStorageExportMode" AS ENUM ('FULL_HISTORY', 'FROM_TODAY', 'FROM_CUSTOM_DATE');
 CREATE TYPE "AnalyticsIntegrationExportSource" AS ENUM
     ('TRACES_OBSERVATIONS', 'TRACES_OBSERVATIONS_EVENTS', 'EVENTS');
 
+CREATE TYPE "Role" AS ENUM ('OWNER', 'ADMIN', 'MEMBER', 'VIEWER', 'NONE');
+
+CREATE TABLE "organizations" (
+    "id" TEXT PRIMARY KEY,
+    "name" TEXT NOT NULL,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
+CREATE TABLE "users" (
+    "id" TEXT PRIMARY KEY,
+    "name" TEXT,
+    "email" TEXT UNIQUE,
+    "email_verified" TIMESTAMP(3),
+    "password" TEXT,
+    "image" TEXT,
+    "admin" BOOLEAN NOT NULL DEFAULT false,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
 CREATE TABLE "projects" (
     "id" TEXT PRIMARY KEY,
-    "org_id" TEXT NOT NULL,
+    "org_id" TEXT NOT NULL REFERENCES "organizations" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
     "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "deleted_at" TIMESTAMP(3),
@@ -17,6 +38,27 @@ CREATE TABLE "projects" (
     "has_traces" BOOLEAN NOT NULL DEFAULT false,
     "metadata" JSONB,
     "home_dashboard_id" TEXT
+);
+
+CREATE TABLE "organization_memberships" (
+    "id" TEXT PRIMARY KEY,
+    "org_id" TEXT NOT NULL REFERENCES "organizations" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "user_id" TEXT NOT NULL REFERENCES "users" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "role" "Role" NOT NULL,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    UNIQUE ("org_id", "user_id")
+);
+
+CREATE TABLE "project_memberships" (
+    "project_id" TEXT NOT NULL REFERENCES "projects" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "user_id" TEXT NOT NULL REFERENCES "users" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "org_membership_id" TEXT NOT NULL
+        REFERENCES "organization_memberships" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "role" "Role" NOT NULL,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY ("project_id", "user_id")
 );
 
 CREATE TABLE "blob_storage_integrations" (
@@ -51,6 +93,9 @@ CREATE TABLE "blob_storage_integrations" (
 
 CREATE ROLE langfuse_export LOGIN PASSWORD '${PASSWORD}';
 GRANT USAGE ON SCHEMA public TO langfuse_export;
-GRANT SELECT (id, name, deleted_at) ON projects TO langfuse_export;
-GRANT SELECT, UPDATE (last_sync_at, next_sync_at, run_started_at, last_error, last_error_at, export_tuning)
-    ON blob_storage_integrations TO langfuse_export;
+GRANT SELECT (id, org_id, name, deleted_at) ON projects TO langfuse_export;
+GRANT SELECT, UPDATE (last_sync_at, next_sync_at, run_started_at, last_error, last_error_at, export_tuning,
+    last_failure_notification_sent_at) ON blob_storage_integrations TO langfuse_export;
+GRANT SELECT (project_id, user_id, role) ON project_memberships TO langfuse_export;
+GRANT SELECT (org_id, user_id, role) ON organization_memberships TO langfuse_export;
+GRANT SELECT (id, email) ON users TO langfuse_export;

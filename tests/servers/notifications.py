@@ -6,6 +6,7 @@ from email import message_from_bytes
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import quote
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
@@ -58,11 +59,16 @@ class _OnAnyPort(Controller):
 
 @dataclass
 class MailServer:
-    """SMTP with a user; keeps what it is sent."""
+    """SMTP with a user; keeps what it is sent.
+
+    Attributes:
+        recipients: of each mail, those of its envelope.
+    """
 
     user: str = "langfuse"
     password: str = "p@ss/word"
     mails: list[Message] = field(default_factory=list)
+    recipients: list[list[str]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._controller = _OnAnyPort(
@@ -83,8 +89,14 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """Called by aiosmtpd for each mail."""
         assert isinstance(envelope.content, bytes)
+        self.recipients.append(list(envelope.rcpt_tos))
         self.mails.append(message_from_bytes(envelope.content))
         return "250 OK"
+
+    @property
+    def url(self) -> str:
+        """SMTP_CONNECTION_URL of its user."""
+        return f"smtp://{self.user}:{quote(self.password, safe='')}@127.0.0.1:{self.port}"
 
     def _authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, given: Any

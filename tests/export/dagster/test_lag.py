@@ -187,7 +187,7 @@ def test_a_run_of_a_schedule_that_takes_for_ever_is_no_excuse(watched: Watched) 
 
 
 def test_while_something_is_exported_that_somebody_asked_for_nobody_is_told(watched: Watched) -> None:
-    """A backfill, the history of a new project, a run by hand: they hold the project's only slot."""
+    """A backfill, the history of a new project, a run by hand: they take the project's slots."""
     run = watched.begin({"dagster/backfill": "history"})
     watched.until(DUE + 20 * HOUR)
     assert watched.kinds == []

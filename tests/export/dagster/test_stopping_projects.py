@@ -78,7 +78,7 @@ def refusing(
     settings = clickhouse.settings(
         LANGFUSE_HOME=str(tmp_path / "home"),
         LANGFUSE_BLOB_STORAGE_EXPORT_RETRY_DELAY_S="0.01",
-        SMTP_CONNECTION_URL=f"smtp://{mail_server.user}:p%40ss%2Fword@127.0.0.1:{mail_server.port}",
+        SMTP_CONNECTION_URL=mail_server.url,
         EMAIL_FROM_ADDRESS="langfuse@example.com",
         LANGFUSE_BLOB_STORAGE_FAILURE_NOTIFICATION_EMAIL_TO="ops@example.com",
     )

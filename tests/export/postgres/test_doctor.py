@@ -6,12 +6,14 @@ import pytest
 import yaml
 
 from langfuse_export.doctor import export_checks
-from langfuse_export.doctor.postgres import check_postgres, check_set_up_twice
+from langfuse_export.doctor.postgres import check_owners, check_postgres, check_set_up_twice
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.notify.owners import Owners
 from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from tests.export.postgres.deployment import Deployment
+from tests.servers.notifications import MailServer
 
 
 @pytest.fixture
@@ -37,18 +39,42 @@ def test_a_postgres_that_serves_has_no_findings(database: Database) -> None:
 def test_rights_that_are_missing_for_the_write_back_are_named(
     deployment: Deployment, database: Database
 ) -> None:
-    column = "UPDATE (last_error) ON blob_storage_integrations"
-    role = deployment.postgres.execute(
-        "SELECT grantee FROM information_schema.column_privileges "
-        "WHERE column_name = 'last_error' AND privilege_type = 'UPDATE' AND grantee <> grantor"
-    )[0]["grantee"]
-    deployment.postgres.execute(f'REVOKE {column} FROM "{role}"')
-    try:
+    with deployment.postgres.revoked("UPDATE (last_error) ON blob_storage_integrations"):
         found = by_name(list(check_postgres(database)))["postgres: write-back"]
-    finally:
-        deployment.postgres.execute(f'GRANT {column} TO "{role}"')
     assert found.status is Status.PROBLEM
     assert "last_error:" in found.result
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("SELECT (email) ON users", "may not read users.email:"),
+        ("SELECT (org_id) ON projects", "may not read projects.org_id:"),
+        (
+            "UPDATE (last_failure_notification_sent_at) ON blob_storage_integrations",
+            "may not write last_failure_notification_sent_at:",
+        ),
+    ],
+)
+def test_rights_that_mail_to_owners_takes_are_named(
+    deployment: Deployment, database: Database, right: str, said: str
+) -> None:
+    with deployment.postgres.revoked(right):
+        [found] = check_owners(Owners(database))
+    assert found.status is Status.WARNING
+    assert found.result.startswith(said)
+    assert "GRANT" in found.remedy
+
+
+def test_owners_are_looked_at_where_they_get_mail(
+    database: Database, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "postgres: owners" not in {check.name for check in export_checks(Settings())}
+    monkeypatch.setenv("SMTP_CONNECTION_URL", mail_server.url)
+    monkeypatch.setenv("EMAIL_FROM_ADDRESS", "langfuse@example.com")
+    assert "postgres: owners" in {check.name for check in export_checks(Settings())}
+    [found] = check_owners(Owners(database))
+    assert found.status is Status.OK
 
 
 def test_a_postgres_that_does_not_answer_is_a_problem(deployment: Deployment, database: Database) -> None:
