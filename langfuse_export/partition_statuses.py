@@ -6,7 +6,7 @@ newest events of a partition say so by themselves; only the rest is asked for as
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 import sqlalchemy as db
@@ -17,7 +17,8 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 _EXPORTED = dg.DagsterEventType.ASSET_MATERIALIZATION.value
 _PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
 # Variables of one statement; SQLite takes 32 766.
-_ASSETS_AT_ONCE = 1000
+_ASSETS_AT_ONCE = 1_000
+_KEYS_AT_ONCE = 30_000
 
 Statuses = dict[str, AssetPartitionStatus | None]
 
@@ -53,14 +54,18 @@ def _newest_events(
     if not isinstance(storage, SqlEventLogStorage):
         raise TypeError(f"{type(storage).__name__}: Dagster's event log must be in SQLite, Postgres or MySQL")
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
-    if not keys:
-        return found
+    names = [asset.to_string() for asset in assets]
     with storage.index_connection() as connection:
-        for at in range(0, len(assets), _ASSETS_AT_ONCE):
-            statement = _statement([asset.to_string() for asset in assets[at : at + _ASSETS_AT_ONCE]], keys)
-            for row in connection.execute(statement).mappings():
-                found[row["asset_key"]][row["partition"]][row["dagster_event_type"]] = row["newest"]
+        for some in _chunks(names, _ASSETS_AT_ONCE):
+            for some_keys in _chunks(keys, _KEYS_AT_ONCE):
+                for row in connection.execute(_statement(some, some_keys)).mappings():
+                    found[row["asset_key"]][row["partition"]][row["dagster_event_type"]] = row["newest"]
     return found
+
+
+def _chunks(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for at in range(0, len(values), size):
+        yield values[at : at + size]
 
 
 def _statement(assets: Sequence[str], keys: Sequence[str]) -> db.Executable:

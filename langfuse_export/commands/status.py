@@ -1,9 +1,12 @@
 """How far every table has been exported."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from langfuse_export.catalog import Catalog
 from langfuse_export.health.describe import describe
@@ -11,10 +14,11 @@ from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
+from langfuse_export.partition_statuses import Statuses, partition_statuses
 from langfuse_export.partitions import partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
-from langfuse_export.windows import iso
+from langfuse_export.windows import Frequency, iso
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,32 @@ class TableStatus:
 def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime) -> list[TableStatus]:
     """The status of every table of the catalog, from the instance's records."""
     health = HealthStore(instance).read(project.project_id for project in catalog.projects)
+    statuses = _partition_statuses(instance, catalog.projects, now)
+    latest = instance.get_latest_materialization_events(list(statuses))
     return [
-        _with_health(_status(instance, project, table, now), health.get(project.project_id))
+        _with_health(
+            _status(instance, project, table, statuses[key], latest.get(key), now),
+            health.get(project.project_id),
+        )
         for project in catalog.projects
         for table in project.tables
+        for key in [asset_key(project, table)]
     ]
+
+
+def _partition_statuses(
+    instance: dg.DagsterInstance, projects: Sequence[ProjectExport], now: datetime
+) -> dict[dg.AssetKey, Statuses]:
+    """What became of every window of every table, by key in order of time; few queries for all projects."""
+    alike: dict[tuple[Frequency, datetime], list[dg.AssetKey]] = defaultdict(list)
+    for project in projects:
+        assets = [asset_key(project, table) for table in project.tables]
+        alike[project.frequency, project.start] += assets
+    found: dict[dg.AssetKey, Statuses] = {}
+    for (frequency, start), assets in alike.items():
+        partitions = partitions_def(frequency, start)
+        found |= partition_statuses(instance, assets, partitions.get_partition_keys(now), partitions)
+    return found
 
 
 def _with_health(status: TableStatus, health: Health | None) -> TableStatus:
@@ -82,34 +107,38 @@ def _with_health(status: TableStatus, health: Health | None) -> TableStatus:
     )
 
 
-def _status(instance: dg.DagsterInstance, project: ProjectExport, table: Table, now: datetime) -> TableStatus:
-    key = asset_key(project, table)
-    partitions = partitions_def(project.frequency, project.start)
-    statuses = instance.get_status_by_partition(key, partitions.get_partition_keys(now), partitions) or {}
-    done = [k for k, status in statuses.items() if status is not None and status.name == "MATERIALIZED"]
-    failed = sum(status is not None and status.name == "FAILED" for status in statuses.values())
+def _status(
+    instance: dg.DagsterInstance,
+    project: ProjectExport,
+    table: Table,
+    statuses: Statuses,
+    latest: dg.EventLogEntry | None,
+    now: datetime,
+) -> TableStatus:
+    done = [key for key, status in statuses.items() if status is AssetPartitionStatus.MATERIALIZED]
+    failed = sum(status is AssetPartitionStatus.FAILED for status in statuses.values())
     if not done:
         return TableStatus(project.project_id, table.name, None, None, None, 0, failed)
-    newest = max(done, key=lambda k: project.frequency.window_of_key(k).end)
-    end = project.frequency.window_of_key(newest).end
+    key = done[-1]  # they are in the order of time
+    newest = project.frequency.window_of_key(key)
+    event = latest.asset_materialization if latest else None
+    if event is None or event.partition != key:  # somebody exported an older window since
+        event = _materialization(instance, asset_key(project, table), key)
+    file = manifest_entry(event) if event else None
     return TableStatus(
         project=project.project_id,
         table=table.name,
-        last_window=iso(end),
-        lag_s=(now - end).total_seconds(),
-        rows=_rows(instance, key, newest),
+        last_window=iso(newest.end),
+        lag_s=(now - newest.end).total_seconds(),
+        rows=file.row_count if file else None,
         exported_windows=len(done),
         failed_windows=failed,
     )
 
 
-def _rows(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> int | None:
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1
-    ).records
-    file = (
-        manifest_entry(records[0].asset_materialization)
-        if records and records[0].asset_materialization
-        else None
-    )
-    return file.row_count if file else None
+def _materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str
+) -> dg.AssetMaterialization | None:
+    newest = dg.AssetRecordsFilter(key, asset_partitions=[partition])
+    records = instance.fetch_materializations(newest, limit=1).records
+    return records[0].asset_materialization if records else None

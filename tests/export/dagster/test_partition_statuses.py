@@ -81,3 +81,12 @@ def test_more_assets_than_fit_into_one_statement(instance: dg.DagsterInstance) -
     assert len(found) == 2_501
     assert all(found[asset] == dict.fromkeys(KEYS) for asset in unknown)
     assert [key for key, status in found[dg.AssetKey("whole")].items() if status] == KEYS[:3]
+
+
+def test_more_windows_than_fit_into_one_statement(instance: dg.DagsterInstance) -> None:
+    assert _run(_asset("whole", KEYS[:3]), instance)
+    others = [f"window {n}" for n in range(70_000)]
+
+    found = partition_statuses(instance, [dg.AssetKey("whole")], [*others, *KEYS], PARTITIONS)
+
+    assert [key for key, status in found[dg.AssetKey("whole")].items() if status] == KEYS[:3]
