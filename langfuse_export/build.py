@@ -19,7 +19,7 @@ from langfuse_export.windows import Frequency
 
 
 def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportResources) -> dg.Definitions:
-    """Definitions of every project of the catalog: assets, a job and a schedule per frequency, sensors."""
+    """Definitions of every project of the catalog: assets, a job per frequency, schedules, sensors."""
     groups = list(_by_frequency(catalog.projects))
     partitions = {
         frequency: partitions_def(frequency, min(project.start for project in projects))
@@ -53,10 +53,14 @@ def _frequency_defs(
         description=f"Exports windows of the projects that are exported {frequency.value}.",
         executor_def=dg.in_process_executor,
     )
-    schedule = build_schedule(frequency, projects, partitions, options)
+    timings = dict.fromkeys(project.timing for project in projects)
+    schedules = [
+        build_schedule(frequency, timing, [p for p in projects if p.timing == timing], partitions, options)
+        for timing in timings
+    ]
     catch_up = build_catch_up_sensor(frequency, projects, partitions, options)
     sensors = [catch_up] if catch_up else []
-    return dg.Definitions(assets=assets, jobs=[job], schedules=[schedule], sensors=sensors)
+    return dg.Definitions(assets=assets, jobs=[job], schedules=schedules, sensors=sensors)
 
 
 def _by_frequency(

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from langfuse_export.due import Due
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
@@ -18,12 +19,12 @@ class ProjectLag:
 
     Attributes:
         ends: by table name, end of the newest exported window; the project's start if there is none.
-        delay: how long after its end a window is due.
+        due: which windows are due when.
     """
 
     project: ProjectExport
     ends: Mapping[str, datetime]
-    delay: timedelta
+    due: Due
 
     @property
     def end(self) -> datetime:
@@ -31,8 +32,8 @@ class ProjectLag:
         return max(self.ends.values())
 
     def windows_behind(self, end: datetime, now: datetime) -> int:
-        """How many windows after `end` are due."""
-        return max(0, (now - self.delay - end) // self.project.frequency.length)
+        """How many windows after `end` are due; those that the last tick made due count as one."""
+        return self.due.behind(end, now)
 
     def due_since(self, watched_from: datetime) -> datetime:
         """When the first window was due, or will be, that is not exported.
@@ -40,8 +41,8 @@ class ProjectLag:
         Args:
             watched_from: windows that were due before do not count.
         """
-        first = max(self.end, self.project.frequency.floor(watched_from - self.delay))
-        return first + self.project.frequency.length + self.delay
+        first = max(self.end, self.due.until(watched_from))
+        return self.due.due_at(first + self.project.frequency.length)
 
     def record(self, telemetry: Telemetry, now: datetime) -> None:
         """Set the gauges of each table."""
@@ -53,22 +54,23 @@ class ProjectLag:
 def read_lags(
     instance: dg.DagsterInstance, projects: Sequence[ProjectExport], delay: timedelta, now: datetime
 ) -> list[ProjectLag]:
-    """How far each project is, from what the instance has recorded; one query while nothing is late."""
+    """How far each project is, from what the instance has recorded; one query while nothing is late.
+
+    Args:
+        delay: how long after its end a window may be exported at the earliest.
+    """
     keys = [asset_key(project, table) for project in projects for table in project.tables]
     latest = instance.get_latest_materialization_events(keys)
-    return [
-        ProjectLag(
-            project,
-            {
-                table.name: _newest_end(
-                    instance, project, table, latest.get(asset_key(project, table)), now - delay
-                )
-                for table in project.tables
-            },
-            delay,
-        )
-        for project in projects
-    ]
+    lags: list[ProjectLag] = []
+    for project in projects:
+        due = Due.of(project.frequency, project.timing, delay)
+        asked = due.asked_until(now)
+        ends = {
+            table.name: _newest_end(instance, project, table, latest.get(asset_key(project, table)), asked)
+            for table in project.tables
+        }
+        lags.append(ProjectLag(project, ends, due))
+    return lags
 
 
 def _newest_end(
@@ -76,15 +78,15 @@ def _newest_end(
     project: ProjectExport,
     table: Table,
     latest: dg.EventLogEntry | None,
-    until: datetime,
+    asked: datetime,
 ) -> datetime:
-    """End of the newest exported window; `until` is the end of windows that are due now."""
+    """End of the newest exported window; `asked` is how far it should be."""
     if latest is None or latest.dagster_event is None:
         return project.start
     windows = project.frequency.windows_of_keys([latest.dagster_event.partition or ""])
     # What was exported last is the newest one unless somebody exports older ones: one query for all
     # tables instead of one for each.
-    if not windows or windows[0].end <= until - 2 * project.frequency.length:
+    if not windows or windows[0].end < asked:
         done = instance.get_materialized_partitions(asset_key(project, table))
         windows = project.frequency.windows_of_keys(done)
     return max((window.end for window in windows), default=project.start)

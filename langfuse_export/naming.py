@@ -7,6 +7,7 @@ import dagster as dg
 
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
+from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency
 
 PROJECT_TAG = "langfuse/project"
@@ -45,6 +46,13 @@ def safe_name(project_id: str) -> str:
 def op_name(project: ProjectExport) -> str:
     """Name of the project's op, and of the pool that keeps the project from taking every slot."""
     return f"export_{safe_name(project.project_id)}"
+
+
+def schedule_name(frequency: Frequency, timing: Timing | None) -> str:
+    """Name of the schedule of a frequency's projects that share a timing."""
+    if timing is None:
+        return f"export_{frequency.value}_schedule"
+    return f"export_{frequency.value}_{timing.words}_{zlib.crc32(str(timing).encode()):08x}_schedule"
 
 
 def job_name(frequency: Frequency) -> str:

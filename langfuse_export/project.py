@@ -6,6 +6,7 @@ from datetime import datetime
 from langfuse_export.formats import Encoding
 from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyTemplate
 from langfuse_export.tables import Table
+from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import QueryLimits
@@ -26,6 +27,7 @@ class ProjectExport:
         in_postgres: whether Langfuse's Postgres has the project and hears of its runs.
         catch_up_from: every window from here on is exported without anybody asking for it, and none before,
             UTC. None: the look-back of the schedule.
+        timing: when the windows that are due are asked for; None: each one a lag after its end.
         layout: where objects and manifests lie below the destination's prefix.
     """
 
@@ -42,6 +44,7 @@ class ProjectExport:
     destination_name: str
     in_postgres: bool = False
     catch_up_from: datetime | None = None
+    timing: Timing | None = None
     layout: KeyTemplate = LANGFUSE
 
     @property

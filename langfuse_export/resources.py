@@ -84,6 +84,11 @@ class ExportOptions:
             health=HealthPolicy.from_settings(settings),
         )
 
+    @property
+    def lag(self) -> timedelta:
+        """How long after its end a window may be exported at the earliest."""
+        return timedelta(milliseconds=self.lag_ms)
+
     def windows_per_run_of(self, frequency: Frequency) -> int:
         """Windows of one run at most; by default a day's, because a run reads each day once."""
         return self.windows_per_run or max(24, timedelta(days=1) // frequency.length)

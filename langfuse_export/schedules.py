@@ -1,4 +1,4 @@
-"""One schedule per frequency: asks for each project's newest closed window and for those that were missed.
+"""Schedules: ask for each project's windows that are due, and for those that were missed.
 
 Dagster's own partition schedules ask for one window a tick and never for those of a downtime, so every tick
 looks back over the windows that nobody has attempted.
@@ -10,15 +10,17 @@ from datetime import datetime, timedelta
 import dagster as dg
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from langfuse_export.due import Due
 from langfuse_export.health.describe import describe
 from langfuse_export.health.recorder import change_health
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
-from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name
+from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name, schedule_name
 from langfuse_export.partition_statuses import Statuses, partition_statuses
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
+from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
 
 NEWEST_PRIORITY = "10"
@@ -27,35 +29,39 @@ MISSED_PRIORITY = "5"
 
 def build_schedule(
     frequency: Frequency,
+    timing: Timing | None,
     projects: Sequence[ProjectExport],
     partitions: dg.TimeWindowPartitionsDefinition,
     options: ExportOptions,
 ) -> dg.ScheduleDefinition:
-    """The schedule of a frequency; it ticks once per window, a lag after the window's end."""
+    """The schedule of a frequency's projects with this timing, by default a lag after each window's end."""
     enabled = [project for project in projects if project.enabled]
-    lag = timedelta(milliseconds=options.lag_ms)
+    due = Due.of(frequency, timing, options.lag)
+    lookback = timedelta(hours=options.lookback_hours)
 
     @dg.schedule(
-        name=f"export_{frequency.value}_schedule",
-        cron_schedule=cron(frequency, lag),
+        name=schedule_name(frequency, timing),
+        cron_schedule=due.timing.cron,
         job_name=job_name(frequency),
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        execution_timezone="UTC",
+        execution_timezone=due.timing.timezone,
         description=(
-            f"Exports the newest closed {frequency.value} window of each project, {lag} after its end, and "
-            f"windows of the last {options.lookback_hours} hours that were never attempted."
+            f"Exports the {frequency.value} windows of each project that ended since the tick before, "
+            f"{due.lag} after their end at the earliest, and those of the {options.lookback_hours} hours "
+            "before that were never attempted."
         ),
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
-        windows = due_windows(frequency, context.scheduled_execution_time - lag, options.lookback_hours)
+        now = context.scheduled_execution_time
+        windows = due.windows(now, now, lookback)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
         waiting = {id: h for id, h in health.items() if h.waits}
         for project_id, trouble in waiting.items():
             context.log.warning(f"{project_id} waits: {describe(trouble)}")
         working = [project for project in enabled if project.project_id not in waiting]
         tick.read_statuses(working, windows)
-        requests = [request for project in working for request in tick.requests(project, windows)]
+        requests = [r for project in working for r in tick.requests(project, windows, due.asked_until(now))]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
         yield from requests
@@ -64,26 +70,6 @@ def build_schedule(
             yield dg.SkipReason("\n".join(lines) or "every due window has been exported or is on its way")
 
     return schedule
-
-
-def cron(frequency: Frequency, lag: timedelta) -> str:
-    """The cron line, UTC, that ticks `lag` (rounded up to minutes) after each window's end."""
-    minutes = -(-lag // timedelta(minutes=1))
-    minute, hour, day = minutes % 60, minutes // 60 % 24, minutes // 1440
-    if frequency is Frequency.EVERY_20_MINUTES:
-        first = minutes % 20
-        return f"{first},{first + 20},{first + 40} * * * *"
-    if frequency is Frequency.HOURLY:
-        return f"{minute} * * * *"
-    if frequency is Frequency.DAILY:
-        return f"{minute} {hour} * * *"
-    return f"{minute} {hour} * * {(1 + day) % 7}"
-
-
-def due_windows(frequency: Frequency, until: datetime, lookback_hours: int) -> list[Window]:
-    """Windows closed by `until` within the look-back, oldest first; the newest one in any case."""
-    count = max(1, timedelta(hours=lookback_hours) // frequency.length)
-    return frequency.closed_before(until, count)
 
 
 class Tick:
@@ -109,20 +95,20 @@ class Tick:
         probes = [_probe(project) for project in projects]
         self._statuses |= partition_statuses(self._instance, probes, keys, self._partitions)
 
-    def requests(self, project: ProjectExport, windows: Sequence[Window]) -> Iterator[dg.RunRequest]:
-        """A run for the newest window, and runs of several windows for those that were missed.
+    def requests(
+        self, project: ProjectExport, windows: Sequence[Window], asked_until: datetime
+    ) -> Iterator[dg.RunRequest]:
+        """Runs for the windows that ended after `asked_until`, then for earlier ones, which were missed.
 
         What has failed is left to the recovery sensor: asking again each tick would hammer ClickHouse.
         """
         wanted = [window for window in windows if window.start >= project.scheduled_from]
         missing = self.never_attempted(project, wanted)
-        if not missing:
-            return
-        if missing[-1] == windows[-1]:
-            newest = missing.pop()
-            yield run_request(project, project.tables, newest, newest, {PRIORITY_TAG: NEWEST_PRIORITY})
-        for first, last in consecutive(missing, self._windows_per_run):
-            yield run_request(project, project.tables, first, last, {PRIORITY_TAG: MISSED_PRIORITY})
+        newest = [window for window in missing if window.end > asked_until]
+        missed = [window for window in missing if window.end <= asked_until]
+        for part, priority in ((newest, NEWEST_PRIORITY), (missed, MISSED_PRIORITY)):
+            for first, last in consecutive(part, self._windows_per_run):
+                yield run_request(project, project.tables, first, last, {PRIORITY_TAG: priority})
 
     def adopt_failed(
         self,

@@ -138,7 +138,10 @@ class Telemetry:
         self._lags[project, table] = seconds
 
     def windows_behind(self, project: str, table: str, windows: int) -> None:
-        """Set the gauge: windows that are due and after the newest committed one."""
+        """Set the gauge: windows that are due and after the newest committed one.
+
+        Those that the last tick of a schedule asked for count as one.
+        """
         self._windows_behind[project, table] = windows
 
     def late_windows(self, project: str, table: str, windows: int) -> None:

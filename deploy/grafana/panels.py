@@ -159,7 +159,7 @@ LAG = Dashboard(
         Panel(
             "Windows behind",
             {"{{project}}": f"max by (project) (langfuse_blob_export_windows_behind{{{SELECTED}}})"},
-            "Due windows after the newest committed one. 1 is normal: the schedule is just asking for it.",
+            "Due windows after the newest committed one. 1 is normal: what the schedule is just asking for.",
         ),
         Panel(
             "Lag by project",

@@ -233,5 +233,6 @@ def _export(
         row_group_rows=project.parquet_row_group_size or settings.export_parquet_row_group_size,
         destination=model.destinations[project.destination].store_config(),
         destination_name=project.destination,
+        timing=project.schedule.timing if project.schedule else None,
         layout=project.key_template,
     )

@@ -12,6 +12,7 @@ from langfuse_export.catalog.content import (
     check_masks,
     resolve_masks,
 )
+from langfuse_export.catalog.schedule import ScheduleModel
 from langfuse_export.catalog.strict import StrictModel
 from langfuse_export.formats import Compression, FileFormat
 from langfuse_export.layout import LANGFUSE, KeyTemplate, hive
@@ -67,6 +68,10 @@ class ProjectModel(StrictModel):
     )
     frequency: Frequency = Field(
         default=Frequency.HOURLY, description="How often; also the length of a window."
+    )
+    schedule: ScheduleModel | None = Field(
+        default=None,
+        description="When what is due is exported. Without it: each window, a lag after its end.",
     )
     format: FileFormat = Field(default=FileFormat.PARQUET, description="File format.")
     compression: Compression = Field(default=Compression.NONE, description="Around text formats.")

@@ -75,7 +75,7 @@ class CatchUpTick:
         self._partitions = partitions
         self._windows_per_run = options.windows_per_run_of(frequency)
         self._now = options.now()
-        self._due = frequency.floor(self._now - timedelta(milliseconds=options.lag_ms) - SCHEDULES_TURN)
+        self._due = frequency.floor(self._now - options.lag - SCHEDULES_TURN)
         self._tick: Tick | None = None
 
     def requests(self, project: ProjectExport, attempted_until: dict[str, datetime]) -> list[dg.RunRequest]:

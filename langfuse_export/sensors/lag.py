@@ -45,7 +45,7 @@ def build_lag_sensor(projects: Sequence[ProjectExport], options: ExportOptions) 
         context: dg.SensorEvaluationContext, telemetry: dg.ResourceParam[Telemetry]
     ) -> dg.SensorResult:
         now = options.now()
-        lags = read_lags(context.instance, enabled, timedelta(milliseconds=options.lag_ms), now)
+        lags = read_lags(context.instance, enabled, options.lag, now)
         for lag in lags:
             lag.record(telemetry, now)
         telemetry.flush()
@@ -136,5 +136,6 @@ def _asked_for(instance: dg.DagsterInstance, projects: Sequence[ProjectExport]) 
 
 
 def _name(project: ProjectExport) -> str:
-    # With another frequency it has other windows, none of which has been exported.
-    return f"{project.project_id}:{project.frequency.value}"
+    # With another frequency it has other windows, with another timing they are due at other times.
+    timing = f":{project.timing}" if project.timing else ""
+    return f"{project.project_id}:{project.frequency.value}{timing}"

@@ -7,12 +7,13 @@ that no schedule has asked for since, however long ago the trouble began.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import structlog
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from langfuse_export.due import Due
 from langfuse_export.health.describe import describe
 from langfuse_export.health.fingerprint import fingerprint
 from langfuse_export.health.recorder import log_transition
@@ -168,17 +169,17 @@ class RecoveryTick:
     def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
         """Windows that a schedule would have asked for since the trouble began, had it not waited."""
         lookback = timedelta(hours=self._options.lookback_hours)
-        first = max(project.scheduled_from, project.frequency.floor((health.since or self._now) - lookback))
-        closed = self._closed()
-        return [window for window in project.frequency.windows(first, closed) if window.end <= closed]
-
-    def _closed(self) -> datetime:
-        return self._now - timedelta(milliseconds=self._options.lag_ms)
+        windows = self._due(project).windows(health.since or self._now, self._now, lookback)
+        return [window for window in windows if window.start >= project.scheduled_from]
 
     def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
         """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""
         failed = project.frequency.windows_of_keys(health.windows)
-        return max([*failed, *missing] or project.frequency.closed_before(self._closed(), 1))
+        newest_due = project.frequency.closed_before(self._due(project).until(self._now), 1)
+        return max([*failed, *missing] or newest_due)
+
+    def _due(self, project: ProjectExport) -> Due:
+        return Due.of(project.frequency, project.timing, self._options.lag)
 
     def _requests(self, project: ProjectExport, windows: Sequence[Window]) -> list[dg.RunRequest]:
         rows = list(consecutive(windows, self._options.windows_per_run_of(project.frequency)))

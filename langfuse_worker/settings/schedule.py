@@ -21,14 +21,14 @@ class ScheduleSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_LAG_MS",
         ge=0,
         le=86_400_000,
-        description="How long after its end a window is exported, ms.",
+        description="How long after its end a window is exported at the earliest, ms.",
     )
     export_lookback_hours: int = Field(
         default=24,
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_LOOKBACK_HOURS",
         ge=1,
         le=24 * 31,
-        description="How far back a schedule looks for windows that were never attempted, hours.",
+        description="How far before its last tick a schedule looks for windows that nobody attempted, hours.",
     )
     export_windows_per_run: int | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from langfuse_export.catalog.load import Catalog, Sources, load_catalog, read_mo
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import Compression, FileFormat
 from langfuse_export.tables import TABLES, Hash, Replace
+from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency
 from langfuse_worker.settings import Settings
 
@@ -109,6 +110,19 @@ projects:
             {"where": {"type": ["AGENT"]}, "tables": ["traces", "scores"]},
             "where: type is of observations, events, none of which is in tables",
         ),
+        (
+            {"schedule": {"cron": "6:30"}},
+            "projects[0].schedule.cron: '6:30' is no cron line; it has five fields",
+        ),
+        ({"schedule": {"cron": "0 0 2 * * *"}}, "'0 0 2 * * *' is no cron line"),
+        ({"schedule": {"cron": "*/90 * * * *"}}, "'*/90 * * * *' has a step beyond its field's range"),
+        ({"schedule": {"cron": "0 0 31 4,6 *"}}, "'0 0 31 4,6 *' never ticks"),
+        (
+            {"schedule": {"cron": "0 2 * * *", "timezone": "europe/berln"}},
+            "projects[0].schedule.timezone: 'europe/berln' is no time zone of IANA, such as 'Europe/Berlin'",
+        ),
+        ({"schedule": {"cron": "0 2 * * *", "timezone": "../UTC"}}, "'../UTC' is no time zone"),
+        ({"schedule": {"timezone": "Europe/Berlin"}}, "projects[0].schedule.cron: Field required"),
         ({"layout": "spark"}, "projects[0].layout='spark'"),
         ({"layout": "hive", "key": "x"}, "key: 'x' stands beside layout: hive; leave one of them out"),
         (
@@ -219,6 +233,15 @@ def test_a_star_stands_for_every_project_that_is_not_listed() -> None:
         ("b", "hourly"),
     ]
     assert catalog.project("a").start == datetime(2026, 3, 3, tzinfo=UTC)
+
+
+def test_a_schedule_is_a_cron_line_by_the_clock_of_a_zone_utc_by_default() -> None:
+    schedules = [{"cron": "30  6 * * 1-5", "timezone": "Europe/Berlin"}, {"cron": "0 2 * * *"}, None]
+    projects = [{**PROJECT, "id": f"p{n}", "schedule": schedule} for n, schedule in enumerate(schedules)]
+
+    timings = [project.timing for project in _catalog(*projects).projects]
+
+    assert timings == [Timing("30 6 * * 1-5", "Europe/Berlin"), Timing("0 2 * * *", "UTC"), None]
 
 
 def test_a_project_without_rows_and_start_begins_now() -> None:

@@ -1,19 +1,28 @@
 """Days of a deployment in minutes: a clock of the tests' own, and ticks as Dagster's daemon makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from croniter import croniter
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
+from langfuse_export.naming import schedule_name
 from langfuse_export.partitions import partitions_def
 from langfuse_export.sensors.recovery import RecoveryTick
 from tests.export.dagster.deployment import Deployment
 
 STEP = timedelta(minutes=5)
+
+
+def ticks_from(schedule: dg.ScheduleDefinition, moment: datetime) -> Iterator[datetime]:
+    """When Dagster's daemon evaluates the schedule, from the moment on, UTC."""
+    ticks = schedule_execution_time_iterator(
+        moment.timestamp(), schedule.cron_schedule, schedule.execution_timezone
+    )
+    return (tick.astimezone(UTC) for tick in ticks)
 
 
 @dataclass
@@ -40,12 +49,12 @@ class Simulation:
 
     def until(self, end: datetime) -> None:
         """Let the time go on; every tick of the schedule happens, and one of the sensor in five minutes."""
-        cron = croniter(str(self._schedule.cron_schedule), self.now - timedelta(seconds=1))
-        next_tick = cron.get_next(datetime)
+        ticks = ticks_from(self._schedule, self.now)
+        next_tick = next(ticks)
         while self.now <= end:
             if self.now >= next_tick:
                 self._execute(self._scheduled(next_tick))
-                next_tick = cron.get_next(datetime)
+                next_tick = next(ticks)
             self._execute(self.recover())
             self.now += STEP
 
@@ -59,7 +68,8 @@ class Simulation:
 
     @property
     def _schedule(self) -> dg.ScheduleDefinition:
-        name = f"export_{self.deployment.first.frequency.value}_schedule"
+        project = self.deployment.first
+        name = schedule_name(project.frequency, project.timing)
         return self.deployment.defs.get_repository_def().get_schedule_def(name)
 
     def _scheduled(self, at: datetime) -> Sequence[dg.RunRequest]:

@@ -17,6 +17,7 @@ from langfuse_export.naming import SCHEDULE_TAG
 from langfuse_export.notify.channels import Webhook
 from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.tables import TABLES
+from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import build_telemetry
@@ -29,6 +30,7 @@ HOUR = timedelta(hours=1)
 START = datetime(2026, 6, 10, tzinfo=UTC)
 # When the window from 00:00 to 01:00 is due.
 DUE = START + timedelta(hours=1, minutes=20)
+AT_NIGHT = Timing("0 2 * * *")
 # Looks are at most half an hour apart while Dagster's daemon runs.
 STEP = timedelta(minutes=25)
 
@@ -218,6 +220,52 @@ def test_a_daily_project_has_until_the_day_is_over(deployment: Deployment, webho
     assert watched.kinds == []
     watched.until(START + 31 * HOUR)
     assert watched.kinds == ["behind"]
+
+
+def test_a_nightly_project_has_until_the_morning(deployment: Deployment, webhook: WebhookReceiver) -> None:
+    watched = _watched(deployment, webhook, timing=AT_NIGHT)
+    watched.now = START + 10 * HOUR
+    watched.look()
+    watched.until(START + 32 * HOUR)  # six hours after the night
+    assert watched.kinds == []
+
+    watched.until(START + 32 * HOUR + STEP)
+    [notice] = watched.notices
+    assert (notice["kind"], notice["since"]) == ("behind", "2026-06-11T02:00:00.000Z")
+
+
+def test_the_hours_of_the_last_night_count_as_one_window(
+    deployment: Deployment, webhook: WebhookReceiver, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    deployment.settings = Settings()
+    watched = _watched(deployment, webhook, timing=AT_NIGHT)
+    watched.export(0, 0)
+    seen: dict[datetime, float] = {}
+
+    for hours in (12, 26, 49, 50):
+        watched.now = START + hours * HOUR
+        watched.look()
+        seen[watched.now] = otlp.named("langfuse.blob_export.windows_behind")[-1].value
+    watched.export(1, 48)
+    watched.look()
+
+    assert list(seen.values()) == [0, 1, 1, 25]
+    assert otlp.named("langfuse.blob_export.windows_behind")[-1].value == 0
+
+
+def test_another_timing_begins_anew(deployment: Deployment, webhook: WebhookReceiver) -> None:
+    watched = _watched(deployment, webhook, timing=AT_NIGHT)
+    watched.now = START + 10 * HOUR
+    watched.look()
+    watched.until(START + 20 * HOUR)
+    deployment.projects = [deployment.project(tables=(TABLES["traces"],), start=START)]
+    del deployment.defs
+
+    watched.look()
+    watched.until(START + 26 * HOUR)
+
+    assert watched.kinds == []
 
 
 def test_another_frequency_begins_anew(watched: Watched) -> None:

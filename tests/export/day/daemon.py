@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import takewhile
 
 import dagster as dg
 import time_machine
-from croniter import croniter
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 
 from langfuse_export.naming import (
@@ -17,7 +17,9 @@ from langfuse_export.naming import (
     RANGE_START_TAG,
     SCHEDULE_TAG,
 )
+from tests.export.dagster.simulation import ticks_from
 
+MINUTE = timedelta(minutes=1)
 SENSOR_TAG = "dagster/sensor_name"
 
 
@@ -83,8 +85,8 @@ class Daemon:
 
     def _tick(self, repository: RepositoryDefinition, before: datetime) -> Iterator[dg.RunRequest]:
         for schedule in repository.schedule_defs:
-            times = croniter(str(schedule.cron_schedule), before)
-            while (at := times.get_next(datetime)) <= self.now:
+            ticks = ticks_from(schedule, before + MINUTE)
+            for at in takewhile(lambda tick: tick <= self.now, ticks):
                 context = dg.build_schedule_context(
                     instance=self.instance,
                     scheduled_execution_time=at,
