@@ -105,6 +105,19 @@ _LIMIT_CODES = {158, 307, 396}  # TOO_MANY_ROWS, TOO_MANY_BYTES, TOO_MANY_ROWS_O
 _RESOURCE_REASONS = {"clickhouse_memory", "clickhouse_timeout", "clickhouse_limit"}
 _OTHERS_MEMORY = re.compile(r"\(total\)|\(for user\)|\b(Total|User) memory limit", re.IGNORECASE)
 
+# What a query may meet that writes with a named collection.
+_COLLECTION_REMEDIES = {
+    36: "it needs the keys of the examples in deploy/clickhouse/server-mode, and no others",  # BAD_ARGUMENTS
+    497: "the user of exports needs the grants of deploy/clickhouse/server-mode/grants.xml, which are NAMED "
+    "COLLECTION ON {collection}, WRITE ON S3 (or AZURE) and CREATE TEMPORARY TABLE",  # ACCESS_DENIED
+    669: "ClickHouse has none; see deploy/clickhouse/server-mode",  # NAMED_COLLECTION_DOESNT_EXIST
+}
+_S3_ERROR, _STD_EXCEPTION = 499, 1001  # Azure's SDK throws the latter
+_BUCKET_REFUSES = re.compile(
+    r"access.?denied|access key|signature|expired|authenticate|not authorized|: 403 |does not exist",
+    re.IGNORECASE,
+)
+
 _STOPS_PROJECT = {
     "cancelled",
     "clickhouse_overloaded",
@@ -154,6 +167,25 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, StoreAccessError | ObjectTooLargeError):
         return False
     return isinstance(error, StoreError) and not _no_space(error)
+
+
+def server_transfer_error(error: ClickHouseError, collection: str, uri: str) -> Exception:
+    """What failed when ClickHouse was to write an object itself: the collection, the bucket, or the query.
+
+    Args:
+        error: what ClickHouse said.
+        collection: the named collection that it was to use.
+        uri: the object's address.
+    """
+    remedy = _COLLECTION_REMEDIES.get(error.code or 0)
+    if remedy:
+        advice = f"named_collection {collection}: {remedy.format(collection=collection)}. {error}"
+        return ClickHouseError(advice, error.code)
+    if error.code == _S3_ERROR or (error.code == _STD_EXCEPTION and "Azure::" in str(error)):
+        said = str(error).partition(", Stack trace")[0]
+        message = f"{uri}: ClickHouse could not write it with the named collection {collection}: {said}"
+        return (StoreAccessError if _BUCKET_REFUSES.search(said) else StoreError)(message)
+    return error
 
 
 def is_too_heavy(error: Exception) -> bool:

@@ -65,21 +65,35 @@ class ParquetInspector:
         """See `Inspector.finish`."""
         if self._head != MAGIC:
             raise VerificationError(f"a Parquet file starts with PAR1, this one with {self._head!r}")
-        try:
-            footer = parse_footer(b"".join(self._tail), self._size, self._time_column)
-        except FooterError as error:
-            raise VerificationError(f"{error}; {self._size} bytes arrived") from error
-        if sum(footer.row_group_rows) != footer.rows:
-            raise VerificationError(
-                f"the footer counts {footer.rows} rows, its row groups {sum(footer.row_group_rows)}"
-            )
-        if footer.data_end != footer.start:
-            raise VerificationError(
-                f"the footer says the data is {footer.data_end} bytes long, {footer.start} bytes arrived"
-            )
-        if footer.time_min is None or footer.time_max is None:
-            return Content(footer.rows, None, footer.start)
-        return Content(footer.rows, (footer.time_min, footer.time_max), footer.start)
+        return parquet_content(b"".join(self._tail), self._size, self._time_column)
+
+
+def parquet_content(tail: bytes, size: int, time_column: str) -> Content:
+    """What a Parquet file holds, by its footer.
+
+    Args:
+        tail: the last bytes of the file, the whole footer among them.
+        size: bytes of the whole file.
+        time_column: name of the column whose smallest and largest value are wanted.
+
+    Raises:
+        VerificationError: the file is not whole.
+    """
+    try:
+        footer = parse_footer(tail, size, time_column)
+    except FooterError as error:
+        raise VerificationError(f"{error}; {size} bytes arrived") from error
+    if sum(footer.row_group_rows) != footer.rows:
+        raise VerificationError(
+            f"the footer counts {footer.rows} rows, its row groups {sum(footer.row_group_rows)}"
+        )
+    if footer.data_end != footer.start:
+        raise VerificationError(
+            f"the footer says the data is {footer.data_end} bytes long, {footer.start} bytes arrived"
+        )
+    if footer.time_min is None or footer.time_max is None:
+        return Content(footer.rows, None, footer.start)
+    return Content(footer.rows, (footer.time_min, footer.time_max), footer.start)
 
 
 class _TextInspector:

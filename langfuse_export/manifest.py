@@ -43,6 +43,7 @@ class ManifestFile(_Model):
     Times are ISO 8601, UTC, with the precision of the column; None in an empty file.
 
     Attributes:
+        sha256: of the object, hex; None if ClickHouse wrote it into the bucket itself.
         read_at: ClickHouse's clock when reading began: what was written later may be missing.
         source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
         parts: reads of ClickHouse that the object was made from.
@@ -57,7 +58,7 @@ class ManifestFile(_Model):
     size_bytes: int
     row_count: int
     # Beyond version 1 of Langfuse:
-    sha256: str
+    sha256: str | None
     time_column: str
     min_time: str | None
     max_time: str | None

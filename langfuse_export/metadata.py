@@ -45,6 +45,8 @@ def window_metadata(
         optional["revision"] = dg.MetadataValue.int(revision)
     if file.read_at is not None:
         optional["read_at"] = dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at))
+    if file.sha256 is not None:
+        optional["sha256"] = dg.MetadataValue.text(file.sha256)
     if exported.part_size is not None:
         optional[PART_ROWS] = dg.MetadataValue.int(exported.part_size.rows)
         optional[PART_ROWS_WINDOWS] = dg.MetadataValue.int(exported.part_size.windows)
@@ -64,7 +66,6 @@ def window_metadata(
         "mode": dg.MetadataValue.text(mode),
         "format": dg.MetadataValue.text(file.format),
         "query_id": dg.MetadataValue.text(file.query_id),
-        "sha256": dg.MetadataValue.text(file.sha256),
         MANIFEST_ENTRY: dg.MetadataValue.text(file.model_dump_json(by_alias=True)),
     }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAGIC = b"PAR1"
+TRAILER_BYTES = 8  # length of the footer, and the magic again
 
 
 class FooterError(ValueError):
@@ -62,6 +63,13 @@ def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
         return _footer(metadata, size - 8 - length, time_column.encode())
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise FooterError(f"the footer is damaged: {error!r}") from error
+
+
+def footer_bytes(trailer: bytes) -> int:
+    """How long the footer is, its trailer included. Raises FooterError if this is no trailer."""
+    if len(trailer) != TRAILER_BYTES or trailer[-4:] != MAGIC:
+        raise FooterError(f"the file ends with {trailer!r}, not with a Parquet footer")
+    return struct.unpack("<I", trailer[:4])[0] + TRAILER_BYTES
 
 
 def _footer(metadata: dict[int, Any], start: int, time_column: bytes) -> Footer:

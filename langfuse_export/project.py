@@ -1,5 +1,6 @@
 """One project's export, as every catalog reader delivers it."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +29,7 @@ class ProjectExport:
         catch_up_from: every window from here on is exported without anybody asking for it, and none before,
             UTC. None: the look-back of the schedule.
         timing: when the windows that are due are asked for; None: each one a lag after its end.
+        named_collection: with which ClickHouse writes objects itself; None: they pass through the worker.
         layout: where objects and manifests lie below the destination's prefix.
     """
 
@@ -46,6 +48,7 @@ class ProjectExport:
     catch_up_from: datetime | None = None
     timing: Timing | None = None
     layout: KeyTemplate = LANGFUSE
+    named_collection: str | None = None
 
     @property
     def scheduled_from(self) -> datetime:
@@ -57,9 +60,11 @@ class ProjectExport:
         return self.layout.key(self.project_id, table.path, window, self.encoding.extension)
 
     def staging_folder(self, table: Table, window: Window) -> str:
-        """Where parts of a heavy window wait until they are joined; no reader's pattern matches it."""
-        extension = self.encoding.extension
-        return f"_incomplete/{self.object_key(table, window).removesuffix(f'.{extension}')}"
+        """Where what is not yet whole and verified waits; no reader's pattern matches it."""
+        place = self.object_key(table, window).removesuffix(f".{self.encoding.extension}")
+        if self.named_collection is not None:  # ClickHouse takes no key with spaces, braces or stars
+            place = hashlib.sha256(place.encode()).hexdigest()[:32]
+        return f"_incomplete/{place}"
 
     def manifest_key(self, window: Window) -> str:
         """Key of the window's manifest below the destination's prefix."""

@@ -150,7 +150,7 @@ class ProjectRun:
         reads: list[tuple[Table, list[Window]]] = []
         for table in self._tables:
             wanted = [window for t, window in missing if t is table and table.sorted_by_day]
-            if len(wanted) > 1:
+            if len(wanted) > 1 and self._project.named_collection is None:
                 reads.append((table, [window for window in windows if wanted[0] <= window <= wanted[-1]]))
         if not reads:
             yield {}
@@ -179,7 +179,8 @@ class ProjectRun:
         except (StoreError, ValueError):
             return False
         file = self.exported[table.name][window].file
-        return any(entry.sha256 == file.sha256 and entry.key == file.key for entry in manifest.files)
+        ours = (file.key, file.query_id, file.sha256)
+        return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.files)
 
     def _missing(self, window: Window) -> list[Table]:
         """The run's tables that no earlier attempt of it has exported."""

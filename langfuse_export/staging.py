@@ -119,6 +119,10 @@ class Staging:
         """Where the part that this query reads is put."""
         return f"{self._folder}/{query_id}.part"
 
+    def written_by(self, query_id: str) -> str:
+        """Where ClickHouse itself puts the window's file with this query."""
+        return f"{self._folder}/{query_id}"
+
     def load(self) -> Plan | None:
         """The plan that an earlier attempt left. Raises StoreError."""
         try:

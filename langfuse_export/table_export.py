@@ -13,9 +13,10 @@ from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.part_reader import LostPartError, PartReader
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
+from langfuse_export.server_transfer import ServerTransfer
 from langfuse_export.staging import Plan, Staging
 from langfuse_export.tables import Table
-from langfuse_export.verified_stream import VerifiedStream
+from langfuse_export.verified_stream import Verified, VerifiedStream
 from langfuse_export.window_source import Cancellation, SourceSummary, WindowSource
 from langfuse_export.windows import EPOCH, Window, iso
 from langfuse_worker.blobstore import BlobStore, WrittenObject
@@ -119,15 +120,25 @@ class TableExport:
         read.file.seek(0)
         chunks = iter(lambda: read.file.read(_FILE_CHUNK_BYTES), b"")
         written = self._write(stream, chunks, read.counted, os.fstat(read.file.fileno()).st_size)
-        return self._exported(started, read.counted, stream, written, read.query_id)
+        return self._exported(started, read.counted, stream.verified, written, read.query_id)
 
     def _export_at_once(self, started: float, before: SourceSummary) -> ExportedTable:
+        if self.project.named_collection is not None:
+            return self._export_by_server(started, before, self.project.named_collection)
         expected_bytes = self._source.expected_bytes(before.rows)
         query = self._source.query()
         stream = self._verified_stream(self.on_bytes)
         with self._source.stream(query) as chunks:
             written = self._write(stream, chunks, before, expected_bytes)
-        return self._exported(started, before, stream, written, query.query_id)
+        return self._exported(started, before, stream.verified, written, query.query_id)
+
+    def _export_by_server(self, started: float, before: SourceSummary, collection: str) -> ExportedTable:
+        query = self._source.query()
+        key = self.project.object_key(self.table, self.window)
+        transfer = ServerTransfer(self._source, self._staging, collection)
+        written, verified = transfer.run(query, key, before)
+        self.on_bytes(written.bytes)
+        return self._exported(started, before, verified, written, query.query_id)
 
     def _export_in_parts(self, started: float, before: SourceSummary, plan: Plan) -> ExportedTable:
         plan = self._parts.read(plan)
@@ -136,10 +147,10 @@ class TableExport:
         try:
             written = self._write(stream, self._parts.joined(plan), before, expected_bytes)
         except LostPartError as error:
-            self._parts.staging.save(plan.with_(error.planned, None))
+            self._staging.save(plan.with_(error.planned, None))
             raise
-        self._parts.staging.remove()
-        return self._exported(started, before, stream, written, plan.staged[0].query_id, plan)
+        self._staging.remove()
+        return self._exported(started, before, stream.verified, written, plan.staged[0].query_id, plan)
 
     def _verified_stream(self, on_bytes: Callable[[int], None]) -> VerifiedStream:
         return VerifiedStream(self.project.encoding, self.table, self.cancellation, on_bytes)
@@ -158,22 +169,27 @@ class TableExport:
         )
 
     @cached_property
+    def _staging(self) -> Staging:
+        return Staging(self.store, self.project.staging_folder(self.table, self.window))
+
+    @cached_property
     def _parts(self) -> PartReader:
-        staging = Staging(self.store, self.project.staging_folder(self.table, self.window))
-        return PartReader(self._source, staging, self.on_bytes, self.on_split)
+        return PartReader(self._source, self._staging, self.on_bytes, self.on_split)
 
     def _exported(
         self,
         started: float,
         before: SourceSummary,
-        stream: VerifiedStream,
+        verified: Verified,
         written: WrittenObject,
         query_id: str,
         plan: Plan | None = None,
     ) -> ExportedTable:
-        encoding, summary = self.project.encoding, stream.agreed
-        low, high = stream.times or (summary.min_us, summary.max_us)
-        has_rows = stream.rows > 0
+        encoding, summary, content = self.project.encoding, verified.agreed, verified.content
+        unit_us = 1000 if self.table.has_millisecond_time else 1
+        in_file = content.times and [time * unit_us for time in content.times]
+        low, high = in_file or (summary.min_us, summary.max_us)
+        has_rows = content.rows > 0
         # Of the first look, whatever the stream agreed with: later changes may not be in it.
         read_at = EPOCH + timedelta(milliseconds=before.read_at_ms)
         file = ManifestFile(
@@ -182,10 +198,10 @@ class TableExport:
             file_type=encoding.format.upper(),
             format=encoding.manifest_name,
             compressed=encoding.compression != "none",
-            content_type=encoding.content_type,
+            content_type=verified.content_type,
             size_bytes=written.bytes,
-            row_count=stream.rows,
-            sha256=stream.sha256,
+            row_count=content.rows,
+            sha256=verified.sha256,
             time_column=self.table.time_column,
             min_time=self._iso(low) if has_rows else None,
             max_time=self._iso(high) if has_rows else None,

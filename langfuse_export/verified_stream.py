@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from langfuse_export.formats import Encoding
 from langfuse_export.inspectors import Content
@@ -23,7 +24,7 @@ class VerifiedStream:
         self._compressor = encoding.compressor()
         self._cancellation = cancellation
         self._on_bytes = on_bytes
-        self._unit_us = 1000 if table.has_millisecond_time else 1
+        self._content_type = encoding.content_type
         self._digest = hashlib.sha256()
         self.bytes = 0  # before compression
         self._content: Content | None = None
@@ -54,25 +55,32 @@ class VerifiedStream:
         return self._content
 
     @property
+    def sha256(self) -> str:
+        """SHA-256 of the object, hex."""
+        return self._digest.hexdigest()
+
+    @property
     def rows(self) -> int:
         """Rows in the stream."""
         return self.content.rows
 
     @property
-    def times(self) -> tuple[int, int] | None:
-        """Smallest and largest time in the file, microseconds since the epoch, where the file tells."""
-        if self.content.times is None:
-            return None
-        low, high = self.content.times
-        return low * self._unit_us, high * self._unit_us
-
-    @property
-    def agreed(self) -> SourceSummary:
-        """ClickHouse's count that the stream agrees with."""
+    def verified(self) -> "Verified":
+        """The object that the stream has become."""
         assert self._agreed is not None
-        return self._agreed
+        return Verified(self.content, self._agreed, self.sha256, self._content_type)
 
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the object, hex."""
-        return self._digest.hexdigest()
+
+@dataclass(frozen=True)
+class Verified:
+    """What is known of an object once its content is.
+
+    Attributes:
+        agreed: ClickHouse's count that the content agrees with.
+        sha256: hex; None if the bytes did not pass here.
+    """
+
+    content: Content
+    agreed: SourceSummary
+    sha256: str | None
+    content_type: str

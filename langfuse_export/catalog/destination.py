@@ -1,11 +1,15 @@
 """The destinations of `exports.yaml`."""
 
-from typing import Annotated, Any, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from langfuse_export.catalog.strict import StrictModel
 from langfuse_worker.blobstore import PART_BYTES, SCHEMES, StoreConfig
+
+# Others have a meaning in keys or are refused; see `server_transfer`.
+_CLICKHOUSE_TAKES = re.compile(r"[A-Za-z0-9._/-]*")
 
 
 def _destination_url(value: str) -> str:
@@ -70,9 +74,21 @@ class DestinationModel(StrictModel):
         description="Least size of an upload's parts, bytes; larger where a large object is expected.",
     )
 
+    transfer: Literal["worker", "server"] = Field(
+        default="worker",
+        description="server: ClickHouse writes the objects itself (Parquet alone); the worker verifies them.",
+    )
+    named_collection: str | None = Field(
+        default=None,
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+        description="s3, az; with transfer: server: ClickHouse's named collection that has the bucket's "
+        "address and credentials.",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         scheme = self.url.partition("://")[0]
+        self._check_transfer(scheme)
         for name in sorted(self.model_fields_set - {"url"}):
             if scheme not in _SCHEMES_OF.get(name, SCHEMES):
                 where = " and ".join(f"{s}://" for s in _SCHEMES_OF[name])
@@ -86,10 +102,32 @@ class DestinationModel(StrictModel):
             raise ValueError("sas_token: cannot be used together with account_key; leave one of them out")
         return self
 
+    def _check_transfer(self, scheme: str) -> None:
+        if self.transfer == "worker":
+            if self.named_collection is not None:
+                raise ValueError("named_collection: goes with transfer: server")
+            return
+        if scheme not in _SCHEMES_OF["named_collection"]:
+            raise ValueError(f"transfer: server goes with s3:// and az://, not with {scheme}://")
+        if self.named_collection is None:
+            raise ValueError(
+                "transfer: server needs a named_collection, from which ClickHouse has credentials"
+            )
+        if self.storage_class is not None:
+            raise ValueError(
+                "storage_class: cannot be set with transfer: server; use a lifecycle rule of the bucket"
+            )
+        if not _CLICKHOUSE_TAKES.fullmatch(prefix := self.store_config().path):
+            raise ValueError(
+                f"url: with transfer: server, a prefix has letters, digits and . _ - / alone, not {prefix!r}"
+            )
+
     def store_config(self) -> StoreConfig:
         """The destination as the blob store takes it."""
         values: dict[str, Any] = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in self
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self
+            if name not in ("transfer", "named_collection")
         }
         return StoreConfig(**values)
 
@@ -112,6 +150,7 @@ _SCHEMES_OF = {
     **dict.fromkeys(("account_name", "account_key", "sas_token"), ("az",)),
     "service_account": ("gs",),
     **dict.fromkeys(("endpoint", "storage_class", "part_bytes"), ("s3", "az", "gs")),
+    "named_collection": ("s3", "az"),
 }
 _NEEDS = {
     "access_key_id": "secret_access_key",

@@ -235,4 +235,5 @@ def _export(
         destination_name=project.destination,
         timing=project.schedule.timing if project.schedule else None,
         layout=project.key_template,
+        named_collection=model.named_collection_of(project),
     )

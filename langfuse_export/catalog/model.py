@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from langfuse_export.catalog.destination import DestinationModel
 from langfuse_export.catalog.project import ProjectModel
 from langfuse_export.catalog.strict import StrictModel
+from langfuse_export.formats import FileFormat
 
 EVERY_PROJECT = "*"
 
@@ -29,7 +30,17 @@ class CatalogModel(StrictModel):
                     f"projects: {project.id!r} has destination {project.destination!r}; "
                     f"there are {', '.join(self.destinations)}"
                 )
+            if self.named_collection_of(project) and project.format is not FileFormat.PARQUET:
+                raise ValueError(
+                    f"projects: {project.id!r}: format: {project.format} cannot be written to "
+                    f"{project.destination!r}, whose transfer: server has only parquet verified without "
+                    "reading it all"
+                )
         return self
+
+    def named_collection_of(self, project: ProjectModel) -> str | None:
+        """ClickHouse's named collection where it writes the project's objects itself, else None."""
+        return self.destinations[project.destination].named_collection
 
     @property
     def finds_projects(self) -> bool:

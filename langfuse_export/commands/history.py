@@ -154,7 +154,7 @@ def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[str]:
         yield from ("-", "-", "-", "-")
     else:
         yield from (f"{file.row_count:,}", _mb(file.size_bytes), f"{file.duration_ms / 1000:.1f}")
-        yield file.sha256[:8]
+        yield file.sha256[:8] if file.sha256 else "-"
     if costs.unavailable is None:
         cost = costs.by_id.get(file.query_id) if file else None
         if cost is None:

@@ -12,12 +12,13 @@ from langfuse_worker.blobstore.errors import (
     StoreError,
 )
 from langfuse_worker.blobstore.parts import PART_BYTES
-from langfuse_worker.blobstore.store import BlobStore, WrittenObject
+from langfuse_worker.blobstore.store import BlobStore, ObjectEnd, WrittenObject
 
 __all__ = [
     "PART_BYTES",
     "SCHEMES",
     "BlobStore",
+    "ObjectEnd",
     "ObjectNotFoundError",
     "ObjectTooLargeError",
     "StoreAccessError",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 
@@ -21,6 +21,9 @@ from langfuse_worker.blobstore.errors import ObjectTooLargeError, refused, store
 from langfuse_worker.blobstore.gate import Guard
 from langfuse_worker.blobstore.open import open_store
 from langfuse_worker.blobstore.parts import PartPlan, plan_parts
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 _FILE_PLAN = PartPlan(4 << 20, 3, None)  # a file has no parts to be counted, and smaller buffers are faster
 _READ_CHUNK_BYTES = 8 << 20
@@ -37,6 +40,21 @@ class WrittenObject:
     uri: str
     bytes: int
     e_tag: str | None
+
+
+@dataclass(frozen=True)
+class ObjectEnd:
+    """The end of an object, and what the store says of the very object that it was read from.
+
+    Attributes:
+        data: its last bytes.
+        bytes: size of the whole object.
+    """
+
+    data: bytes
+    bytes: int
+    e_tag: str | None
+    content_type: str | None
 
 
 class BlobStore:
@@ -128,6 +146,31 @@ class BlobStore:
         with self._errors(key):
             return bytes(obstore.get_range(self._store, self._prefix + key, start=start, length=length))
 
+    def end(self, key: str, length: int) -> ObjectEnd:
+        """The last `length` bytes of an object, or all of a smaller one.
+
+        Raises:
+            ObjectNotFoundError: there is no such object.
+            StoreError: it could not be read, or was replaced meanwhile.
+        """
+        with self._errors(key):
+            meta = obstore.head(self._store, self._prefix + key)
+            size, e_tag = meta["size"], meta["e_tag"]
+            if size == 0:  # which has no range
+                return ObjectEnd(b"", 0, e_tag, None)
+            options: GetOptions = {"range": (max(0, size - length), size), "if_match": e_tag}
+            result = obstore.get(self._store, self._prefix + key, options=options)
+            content_type = result.attributes.get("Content-Type")
+            return ObjectEnd(bytes(result.bytes()), size, e_tag, content_type)
+
+    def copy(self, key: str, to: str) -> None:
+        """Have the store copy an object, over what is at `to`. S3 refuses objects of more than 5 GiB.
+
+        Raises ObjectNotFoundError, StoreError.
+        """
+        with self._errors(key):
+            obstore.copy(self._store, self._prefix + key, self._prefix + to)
+
     def e_tag(self, key: str) -> str | None:
         """The entity tag of the object as it is now. Raises ObjectNotFoundError, StoreError."""
         with self._errors(key):
@@ -163,6 +206,10 @@ class BlobStore:
             listed = obstore.list_with_delimiter(self._store, prefix=self._folder(below))
             found = listed["common_prefixes"]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def whole_key(self, key: str) -> str:
+        """The key in the bucket, prefix included."""
+        return self._prefix + key
 
     def uri(self, key: str) -> str:
         """The object's URI, for people and for readers such as DuckDB."""

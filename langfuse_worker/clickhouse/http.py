@@ -139,7 +139,7 @@ class HttpClickHouse:
                 query.sql,
                 parameters=dict(query.parameters),
                 data=data,
-                settings={**query.settings, "query_id": query.query_id},
+                settings={**query.settings, **_TRANSPORT, "query_id": query.query_id},
             )
 
     def kill(self, query_id: str) -> None:

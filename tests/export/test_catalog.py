@@ -24,6 +24,7 @@ DESTINATION = {
     "access_key_id": "${ARCHIVE_KEY_ID}",
     "secret_access_key": "${ARCHIVE_SECRET}",
 }
+SERVER = {"transfer": "server", "named_collection": "langfuse_archive"}
 PROJECT = {"id": "support-bot", "destination": "archive", "start": "2026-06-01"}
 NOW = datetime(2026, 7, 1, 12, 34, 56, tzinfo=UTC)
 
@@ -156,6 +157,11 @@ def test_a_wrong_project_is_one_line_that_names_the_place(project: dict[str, Any
         ({"secret_access_key": None}, "access_key_id: needs secret_access_key beside it"),
         ({"external_id": "x"}, "external_id: needs assume_role_arn beside it"),
         ({"assume_role_arn": "admin"}, "destinations.archive.assume_role_arn='admin'"),
+        ({"transfer": "server"}, "transfer: server needs a named_collection"),
+        ({"named_collection": "archive"}, "named_collection: goes with transfer: server"),
+        ({**SERVER, "named_collection": "a, url='x'"}, "archive.named_collection=\"a, url='x'\""),
+        ({**SERVER, "storage_class": "GLACIER"}, "storage_class: cannot be set with transfer: server"),
+        ({**SERVER, "url": "s3://archive/{a}/"}, "letters, digits and . _ - / alone, not '{a}/'"),
         ({"access_key_id": "${NOT_SET}"}, "the environment variable NOT_SET is not set"),
     ],
     ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
@@ -182,6 +188,7 @@ def test_a_wrong_destination_is_one_line_that_names_the_place(
         ({"url": "az://c/", "account_name": "abc", "account_key": ["hunter2"]}, "archive.account_key"),
         ({"url": "az://c/", "access_key_id": "abc"}, "access_key_id: goes with s3://, not with az://"),
         ({"url": "gs://b/", "sas_token": "hunter2"}, "sas_token: goes with az://, not with gs://"),
+        ({"url": "gs://b/", **SERVER}, "transfer: server goes with s3:// and az://, not with gs://"),
         ({"url": "file:///d/", "part_bytes": 5 << 20}, "part_bytes: goes with s3:// and az:// and gs://"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -345,3 +352,18 @@ def test_a_secret_is_in_no_representation() -> None:
     [project] = _catalog(PROJECT).projects
     assert "hunter2" not in repr(project)
     assert "hunter2" not in repr(read_yaml(Path("exports.yaml")))
+
+
+def test_objects_pass_through_the_worker_unless_the_destination_says_otherwise() -> None:
+    [by_worker] = _catalog(PROJECT).projects
+    document = {"destinations": {"archive": DESTINATION | SERVER}, "projects": [PROJECT]}
+    [by_server] = resolve(Sources(read_yaml(_write(document))), Settings(), NOW).projects
+
+    assert (by_worker.named_collection, by_server.named_collection) == (None, "langfuse_archive")
+    assert by_worker.destination == by_server.destination
+
+
+def test_text_is_refused_where_clickhouse_writes_the_objects() -> None:
+    document = {"destinations": {"archive": DESTINATION | SERVER}, "projects": [PROJECT | {"format": "csv"}]}
+    with pytest.raises(CatalogError, match="'support-bot': format: csv cannot be written to 'archive'"):
+        read_yaml(_write(document))

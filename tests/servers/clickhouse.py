@@ -28,6 +28,7 @@ class ClickHouseServer:
     Attributes:
         directory: where it keeps its data.
         environment: variables of its process, such as TZ.
+        config: a file of its `config.d`, XML.
         users: a users.xml, see `tests.servers.clickhouse_users`; without it every query may do anything.
     """
 
@@ -36,12 +37,16 @@ class ClickHouseServer:
     password: str = "p@ss:word/%"
     environment: dict[str, str] = field(default_factory=dict)
     users: Path | None = None
+    config: str = ""
     port: int = 0
     _process: subprocess.Popen[str] | None = None
 
     def start(self) -> Self:
         """Start, on the same port as before if it ran before."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.config:  # what ClickHouse merges with data.xml
+            (self.directory / "data.d").mkdir(exist_ok=True)
+            (self.directory / "data.d" / "config.xml").write_text(self.config)
         command = [sys.executable, "-m", "tests.servers.clickhouse_http"]
         command += ["--path", str(self.directory / "data"), "--port", str(self.port)]
         command += ["--user", self.user, "--password", self.password]

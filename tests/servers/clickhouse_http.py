@@ -43,9 +43,9 @@ _CONFIG = """<clickhouse>
 _USERS = "<user_directories><users_xml><path>{path}</path></users_xml></user_directories>"
 # An answer is made of blocks as they come; an INSERT would first gather 256 MB of them.
 _BLOCKS_AS_THEY_COME = "SET min_insert_block_size_rows = 1, min_insert_block_size_bytes = 1"
-# The engine's own ids, replaced by those of the requests, which are in the names of the FIFOs.
+# The engine's own ids, replaced by those of the requests, which are in the names of the FIFOs and objects.
 _QUERY_LOG = (
-    "(SELECT * REPLACE (if(startsWith(query, 'INSERT INTO FUNCTION file('), "
+    "(SELECT * REPLACE (if(startsWith(query, 'INSERT INTO FUNCTION '), "
     "extract(query, '/([^/\\']+)\\','), query_id) AS query_id) FROM system.query_log)"
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 _SHIPPED = Path(__file__).parents[2] / "deploy/clickhouse"
 SHIPPED_USERS = (_SHIPPED / "users.d/langfuse.xml").read_text("utf-8")
+SERVER_MODE = {path.stem: path.read_text("utf-8") for path in (_SHIPPED / "server-mode").iterdir()}
 _WORKLOADS = re.sub(r"--.*", "", (_SHIPPED / "workloads.sql").read_text("utf-8"))
 SHIPPED_WORKLOADS = [statement for statement in _WORKLOADS.split(";") if statement.strip()]
 PASSWORDS = {f"CLICKHOUSE_{user}_PASSWORD": "secret" for user in ("INTERACTIVE", "INGESTION", "EXPORT")}

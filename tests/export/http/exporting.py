@@ -48,6 +48,7 @@ class Deployment:
     encoding: Encoding = PARQUET
     frequency: Frequency = Frequency.HOURLY
     layout: KeyTemplate = LANGFUSE
+    named_collection: str | None = None
 
     @cached_property
     def source(self) -> ClickHouse:
@@ -81,6 +82,7 @@ class Deployment:
             destination=self.destination or StoreConfig(f"file://{self.blobs}/"),
             destination_name="blobs",
             layout=self.layout,
+            named_collection=self.named_collection,
         )
 
     def exporter(self, project: ProjectExport | None = None) -> WindowExporter:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,6 +30,21 @@ class Worker:
     deployment: Deployment
     directory: Path
 
+    def write_catalog(self, **destination: Any) -> None:
+        """Write exports.yaml; keyword arguments are further keys of the destination."""
+        store = self.deployment.project.destination
+        names = ("url", "endpoint", "region", "access_key_id", "secret_access_key")
+        bucket = {name: getattr(store, name) for name in names} | destination
+        project = {
+            "id": PROJECT,
+            "destination": "bucket",
+            "tables": ["traces"],
+            "start": "2026-06-01",
+            "format": str(self.deployment.encoding.format),
+        }
+        catalog = {"destinations": {"bucket": bucket}, "projects": [project]}
+        (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
+
     def start(self) -> subprocess.Popen[str]:
         """Start it."""
         environment = {
@@ -49,32 +65,12 @@ def worker(deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, tmp_path: Pa
     """A worker whose ClickHouse stalls after 20 of 30 MB."""
     s3.create_bucket(BUCKET)
     destination = s3.store_config(BUCKET, endpoint=s3_proxy.url)
-    catalog = {
-        "destinations": {
-            "bucket": {
-                "url": destination.url,
-                "endpoint": destination.endpoint,
-                "access_key_id": "key",
-                "secret_access_key": "secret",
-                "region": destination.region,
-                "part_bytes": 5 << 20,
-            }
-        },
-        "projects": [
-            {
-                "id": PROJECT,
-                "destination": "bucket",
-                "tables": ["traces"],
-                "start": "2026-06-01",
-                "format": "jsonl",
-            }
-        ],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
     deployment.insert("traces", *[trace(f"t{n}", input="x" * 10_000) for n in range(ROWS)])
     deployment.server.break_next(Fault("stall", match="t.input", after_bytes=20_000_000))
     on_s3 = deployment.with_(destination=destination, encoding=JSONL, tables=[TABLES["traces"]])
-    return Worker(on_s3, tmp_path)
+    worker = Worker(on_s3, tmp_path)
+    worker.write_catalog(part_bytes=5 << 20)
+    return worker
 
 
 def test_a_worker_that_is_killed_leaves_no_object_and_the_next_run_repairs_it(
