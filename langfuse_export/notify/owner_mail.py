@@ -49,7 +49,8 @@ class OwnerMail:
             (emails, message_of(theirs, now, WHERE))
             for emails, theirs in _grouped(self._unclaimed(told, now), people).items()
         ]
-        self._deliver(mails)
+        if mails:
+            self._deliver(mails)
 
     def _unclaimed(self, notices: Sequence[Notice], now: datetime) -> list[Notice]:
         """Without failures that Langfuse has mailed within the cooldown."""
