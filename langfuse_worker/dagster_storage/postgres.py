@@ -6,10 +6,11 @@ from typing import Any
 
 from dagster._core.events.log import EventLogEntry
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import create_pg_connection, pg_url_from_config
 from sqlalchemy.engine import Connection
 
+from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 _NAME = "postgres"
@@ -44,6 +45,10 @@ class PostgresEventLog(PostgresEventLogStorage):
             yield connection
 
 
+class PostgresRuns(CancellingRunStorage, PostgresRunStorage):
+    """Dagster's runs and backfills in Postgres."""
+
+
 class PostgresStorage(DagsterPostgresStorage):
     """Dagster's storage in Postgres with that event log; tables are Dagster's own."""
 
@@ -55,6 +60,7 @@ class PostgresStorage(DagsterPostgresStorage):
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = PostgresEventLog(postgres_url, should_autocreate_tables)
+        self._run_storage = PostgresRuns(postgres_url, should_autocreate_tables)
 
     @classmethod
     def from_config_value(

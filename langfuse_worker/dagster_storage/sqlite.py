@@ -9,6 +9,7 @@ from typing import Any
 
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
+from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 # Each run has a database of its own; the index is one more.
@@ -28,6 +30,7 @@ class SqliteEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._open = OpenTransactions()
+        self._has_index_columns: bool | None = None
         super().__init__(base_dir, inst_data)
         self._db_lock = threading.RLock()
 
@@ -46,6 +49,12 @@ class SqliteEventLog(SqliteEventLogStorage):
             self._open.hold(INDEX_SHARD_NAME, index),
         ):
             yield
+
+    def _has_asset_key_index_cols_on_connection(self, conn: Connection) -> bool:
+        # Asked for each event; only a migration changes it, and processes start anew after that.
+        if self._has_index_columns is None:
+            self._has_index_columns = super()._has_asset_key_index_cols_on_connection(conn)
+        return self._has_index_columns
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -71,12 +80,17 @@ class SqliteEventLog(SqliteEventLogStorage):
         return engine
 
 
+class SqliteRuns(CancellingRunStorage, SqliteRunStorage):
+    """Dagster's runs and backfills in SQLite."""
+
+
 class SqliteStorage(DagsterSqliteStorage):
     """Dagster's storage in SQLite with that event log; `base_dir` and its files are Dagster's own."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         self._event_log_storage = SqliteEventLog(str(Path(base_dir) / "history" / "runs"))
+        self._run_storage = SqliteRuns.from_local(str(Path(base_dir) / "history"))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "SqliteStorage":

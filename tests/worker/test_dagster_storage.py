@@ -1,4 +1,4 @@
-"""Dagster's event log in one transaction, in SQLite and in a real Postgres."""
+"""What the product's storage of Dagster adds to it, in SQLite and in a real Postgres."""
 
 import os
 from collections.abc import Iterator
@@ -8,10 +8,12 @@ from urllib.parse import quote
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 
 from langfuse_worker.dagster_storage.transactions import TransactionalEventLog, one_transaction
 from tests.servers.postgres import PostgresServer
 
+_CANCELLING = BulkActionsFilter(statuses=[BulkActionStatus.CANCELING])
 _KEYS = ["2026-06-01", "2026-06-02", "2026-06-03"]
 
 
@@ -87,6 +89,29 @@ def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
     logged = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     assert [record.partition_key for record in logged.records] == _KEYS[:-1]
     assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_backfill_that_is_cancelled_while_the_daemon_works_on_it_stays_cancelled(
+    instance: dg.DagsterInstance,
+) -> None:
+    backfill = PartitionBackfill(
+        "b1", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=0.0
+    )
+    instance.add_backfill(backfill)
+    read = instance.get_backfill("b1")  # as the daemon does, to write it back later
+    assert read is not None
+
+    instance.update_backfill(read.with_status(BulkActionStatus.CANCELING))
+    instance.update_backfill(read.with_failure_count(1))
+
+    written = instance.get_backfill("b1")
+    assert written is not None
+    assert (written.status, written.failure_count) == (BulkActionStatus.CANCELING, 1)
+    assert [found.backfill_id for found in instance.get_backfills(filters=_CANCELLING)] == ["b1"]
+
+    instance.update_backfill(written.with_status(BulkActionStatus.CANCELED))
+    instance.update_backfill(written.with_status(BulkActionStatus.REQUESTED))  # somebody resumes it
+    assert instance.get_backfills(filters=_CANCELLING) == []
 
 
 def test_dagsters_own_storage_is_used_as_it_is(tmp_path: Path) -> None:

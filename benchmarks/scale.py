@@ -1,0 +1,182 @@
+"""What many projects cost before anything is exported: loading them, a schedule's tick, the pages of the UI.
+
+For each number of projects, with four tables and a year of hourly windows each and no history:
+
+- `load`: CPU of a process that imports the code location and builds it, as every run does, and its snapshot;
+- `tick`: CPU of one evaluation of the hourly schedule, which asks for a run of each project;
+- `ready`: seconds from `langfuse-worker start` until the UI lists all assets;
+- the webserver's answers to what its pages ask for, medians of five; the first answer is left out.
+
+    .venv/bin/python -m benchmarks.scale [--projects 10 100 500] [--page docs/benchmarks.md]
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import dagster as dg
+import yaml
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster_shared.serdes import serialize_value
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from langfuse_export import definitions
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.dagster import DagsterServer
+
+ANSWERS = 5
+FIRST_WINDOW = (datetime.now(UTC) - timedelta(days=365)).date()
+BEGIN, END = "<!-- figures of benchmarks.scale -->", "<!-- end of them -->"
+
+# What the pages of the UI ask for, less what they show only in parts.
+PAGES: Mapping[str, str] = {
+    "list of assets": """{ assetNodes { id assetKey { path } groupName kinds opNames isPartitioned description
+      owners { __typename } tags { key value } repository { id name location { name } } } }""",
+    "graph of assets": """{ assetNodes { id assetKey { path } groupName jobNames isExecutable isMaterializable
+      dependencyKeys { path } dependedByKeys { path } hasAssetChecks } }""",
+    "an asset and its windows": """{ assetNodeOrError(assetKey: {path: ["langfuse", "project0", "traces"]}) {
+      ... on AssetNode { id description partitionStats { numPartitions numMaterialized }
+      partitionKeyConnection(limit: 100000) { results } assetPartitionStatuses {
+      ... on TimePartitionStatuses { ranges { status startKey endKey } } } } } }""",
+    "list of runs": "{ runsOrError(limit: 30) { ... on Runs { results { runId status startTime } } } }",
+    "list of backfills": """{ partitionBackfillsOrError(limit: 30) { ... on PartitionBackfills { results {
+      id status numPartitions } } } }""",
+    "schedules and sensors": """{ repositoriesOrError { ... on RepositoryConnection { nodes {
+      schedules { name scheduleState { status } } sensors { name sensorState { status } } } } } }""",
+}
+
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a process that loads the code location, and bytes of what it tells Dagster."""
+
+    load_s: float
+    tick_s: float
+    snapshot_bytes: int
+
+
+def measure_location() -> None:
+    """What a process of its own does: loads the location, evaluates its schedule, prints a `Cost`."""
+    loaded = definitions.defs()
+    assert isinstance(loaded, dg.Definitions)
+    repository = loaded.get_repository_def()
+    snapshot = serialize_value(RepositorySnap.from_def(repository))
+    load_s = time.process_time()
+    [schedule] = repository.schedule_defs
+    resources = {name: repository.get_top_level_resources()[name] for name in schedule.required_resource_keys}
+    with dg.instance_for_test() as instance:
+        before = time.process_time()
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime.now(UTC),
+            repository_def=repository,
+            resources=resources,
+        )
+        assert schedule.evaluate_tick(context).run_requests
+        tick_s = time.process_time() - before
+    print(load_s, tick_s, len(snapshot))
+
+
+def measure(projects: int, server: ClickHouseServer) -> dict[str, str]:
+    """The figures of a deployment with so many projects, by what they are."""
+    with tempfile.TemporaryDirectory() as directory:
+        environment = _deployment(Path(directory), projects, server)
+        command = [sys.executable, "-m", "benchmarks.scale", "--measure-location"]
+        done = subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True)
+        load_s, tick_s, snapshot = done.stdout.split()[-3:]
+        cost = Cost(float(load_s), float(tick_s), int(snapshot))
+        started = time.monotonic()
+        with DagsterServer(Path(environment["LANGFUSE_HOME"]), environment) as dagster:
+            dagster.wait_for(lambda: len(dagster.projects()) == projects)
+            ready_s = time.monotonic() - started
+            answers = {page: _answer_ms(dagster, query) for page, query in PAGES.items()}
+    return {
+        "load the code location, CPU": f"{cost.load_s:.1f} s",
+        "its snapshot": f"{cost.snapshot_bytes / 1e6:.1f} MB",
+        "the hourly schedule's tick, CPU": f"{cost.tick_s:.2f} s",
+        "`langfuse-worker start` until the UI lists the assets": f"{ready_s:.0f} s",
+        **{f"answer: {page}": f"{milliseconds:.0f} ms" for page, milliseconds in answers.items()},
+    }
+
+
+def _deployment(directory: Path, projects: int, server: ClickHouseServer) -> dict[str, str]:
+    catalog = {
+        "destinations": {"files": {"url": f"file://{directory}/blobs/"}},
+        "projects": [
+            {"id": f"project{number}", "destination": "files", "start": FIRST_WINDOW}
+            for number in range(projects)
+        ],
+    }
+    (directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    (directory / "home").mkdir()
+    return {
+        **server.environment_of_a_worker,
+        "LANGFUSE_HOME": str(directory / "home"),
+        "LANGFUSE_EXPORT_CONFIG": str(directory / "exports.yaml"),
+        "LANGFUSE_WORKER_ROLE": "export",
+        "LANGFUSE_LOG_LEVEL": "warning",
+    }
+
+
+def _answer_ms(dagster: DagsterServer, query: str) -> float:
+    took: list[float] = []
+    for _ in range(ANSWERS + 1):
+        started = time.monotonic()
+        assert dagster.query(query), query
+        took.append((time.monotonic() - started) * 1000)
+    return median(took[1:])
+
+
+def rows_of(figures: Mapping[int, Mapping[str, str]]) -> list[list[str]]:
+    """The table: what was measured, and a column for each number of projects."""
+    names = list(next(iter(figures.values())))
+    return [[name, *(column[name] for column in figures.values())] for name in names]
+
+
+def write(page: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Replace the figures in the page of the documentation."""
+    lines = [header, ["---"] * len(header), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text, count = re.subn(
+        f"{BEGIN}.*{END}", f"{BEGIN}\n{table}\n{END}", page.read_text("utf-8"), flags=re.DOTALL
+    )
+    if not count:
+        raise ValueError(f"{page} has no place for the figures: put {BEGIN} and {END} into it")
+    page.write_text(text, "utf-8")
+
+
+def main() -> None:
+    """Measure, print, and write into the documentation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--projects", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--measure-location", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure_location:
+        measure_location()
+        return
+    with tempfile.TemporaryDirectory() as directory, ClickHouseServer(Path(directory)) as server:
+        figures = {projects: measure(projects, server) for projects in arguments.projects}
+    header, rows = ["projects", *map(str, figures)], rows_of(figures)
+    table = RichTable(*header)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if arguments.page:
+        write(arguments.page, header, rows)
+
+
+if __name__ == "__main__":
+    main()
