@@ -1,14 +1,18 @@
 """The interface to ClickHouse, and the factories that pick the implementation by URL."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from langfuse_worker.clickhouse.limits import INGESTION_LIMITS, QueryComment, QueryLimits
+from langfuse_worker.clickhouse.literals import quoted_array
 from langfuse_worker.settings import Settings
+
+# ClickHouse parses 256 KiB unless it is told to parse more.
+_LONG_QUERY_BYTES = 64 << 20
 
 Scalar = str | int | float
 Parameter = Scalar | list[str]
@@ -30,7 +34,8 @@ class ClickHouseError(Exception):
 class Query:
     """One query: text with `{name:Type}` parameters, its comment, and settings beyond the limits.
 
-    Parameters are in ClickHouse's query log. What must not be there is in `secrets`, for `{name:Secret}`.
+    Parameters are in the request's URL and in ClickHouse's query log. What must not be there is in `secrets`,
+    for `{name:Secret}`; what may be too long for a URL is in `lists`, for `{name:Array(String)}`.
     """
 
     sql: str
@@ -39,6 +44,7 @@ class Query:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     query_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
 
 class ClickHouse(Protocol):
@@ -147,6 +153,10 @@ def prepared(query: Query, limits: QueryLimits) -> Query:
     sql = query.sql
     for name, value in query.secrets.items():
         sql = sql.replace(f"{{{name}:Secret}}", _unlogged(value))
+    for name, values in query.lists.items():
+        sql = sql.replace(f"{{{name}:Array(String)}}", quoted_array(values))
+    if query.lists:
+        settings["max_query_size"] = _LONG_QUERY_BYTES
     return replace(query, sql=sql, settings=settings)
 
 

@@ -23,6 +23,7 @@ from clickhouse_connect.driver.exceptions import Error as DriverError
 from langfuse_worker import schema
 from langfuse_worker.clickhouse.client import Address, ClickHouseError, Query, prepared
 from langfuse_worker.clickhouse.limits import QueryLimits
+from langfuse_worker.clickhouse.literals import quoted
 
 CHUNK_BYTES = 1 << 20
 _LOCK_TIMEOUT_S = 600.0
@@ -189,7 +190,7 @@ class _Writer(threading.Thread):
                 f"DESCRIBE TABLE ({self._query.sql})", parameters=parameters, settings=settings
             )
             structure = ", ".join(f"`{name}` {kind}" for name, kind, *_ in described.result_rows)
-            target = f"file('{self._fifo}', '{self._format}', {_quoted(structure)}, 'none')"
+            target = f"file('{self._fifo}', '{self._format}', {quoted(structure)}, 'none')"
             self._client.command(
                 f"INSERT INTO FUNCTION {target} {self._query.sql}",
                 parameters=parameters,
@@ -218,10 +219,6 @@ def _chunks(read: Callable[[int], bytes], writer: _Writer) -> Iterator[bytes]:
     writer.join()
     if writer.error is not None:
         raise ClickHouseError(str(writer.error), _code(writer.error)) from writer.error
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _code(error: DriverError) -> int | None:

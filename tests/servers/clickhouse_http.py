@@ -293,7 +293,7 @@ class Execution:
     @property
     def is_streamed(self) -> bool:
         # A user of the product's own may not write into a FIFO: its queries run as they are, and whole.
-        is_select = self._sql.lstrip().upper().startswith("SELECT")
+        is_select = self._sql.lstrip().upper().startswith(("SELECT", "WITH"))
         return is_select and self._format in _STREAMED and self._may_write_files
 
     def result(self) -> bytes:
