@@ -18,6 +18,7 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.runs import ProjectRun
 from langfuse_export.tables import Table
 from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.postgres import Database
 from langfuse_worker.telemetry import Telemetry
 
 OWNERS = ("team:data-platform",)
@@ -50,8 +51,9 @@ def build_project_assets(
         telemetry: dg.ResourceParam[Telemetry],
         progress: dg.ResourceParam[Progress],
         listeners: dg.ResourceParam[RunListener],
+        postgres: dg.ResourceParam[Database | None],
     ) -> Iterator[dg.AssetCheckResult]:
-        run = ProjectRun(context, project, clickhouse, telemetry, progress, listeners, options)
+        run = ProjectRun(context, project, clickhouse, telemetry, progress, listeners, postgres, options)
         try:
             with clickhouse.hold():
                 if context.has_partition_key or context.has_partition_key_range:

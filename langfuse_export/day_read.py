@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from langfuse_export import sql
+from langfuse_export.errors import PricesError
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.resources import ExportOptions
@@ -45,8 +46,8 @@ def day_files(
 ) -> Iterator[Mapping[Window, Mapping[str, WindowFile]]]:
     """Read tables for consecutive windows of a day, each table once; the files are gone afterwards.
 
-    A table that cannot be read this way, for want of memory, time or disk space, is left out: its windows
-    are read one by one.
+    A table that cannot be read this way, for want of memory, time, disk space or prices, is left out: its
+    windows are read one by one.
 
     Args:
         exporter: whose project, source and progress they are.
@@ -58,8 +59,8 @@ def day_files(
     with ExitStack() as stack:
         for table, windows in reads:
             try:
-                found = DayRead(exporter, table, windows, options).files(stack)
-            except (ClickHouseError, OSError, pa.ArrowException) as error:
+                found = DayRead(exporter, exporter.prices.put_into(table), windows, options).files(stack)
+            except (ClickHouseError, OSError, pa.ArrowException, PricesError) as error:
                 day = str(windows[0].start.date())
                 log.warning("blob_export_day_read_failed", table=table.name, day=day, error=str(error))
                 continue
@@ -121,7 +122,8 @@ class DayRead:
             "windows": len(self.windows),
         }
         settings = {**sql.FINAL_SETTINGS, **sql.TEXT_SETTINGS, **ARROW_SETTINGS}
-        return Query(text, comment, parameters, settings, secrets=sql.secrets(self.table))
+        secrets, lists = sql.secrets(self.table), sql.lists(self.table)
+        return Query(text, comment, parameters, settings, secrets=secrets, lists=lists)
 
     def _split(self, chunks: Iterator[bytes], files: Sequence[BinaryIO]) -> None:
         """Spread the rows over the files, and finish each."""

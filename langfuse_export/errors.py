@@ -50,6 +50,13 @@ class TooHeavyError(ExportError):
     reason = "too_heavy"
 
 
+class PricesError(ExportError):
+    """The prices of models cannot be read; objects are not written without them."""
+
+    reason = "prices_unavailable"
+    transient = True
+
+
 class CancelledError(ExportError):
     """The run was cancelled, or a sibling table failed first."""
 
@@ -125,6 +132,7 @@ _STOPS_PROJECT = {
     "destination_access",
     "destination_full",
     "destination_unavailable",
+    "prices_unavailable",
 }
 
 

@@ -12,6 +12,7 @@ import structlog
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError, reason_of
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
 from langfuse_export.parts import PartSize
+from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowFile
 from langfuse_export.tables import Table
@@ -78,6 +79,7 @@ class WindowExporter:
         source: ClickHouse, with the project's limits.
         store: the project's destination.
         mode: `steady`, `late` or `catchup`, for the manifest, metrics and logs.
+        prices: of this attempt, for tables with columns of prices.
         table_concurrency: tables of a window exported side by side.
         part_sizes: by table name, what the last window taught of heavy tables; kept up to date.
     """
@@ -87,6 +89,7 @@ class WindowExporter:
     project: ProjectExport
     telemetry: Telemetry
     mode: str
+    prices: AttemptPrices
     run_id: str | None = None
     table_concurrency: int = 2
     progress: Progress = field(default_factory=NoProgress)
@@ -184,7 +187,8 @@ class WindowExporter:
     ) -> ExportedTable:
         started = time.monotonic()
         try:
-            exported = self._table_export(table, window, cancellation, on_disk).run()
+            priced = self.prices.put_into(table)
+            exported = self._table_export(priced, window, cancellation, on_disk).run()
         except BaseException as error:
             self._record_failure(table, window, started, error)
             raise

@@ -47,6 +47,7 @@ class ManifestFile(_Model):
         read_at: ClickHouse's clock when reading began: what was written later may be missing.
         source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
         parts: reads of ClickHouse that the object was made from.
+        prices_as_of: the moment of the prices in the columns of prices; only in files that have them.
     """
 
     key: str
@@ -67,6 +68,7 @@ class ManifestFile(_Model):
     read_at: str | None = None  # manifests written before there were revisions have neither
     source_fingerprint: str | None = None
     parts: int = 1
+    prices_as_of: str | None = Field(default=None, exclude_if=_is_none)
     # Only where a catalog chooses rows: by what, so that nobody takes the file for the whole.
     where: dict[str, list[str]] | None = Field(default=None, exclude_if=_is_none)
     # "schema" alone would shadow a method of pydantic's.

@@ -13,7 +13,7 @@ from langfuse_export.errors import (
     reason_of,
 )
 from langfuse_export.joining import PartFile, join
-from langfuse_export.parts import MAX_PARTS, WHOLE, PartSize
+from langfuse_export.parts import MAX_PARTS, WHOLE, Part, PartSize
 from langfuse_export.staging import Plan, PlannedPart, StagedPart, Staging
 from langfuse_export.verified_stream import VerifiedStream
 from langfuse_export.window_source import WindowSource
@@ -56,12 +56,12 @@ class PartReader:
         left = self.staging.load()
         if left is not None and left.query == self._query_digest:
             return self._still_valid(left)
-        if left is not None:  # of other columns, another format or other settings
+        if left is not None:  # of other columns, prices or settings, or another format
             self.staging.remove()
         parts = size.parts_of(rows) if size else 1
         if parts == 1:
             return None
-        return Plan.of(self._query_digest, self.source.sample_keys().cut(parts))
+        return self._plan(self.source.sample_keys().cut(parts))
 
     def halve(self, plan: Plan | None, failed: PlannedPart | None, error: ClickHouseError) -> Plan:
         """Cut what has to be read in halves, and remember that.
@@ -74,7 +74,7 @@ class PartReader:
         Raises:
             TooHeavyError: there is nothing left to cut.
         """
-        before = plan or Plan.of(self._query_digest, [WHOLE])
+        before = plan or self._plan([WHOLE])
         after = before.halved(self.source.sample_keys(), reason_of(error))
         if len(after.parts) > MAX_PARTS or (failed or before.parts[0]) in after.parts:
             raise TooHeavyError(self._advice(len(before.parts), error)) from error
@@ -91,10 +91,12 @@ class PartReader:
             TooHeavyError: even the smallest parts are.
             ClickHouseError, StoreError, VerificationError: parts that were read before stay.
         """
+        # Prices of an earlier attempt's parts are those of now, or the digest would differ.
+        source = self.source.with_prices_as_of(plan.prices_as_of)
         while plan.pending:
             planned = plan.pending[0]
             try:
-                staged = self._read(planned)
+                staged = self._read(source, planned)
             except ClickHouseError as error:
                 if not is_too_heavy(error):
                     raise
@@ -110,8 +112,8 @@ class PartReader:
         files = (PartFile(self._content(planned), part.data_end) for planned, part in staged)
         return join(self.source.project.encoding.format, files)
 
-    def _read(self, planned: PlannedPart) -> StagedPart:
-        source, part = self.source, planned.part
+    def _read(self, source: WindowSource, planned: PlannedPart) -> StagedPart:
+        part = planned.part
         before = source.summarise(part)
         query = source.query(part)
         encoding = source.project.encoding.of_parts
@@ -158,12 +160,16 @@ class PartReader:
                 plan = plan.with_(planned, None)
         return plan
 
+    def _plan(self, parts: list[Part]) -> Plan:
+        return Plan.of(self._query_digest, parts, self.source.prices_as_of)
+
     @property
     def _query_digest(self) -> str:
-        query = self.source.query(WHOLE)
+        # Whenever the prices were read: parts with the same prices fit together.
+        query = self.source.with_prices_as_of(EPOCH).query(WHOLE)
         whole = [
             query.sql,
-            *(sorted(part.items()) for part in (query.parameters, query.settings, query.secrets)),
+            *(sorted(p.items()) for p in (query.parameters, query.settings, query.secrets, query.lists)),
         ]
         return hashlib.sha256(repr([self.source.project.encoding.of_parts, *whole]).encode()).hexdigest()
 

@@ -103,6 +103,7 @@ class ExportResources:
         telemetry: the metrics.
         progress: hears of bytes, objects and windows.
         listeners: hear of runs, in this order.
+        postgres: Langfuse's, for prices of models; None where DATABASE_URL is not set.
         notifier: tells people.
     """
 
@@ -110,6 +111,7 @@ class ExportResources:
     telemetry: Telemetry
     progress: Progress = field(default_factory=NoProgress)
     listeners: tuple[RunListener, ...] = ()
+    postgres: Database | None = None
     notifier: Notifier = field(default_factory=Notifier)
 
     @classmethod
@@ -120,6 +122,7 @@ class ExportResources:
             build_telemetry(settings),
             progress or NoProgress(),
             listeners=_listeners(settings),
+            postgres=Database(settings.database_url) if settings.database_url else None,
             notifier=Notifier.from_settings(settings),
         )
 
@@ -137,6 +140,9 @@ class ExportResources:
             ),
             "listeners": dg.ResourceDefinition.hardcoded_resource(
                 Listeners(self.listeners), "Hear of runs: their start, each exported window, their end."
+            ),
+            "postgres": dg.ResourceDefinition.hardcoded_resource(
+                self.postgres, "Langfuse's Postgres, where prices of models are."
             ),
             "notifier": dg.ResourceDefinition.hardcoded_resource(
                 self.notifier, "Tells people that exports fail, stop or work again."

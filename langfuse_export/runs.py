@@ -27,6 +27,7 @@ from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.metadata import manifest_entry, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
+from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import ExportedTable, WindowFile
@@ -35,6 +36,7 @@ from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.dagster_storage.transactions import one_transaction
+from langfuse_worker.postgres import Database
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -56,6 +58,7 @@ class ProjectRun:
         telemetry: Telemetry,
         progress: Progress,
         listener: RunListener,
+        database: Database | None,
         options: ExportOptions,
     ) -> None:
         self._context = context
@@ -71,6 +74,7 @@ class ProjectRun:
             project=project,
             telemetry=telemetry,
             mode=self._mode,
+            prices=AttemptPrices(database, project.project_id),
             run_id=context.run_id,
             table_concurrency=options.table_concurrency,
             progress=progress,

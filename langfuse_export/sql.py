@@ -4,8 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Condition, Table
+from langfuse_export.tables.price_list import AS_OF, definitions
 from langfuse_export.windows import Window
 from langfuse_worker.clickhouse import Parameter
+from langfuse_worker.clickhouse.literals import quoted
 
 Scalar = str | int | float
 
@@ -47,13 +49,19 @@ def parameters(table: Table, project_id: str, window: Window) -> dict[str, Param
         for name, value in column.mask.parameters(column.name).items()
     }
     bounds = {"project": project_id, "start_ms": window.start_ms, "end_ms": window.end_ms}
-    return {**bounds, **chosen, **masks}
+    prices = {AS_OF: table.prices.as_of_ms} if table.prices else {}
+    return {**bounds, **chosen, **masks, **prices}
 
 
 def secrets(table: Table) -> dict[str, bytes]:
     """Values that ClickHouse must not log: the keys of masks."""
     masks = [column.mask for column in table.columns if column.mask]
     return {name: value for mask in masks for name, value in mask.secrets().items()}
+
+
+def lists(table: Table) -> dict[str, list[str]]:
+    """Values that may be too long for a URL: the prices of models."""
+    return table.prices.lists() if table.prices else {}
 
 
 def part_parameters(part: Part) -> dict[str, Scalar]:
@@ -73,7 +81,8 @@ def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_
     """
     render = _csv if as_csv else _text if as_text else _native
     columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
-    return f"SELECT\n  {columns}\n{_from_window(table, _part_conditions(table, part))}{_lookup(table, part)}"
+    rows = f"{_from_window(table, _part_conditions(table, part))}{_lookup(table, part)}"
+    return f"{_with(table)}SELECT\n  {columns}\n{rows}"
 
 
 def select_by_window(
@@ -133,7 +142,7 @@ def row_bytes(table: Table) -> str:
     """
     columns = ", ".join(column.unmasked_sql for column in table.columns)
     return (
-        f"SELECT ifNotFinite(avg(byteSize({columns})), 0)\n{_in_window(table)}\n"
+        f"{_with(table)}SELECT ifNotFinite(avg(byteSize({columns})), 0)\n{_in_window(table)}\n"
         f"  AND cityHash64(t.{table.id_column}) % {{one_in:UInt64}} = 0"
     )
 
@@ -167,7 +176,7 @@ def changes(table: Table, project_ids: Collection[str] | None, *, recent_parts: 
         parts = f"SELECT name FROM {_active_parts([table])} AND modification_time >= toDateTime({since})"
         conditions.append(f"t._part IN ({parts})")
     if project_ids is not None:
-        conditions.append(f"t.project_id IN ({', '.join(map(_quoted, sorted(project_ids)))})")
+        conditions.append(f"t.project_id IN ({', '.join(map(quoted, sorted(project_ids)))})")
     changed = f"greatest({', '.join(f't.{column}' for column in CHANGE_COLUMNS)})"
     return (
         f"SELECT t.project_id, {_slot(table)} AS slot, toUnixTimestamp64Milli(max({changed}))\n"
@@ -195,6 +204,10 @@ def projects(tables: Sequence[Table]) -> str:
 CLOCK = "toUnixTimestamp64Milli(now64(3))"
 
 
+def _with(table: Table) -> str:
+    return f"WITH\n  {definitions()}\n" if table.has_prices else ""
+
+
 def _summary(table: Table) -> tuple[str, str, str, str]:
     time = f"toUnixTimestamp64Micro(t.{table.time_column})"
     return "count()", f"min({time})", f"max({time})", _fingerprint(table)
@@ -215,12 +228,8 @@ def _slot(table: Table) -> str:
 
 
 def _active_parts(tables: Sequence[Table]) -> str:
-    names = ", ".join(_quoted(table.source) for table in tables)
+    names = ", ".join(quoted(table.source) for table in tables)
     return f"system.parts WHERE active AND database = currentDatabase() AND table IN ({names})"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _from_window(table: Table, before_final: Sequence[str] = ()) -> str:

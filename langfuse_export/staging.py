@@ -60,18 +60,21 @@ class Plan(_Model):
     """The parts of a window in their order.
 
     Attributes:
-        query: digest of the query and its settings; parts of another one do not fit.
+        query: digest of the query, its settings and prices; parts of another one do not fit.
+        prices_as_of: the moment of the prices in the parts, for tables with columns of prices; UTC.
         reason: why parts were halved last; None while the size that an earlier window needed is enough.
     """
 
     query: str
     parts: tuple[PlannedPart, ...]
+    prices_as_of: datetime | None = None
     reason: str | None = None
 
     @classmethod
-    def of(cls, query: str, parts: list[Part]) -> "Plan":
+    def of(cls, query: str, parts: list[Part], prices_as_of: datetime | None) -> "Plan":
         """A plan of parts that nobody has read yet."""
-        return cls(query=query, parts=tuple(PlannedPart(low=part.low, high=part.high) for part in parts))
+        planned = tuple(PlannedPart(low=part.low, high=part.high) for part in parts)
+        return cls(query=query, parts=planned, prices_as_of=prices_as_of)
 
     @property
     def pending(self) -> list[PlannedPart]:

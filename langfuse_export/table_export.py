@@ -190,6 +190,7 @@ class TableExport:
         in_file = content.times and [time * unit_us for time in content.times]
         low, high = in_file or (summary.min_us, summary.max_us)
         has_rows = content.rows > 0
+        prices_as_of = plan.prices_as_of if plan else self._source.prices_as_of
         # Of the first look, whatever the stream agreed with: later changes may not be in it.
         read_at = EPOCH + timedelta(milliseconds=before.read_at_ms)
         file = ManifestFile(
@@ -210,6 +211,7 @@ class TableExport:
             read_at=iso(min([read_at, *(part.read_at for part in plan.staged)] if plan else [read_at])),
             source_fingerprint=f"{before.fingerprint:016x}",
             parts=len(plan.parts) if plan else 1,
+            prices_as_of=iso(prices_as_of) if prices_as_of else None,
             where=self.table.chosen_rows or None,
             columns=[ManifestColumn.of(column) for column in self.table.columns],
         )

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from langfuse_export import sql
@@ -87,6 +88,17 @@ class WindowSource:
     run_id: str | None
     cancellation: Cancellation
 
+    @property
+    def prices_as_of(self) -> datetime | None:
+        """The moment of the prices in the columns of prices, UTC; None without such columns."""
+        return self.table.prices.as_of if self.table.prices else None
+
+    def with_prices_as_of(self, moment: datetime | None) -> "WindowSource":
+        """The same with the same prices as of another moment."""
+        if self.table.prices is None or moment is None:
+            return self
+        return replace(self, table=self.table.priced(replace(self.table.prices, as_of=moment)))
+
     def summarise(self, part: Part = WHOLE) -> SourceSummary:
         """Count rows, without reading their payload. Raises ClickHouseError."""
         [summary] = self._rows(sql.summary(self.table, part), "count", part)
@@ -129,6 +141,7 @@ class WindowSource:
             self._parameters(part or WHOLE),
             {**sql.FINAL_SETTINGS, **settings},
             secrets=sql.secrets(self.table),
+            lists=sql.lists(self.table),
         )
 
     @contextmanager
@@ -142,7 +155,9 @@ class WindowSource:
 
     def _row_bytes(self, one_in: int) -> float:
         parameters = {**self._parameters(WHOLE), "one_in": one_in}
-        query = Query(sql.row_bytes(self.table), self._comment("estimate"), parameters)
+        query = Query(
+            sql.row_bytes(self.table), self._comment("estimate"), parameters, lists=sql.lists(self.table)
+        )
         with self.cancellation.watching(query):
             [(row_bytes,)] = self.clickhouse.rows(query)
         return row_bytes

@@ -101,8 +101,8 @@ LANGFUSE = (
     Defect(
         "D11",
         "CSV of an empty window has no header; column order depends on how groups were saved; large numbers "
-        "lose digits; numbers come in quotes.",
-        "Empty files have header or schema, columns one order, numbers every digit.",
+        "lose digits; numbers come in quotes, prices in two pairs of them.",
+        "Empty files have header or schema, columns one order, numbers and prices their digits and no more.",
     ),
     Defect(
         "D12",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from langfuse_export import sql
 from langfuse_export.catalog import Catalog
 from langfuse_export.project import ProjectExport
-from langfuse_export.tables import Table
+from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import Frequency
 from langfuse_export.write_back import unwritable_columns
 from langfuse_worker.blobstore import StoreConfig
@@ -87,8 +87,13 @@ def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
         sql.FINAL_SETTINGS,
     )
     # The file's own query without running it: are all its columns there, and all patterns valid?
+    described = table.priced(NO_PRICES)
     describing = replace(
-        counting, sql=f"DESCRIBE TABLE ({project.encoding.sql(table)})", secrets=sql.secrets(table)
+        counting,
+        sql=f"DESCRIBE TABLE ({project.encoding.sql(described)})",
+        parameters=sql.parameters(described, project.project_id, window),
+        secrets=sql.secrets(described),
+        lists=sql.lists(described),
     )
     limited = source.with_limits(project.limits)
     try:

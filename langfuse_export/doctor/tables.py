@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from langfuse_export import sql
 from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.subject import Subject
-from langfuse_export.tables import Table
+from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import EPOCH, Frequency
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
 from langfuse_worker.doctor import Finding, Status, ok, problem, warning
@@ -41,11 +41,13 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
 def _table(source: ClickHouse, table: Table, database: str) -> Finding:
     what = f"table {table.name}"
     # A window without rows: names and rights are looked at, and nothing is read.
+    shown = table.priced(NO_PRICES)
     query = Query(
-        sql.select(table),
+        sql.select(shown),
         QueryComment(purpose="doctor", table=table.name),
-        sql.parameters(table, "", Frequency.HOURLY.window(EPOCH)),
-        secrets=sql.secrets(table),
+        sql.parameters(shown, "", Frequency.HOURLY.window(EPOCH)),
+        secrets=sql.secrets(shown),
+        lists=sql.lists(shown),
     )
     try:
         source.rows(query)

@@ -9,6 +9,7 @@ from langfuse_export.tables.events import EVENTS
 from langfuse_export.tables.masks import Hash, Mask, Replace
 from langfuse_export.tables.model import Column, Condition, Filter, Table, UnknownColumnError
 from langfuse_export.tables.observations import OBSERVATIONS
+from langfuse_export.tables.price_list import NO_PRICES, PriceList
 from langfuse_export.tables.scores import SCORES, with_corrections
 from langfuse_export.tables.traces import TRACES
 
@@ -16,12 +17,14 @@ __all__ = [
     "ALL_FILTERS",
     "ALL_GROUPS",
     "ALL_TABLES",
+    "NO_PRICES",
     "TABLES",
     "Column",
     "Condition",
     "Filter",
     "Hash",
     "Mask",
+    "PriceList",
     "Replace",
     "Table",
     "UnknownColumnError",

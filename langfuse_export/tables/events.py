@@ -8,6 +8,7 @@ from langfuse_export.tables.model import (
     Column,
     Filter,
     Table,
+    price_columns,
     seconds_between,
 )
 
@@ -112,6 +113,7 @@ EVENTS = Table(
         Column("telemetry_sdk_name", "String"),
         Column("telemetry_sdk_version", "String"),
     ),
+    price_columns=price_columns("t.model_id"),
     filters=(
         Filter("environment", "t.environment"),
         Filter("tags", "t.tags", is_array=True),

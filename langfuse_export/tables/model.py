@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from langfuse_export.tables.masks import Mask, is_maskable, masked
+from langfuse_export.tables.price_list import KINDS, PriceList, as_of_sql, price_sql
 
 LABEL = "LowCardinality(String)"
 MAYBE = "Nullable(String)"
@@ -89,9 +90,11 @@ class Table:
         required: columns that no selection may leave out.
         id_column: column that tells rows of one time apart.
         extra: columns that are exported only if a catalog names them.
+        price_columns: columns of prices, which a catalog may ask for.
         filters: what rows can be chosen by.
         where: what they are chosen by.
         hidden: names of columns that are masked or dropped.
+        prices: what the columns of prices hold; it changes with every attempt at an export.
         row_key: where the sorting key does not hold the time at all, its columns below the project.
     """
 
@@ -105,9 +108,11 @@ class Table:
     id_column: str = "id"
     row_filter: str | None = None
     extra: tuple[Column, ...] = ()
+    price_columns: tuple[Column, ...] = ()
     filters: tuple[Filter, ...] = ()
     where: tuple[Condition, ...] = ()
     hidden: frozenset[str] = frozenset()
+    prices: PriceList | None = None
     row_key: tuple[str, ...] = ()
 
     @property
@@ -135,6 +140,8 @@ class Table:
         for column in known:
             if column.name == name:
                 return column
+        if any(column.name == name for column in self.price_columns):
+            raise UnknownColumnError(f"{self.name} has {name!r} with `prices: true` only")
         names = ", ".join(column.name for column in known)
         raise UnknownColumnError(f"{self.name} has no column {name!r}; it has {names}")
 
@@ -142,6 +149,11 @@ class Table:
     def column_names(self) -> list[str]:
         """Names of the exported columns in their order."""
         return [column.name for column in self.columns]
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether columns of prices are exported."""
+        return bool({column.name for column in self.price_columns} & set(self.column_names))
 
     @property
     def groups(self) -> list[str]:
@@ -183,6 +195,14 @@ class Table:
             chosen = tuple(c for c in chosen if c.group in kept or c.name in self.required)
         return replace(self, columns=(*chosen, *extra))
 
+    def with_price_columns(self) -> "Table":
+        """The table with the columns of prices, if it has any, after all that Langfuse has in any format."""
+        return replace(self, columns=(*self.columns, *self.price_columns))
+
+    def priced(self, prices: PriceList) -> "Table":
+        """The table with what its columns of prices hold, if it has any."""
+        return replace(self, prices=prices) if self.has_prices else self
+
     def filtered(self, where: Mapping[str, Sequence[str]]) -> "Table":
         """The table with only the rows that have one of the values of every name.
 
@@ -215,3 +235,13 @@ class Table:
 def seconds_between(start: str, end: str) -> str:
     """SQL of a duration in seconds with fractions; NULL without an end."""
     return f"if(isNull({end}), NULL, date_diff('millisecond', {start}, {end}) / 1000)"
+
+
+def price_columns(model_id: str) -> tuple[Column, ...]:
+    """The columns of prices, and of their point in time.
+
+    Args:
+        model_id: SQL of a row's model id over the table alias `t`; the empty string where it has no model.
+    """
+    prices = [Column(f"{kind}_price", MAYBE, price_sql(model_id, kind), group="model") for kind in KINDS]
+    return (*prices, Column("prices_as_of", "DateTime64(3)", as_of_sql(), group="model"))

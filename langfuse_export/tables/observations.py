@@ -9,6 +9,7 @@ from langfuse_export.tables.model import (
     Column,
     Filter,
     Table,
+    price_columns,
     seconds_between,
 )
 
@@ -70,6 +71,7 @@ OBSERVATIONS = Table(
         Column("provided_cost_details", COST_MAP),
         Column("usage_pricing_tier_id", MAYBE),
     ),
+    price_columns=price_columns("ifNull(t.internal_model_id, '')"),
     filters=(
         Filter("environment", "t.environment"),
         Filter("type", "t.type", is_in_key=True),

@@ -5,6 +5,7 @@ import pytest
 from langfuse_export.errors import (
     CancelledError,
     OccupiedError,
+    PricesError,
     WindowError,
     is_transient,
     reason_of,
@@ -30,6 +31,7 @@ FULL = StoreError("file:///a: Unable to copy data to file: No space left on devi
         (StoreAccessError("403"), "destination_access", False),
         (FULL, "destination_full", False),
         (ObjectTooLargeError("parts"), "object_too_large", False),
+        (PricesError("Postgres at db:5432: no route to host"), "prices_unavailable", True),
         (OccupiedError("another window"), "occupied", False),
         (KeyboardInterrupt(), "cancelled", False),
         (ZeroDivisionError(), "unexpected", False),

@@ -71,15 +71,7 @@ class LangfusePostgres:
 
     def add(self, project: str, org: str = "org", **columns: Any) -> None:
         """A project with a blob storage export, hourly to `s3://exports/`, as Langfuse's page saves it."""
-        self.execute(
-            "INSERT INTO organizations (id, name) VALUES (%(org)s, %(org)s) ON CONFLICT DO NOTHING",
-            {"org": org},
-        )
-        self.execute(
-            "INSERT INTO projects (id, org_id, name) VALUES (%(id)s, %(org)s, %(name)s) "
-            "ON CONFLICT DO NOTHING",
-            {"id": project, "org": org, "name": f"The {project}"},
-        )
+        self._add_project(project, org)
         row = {
             "project_id": project,
             "type": "S3_COMPATIBLE",
@@ -126,6 +118,37 @@ class LangfusePostgres:
         finally:
             self.execute(f"GRANT {right} TO {_ROLE}")
 
+    def add_model(self, id: str, project: str | None = None, *, tier: str = "default", **prices: str) -> None:
+        """A tier of prices by usage type, of a model of the project's own or of every project's.
+
+        Without any prices, the model is there all the same. Only the tier `default` is the model's default.
+        """
+        if project is not None:
+            self._add_project(project)
+        names = {"id": id, "project": project, "tier": tier, "tier_id": f"{id}_tier_{tier}"}
+        self.execute(
+            "INSERT INTO models (id, project_id, model_name, match_pattern) "
+            "VALUES (%(id)s, %(project)s, %(id)s, '') ON CONFLICT DO NOTHING",
+            names,
+        )
+        self.execute(
+            "INSERT INTO pricing_tiers (id, model_id, name, is_default, priority, conditions) VALUES "
+            "(%(tier_id)s, %(id)s, %(tier)s, %(tier)s = 'default', "
+            "(SELECT count(*) FROM pricing_tiers WHERE model_id = %(id)s), '[]')",
+            names,
+        )
+        for kind, price in prices.items():
+            self.execute(
+                "INSERT INTO prices (id, model_id, project_id, pricing_tier_id, usage_type, price) VALUES "
+                "(gen_random_uuid(), %(id)s, %(project)s, %(tier_id)s, %(kind)s, %(price)s)",
+                {**names, "kind": kind, "price": price},
+            )
+
+    def set_price(self, model: str, kind: str, price: str) -> None:
+        """Change a price in every tier of a model."""
+        sql = "UPDATE prices SET price = %(price)s WHERE model_id = %(model)s AND usage_type = %(kind)s"
+        self.execute(sql, {"model": model, "kind": kind, "price": price})
+
     def change(self, project: str, **columns: Any) -> None:
         """Change columns of a project's export."""
         changes = ", ".join(f"{name} = %({name})s" for name in columns)
@@ -146,6 +169,17 @@ class LangfusePostgres:
             yield
         finally:
             self.execute(f"ALTER DATABASE {_DATABASE} ALLOW_CONNECTIONS true", database="postgres")
+
+    def _add_project(self, project: str, org: str = "org") -> None:
+        self.execute(
+            "INSERT INTO organizations (id, name) VALUES (%(org)s, %(org)s) ON CONFLICT DO NOTHING",
+            {"org": org},
+        )
+        self.execute(
+            "INSERT INTO projects (id, org_id, name) VALUES (%(id)s, %(org)s, %(name)s) "
+            "ON CONFLICT DO NOTHING",
+            {"id": project, "org": org, "name": f"The {project}"},
+        )
 
     def _url(self, user: str, database: str = _DATABASE) -> str:
         address = f"{self.server.host}:{self.server.port}"

@@ -91,6 +91,44 @@ CREATE TABLE "blob_storage_integrations" (
     "export_tuning" JSONB
 );
 
+CREATE TABLE "models" (
+    "id" TEXT PRIMARY KEY,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "project_id" TEXT REFERENCES "projects" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "model_name" TEXT NOT NULL,
+    "match_pattern" TEXT NOT NULL,
+    "start_date" TIMESTAMP(3),
+    "input_price" DECIMAL(65,30),
+    "output_price" DECIMAL(65,30),
+    "total_price" DECIMAL(65,30),
+    "unit" TEXT,
+    "tokenizer_id" TEXT,
+    "tokenizer_config" JSONB
+);
+
+CREATE TABLE "pricing_tiers" (
+    "id" TEXT PRIMARY KEY,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "model_id" TEXT NOT NULL REFERENCES "models" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "name" TEXT NOT NULL,
+    "is_default" BOOLEAN NOT NULL DEFAULT false,
+    "priority" INTEGER NOT NULL,
+    "conditions" JSONB NOT NULL
+);
+
+CREATE TABLE "prices" (
+    "id" TEXT PRIMARY KEY,
+    "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "model_id" TEXT NOT NULL REFERENCES "models" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "project_id" TEXT REFERENCES "projects" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "pricing_tier_id" TEXT NOT NULL REFERENCES "pricing_tiers" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    "usage_type" TEXT NOT NULL,
+    "price" DECIMAL(65,30) NOT NULL
+);
+
 CREATE ROLE langfuse_export LOGIN PASSWORD '${PASSWORD}';
 GRANT USAGE ON SCHEMA public TO langfuse_export;
 GRANT SELECT (id, org_id, name, deleted_at) ON projects TO langfuse_export;
@@ -99,3 +137,4 @@ GRANT SELECT, UPDATE (last_sync_at, next_sync_at, run_started_at, last_error, la
 GRANT SELECT (project_id, user_id, role) ON project_memberships TO langfuse_export;
 GRANT SELECT (org_id, user_id, role) ON organization_memberships TO langfuse_export;
 GRANT SELECT (id, email) ON users TO langfuse_export;
+GRANT SELECT ON models, pricing_tiers, prices TO langfuse_export;

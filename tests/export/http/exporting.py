@@ -18,11 +18,13 @@ from langfuse_export.exporter import WindowExporter, WindowResult
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.layout import LANGFUSE, KeyTemplate
 from langfuse_export.manifest import Manifest
+from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES, TABLES, Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
+from langfuse_worker.postgres import Database
 from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.rows import PROJECT, insert
 from tests.servers.clickhouse import ClickHouseServer
@@ -49,6 +51,7 @@ class Deployment:
     frequency: Frequency = Frequency.HOURLY
     layout: KeyTemplate = LANGFUSE
     named_collection: str | None = None
+    postgres: Database | None = None
 
     @cached_property
     def source(self) -> ClickHouse:
@@ -89,7 +92,8 @@ class Deployment:
         """What exports windows of the project."""
         project = project or self.project
         source = self.source.with_limits(project.limits)
-        return WindowExporter(source, BlobStore(project.destination), project, self.telemetry, "catchup")
+        store, prices = BlobStore(project.destination), AttemptPrices(self.postgres, project.project_id)
+        return WindowExporter(source, store, project, self.telemetry, "catchup", prices)
 
     def export(self, window: Window = HOUR, tables: Sequence[Table] | None = None) -> WindowResult:
         """Export a window."""

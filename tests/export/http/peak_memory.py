@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_export.windows import Frequency
@@ -37,7 +38,8 @@ def main(project_id: str, blobs: str, part_bytes: str) -> None:
         destination_name="blobs",
     )
     source, telemetry = connect(settings), build_telemetry(settings)
-    exporter = WindowExporter(source, BlobStore(project.destination), project, telemetry, "catchup")
+    store, prices = BlobStore(project.destination), AttemptPrices(None, project.project_id)
+    exporter = WindowExporter(source, store, project, telemetry, "catchup", prices)
     exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
     print(peak_bytes())
 

@@ -25,6 +25,7 @@ from langfuse_export.tables import TABLES, Table
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.rows import PROJECT, clock, event, insert, observation, score, trace
@@ -63,6 +64,7 @@ class Deployment:
     environment: dict[str, str] = field(default_factory=dict)
     tables: Sequence[Table] = tuple(TABLES.values())
     projects: Sequence[ProjectExport] = ()
+    postgres: Database | None = None
     progress: Progress = field(default_factory=NoProgress)
     cursor: str | None = None
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -88,7 +90,7 @@ class Deployment:
         return build_defs(
             catalog=Catalog(tuple(self.projects or [self.project()])),
             options=ExportOptions.from_settings(self.settings),
-            resources=ExportResources(self.source, self.telemetry, self.progress),
+            resources=ExportResources(self.source, self.telemetry, self.progress, postgres=self.postgres),
         )
 
     def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from langfuse_export.naming import LATE, MODE_TAG
 from langfuse_export.runs import run_mode
 from langfuse_export.sensors.late_cursor import LateCursor
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
+from langfuse_worker.postgres import Database
 from langfuse_worker.settings.schedule import LATE_PREFIX
 from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import event, observation, score, trace
+from tests.servers.langfuse_postgres import LangfusePostgres
 
 Change = Callable[[Deployment, datetime], None]
 CHANGES: dict[str, tuple[str, Change, list[str]]] = {
@@ -183,6 +186,28 @@ def test_the_audit_finds_deletions_that_leave_no_trace_and_clocks_that_are_far_o
     assert deployment.ids("traces", deployment.hour(2)) == ["late"]
     _audit_is_due(deployment)
     assert deployment.look().requests == []
+
+
+def test_prices_that_change_are_no_late_rows(deployment: Deployment, langfuse: LangfusePostgres) -> None:
+    deployment.tables = [TABLES[name].with_price_columns() for name in ("observations", "events")]
+    deployment.postgres = Database(SecretStr(langfuse.url))
+    langfuse.add_model("m", input="1")
+    at = deployment.hour(5).start
+    deployment.write("observations", observation("o", at, internal_model_id="m"))
+    deployment.write("events_full", event("e", at, model_id="m"))
+    assert deployment.export(deployment.key(6), deployment.key(4)).success
+    assert deployment.look().requests == []
+
+    langfuse.set_price("m", "input", "2")
+    looks = [deployment.look()]
+    _audit_is_due(deployment)
+    looks += [deployment.look() for _ in range(3)]
+
+    assert [look.requests for look in looks] == [[]] * 4
+    assert deployment.export(deployment.key(5), deployment.key(5)).success  # somebody wants the new ones
+    for table in ("observations", "events"):
+        assert [row["input_price"] for row in deployment.objects(table, deployment.hour(5))] == ["2"]
+    assert deployment.manifest(deployment.hour(5)).revision == 2
 
 
 def test_a_sensor_that_starts_again_goes_on_where_it_was(deployment: Deployment) -> None:
