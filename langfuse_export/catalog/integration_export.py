@@ -20,7 +20,9 @@ from langfuse_worker.settings import Settings
 log = structlog.get_logger()
 
 _PART_BYTES_BOUNDS = (5 << 20, 5 << 30)
-_IGNORED_TUNING = ("rawPassthrough", "gzipLevel", "maxConcurrentParts", "maxPartAttempts", "skipEnrichment")
+_IGNORED_TUNING = ("rawPassthrough", "gzipLevel", "maxConcurrentParts", "maxPartAttempts")
+# The key under `export_tuning` with which Langfuse leaves prices out.
+_SKIP_PRICES = "skipEnrichment"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # By `export_source`, the write modes with which Langfuse fills all of its tables.
 _WRITTEN_BY: Mapping[str, frozenset[str]] = {
@@ -76,12 +78,13 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
     _warn(row, settings)
     is_trace_only = row.project_id in settings.trace_only_projects
     groups = [group for group in row.export_field_groups if group in ALL_GROUPS]
+    has_prices = settings.export_prices and row.tuning.get(_SKIP_PRICES) is not True
     names = ("traces",) if is_trace_only else row.tables
     return ProjectExport(
         project_id=_project_id(row.project_id),
         name=row.project_name,
         enabled=row.enabled,
-        tables=tuple(_table(name, groups) for name in names),
+        tables=tuple(_table(name, groups, has_prices=has_prices) for name in names),
         frequency=row.frequency,
         start=start.first,
         encoding=row.encoding,
@@ -100,8 +103,9 @@ def _project_id(value: str) -> str:
     return value
 
 
-def _table(name: str, groups: list[str]) -> Table:
-    return TABLES[name].only(groups=groups or None)
+def _table(name: str, groups: list[str], *, has_prices: bool) -> Table:
+    table = TABLES[name].with_price_columns() if has_prices else TABLES[name]
+    return table.only(groups=groups or None)
 
 
 def _store_config(row: Integration, settings: Settings) -> StoreConfig:

@@ -143,8 +143,8 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
         now: start of projects that have no rows and no `start`.
 
     Raises:
-        CatalogError: a project in exports.yaml raises a limit, a mask lacks its key, or projects could share
-            keys.
+        CatalogError: a project in exports.yaml raises a limit, a mask lacks its key, prices lack a database,
+            or projects could share keys.
     """
     listed = {project.id for project in sources.model.projects} if sources.model else set()
     for row in sources.rows:
@@ -221,6 +221,11 @@ def _export(
         tables = project.exported_tables(settings.export_mask_key)
     except ValueError as error:
         raise CatalogError(f"projects: {project.id!r}: {error}") from None
+    if project.prices and settings.database_url is None:
+        raise CatalogError(
+            f"projects: {project.id!r}: prices: true needs DATABASE_URL, which is not set: set it to "
+            "Langfuse's Postgres, where prices of models are"
+        )
     return ProjectExport(
         project_id=project_id,
         name=project.name or project_id,

@@ -106,6 +106,11 @@ class ProjectModel(StrictModel):
         "{ext}; times are UTC, with codes of strftime.",
         examples=["{table}/{project}/{start:%Y/%m/%d/%H}.{ext}"],
     )
+    prices: bool = Field(
+        default=False,
+        description="Whether observations and events have the prices of their model, and the time of these. "
+        "Needs DATABASE_URL.",
+    )
     mask: dict[str, MaskModel] = Field(
         default_factory=dict,
         description="By column, in every table that has it: drop, hash, or patterns to replace.",
@@ -125,7 +130,7 @@ class ProjectModel(StrictModel):
             )
         try:
             for name, columns in self.columns.items():
-                ALL_TABLES[name].only(columns=columns)
+                self._whole_table(name).only(columns=columns)
         except UnknownColumnError as error:
             raise ValueError(f"columns: {error}") from None
         unknown = set(self.field_groups or []) - ALL_GROUPS
@@ -134,6 +139,11 @@ class ProjectModel(StrictModel):
                 f"field_groups: {sorted(unknown)[0]!r} is none of {', '.join(sorted(ALL_GROUPS))}"
             )
         self.where.check(self.tables)
+        if self.prices and not any(table.has_prices for table in self._chosen_tables()):
+            raise ValueError(
+                "prices: true adds no column: needs observations or events in tables, the group model in "
+                "field_groups, and input_price, output_price or total_price in columns, where these are set"
+            )
         self._check_keys()
         try:
             check_masks(self.mask, self._chosen_tables())
@@ -171,10 +181,13 @@ class ProjectModel(StrictModel):
         return [self._table(name) for name in self.tables]
 
     def _table(self, name: TableName) -> Table:
-        table = ALL_TABLES[name].only(columns=self.columns.get(name), groups=self.field_groups)
+        table = self._whole_table(name).only(columns=self.columns.get(name), groups=self.field_groups)
         if self.include_corrections:
             table = with_corrections(table)
         return table.filtered(self.where.values())
+
+    def _whole_table(self, name: TableName) -> Table:
+        return ALL_TABLES[name].with_price_columns() if self.prices else ALL_TABLES[name]
 
     @property
     def start_utc(self) -> datetime | None:

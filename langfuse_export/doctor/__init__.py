@@ -54,4 +54,5 @@ def _postgres_checks(subject: Subject) -> list[Check]:
         Check(name, partial(postgres.check_postgres, database)),
         *owners,
         Check(f"{name}: set up twice", partial(postgres.check_set_up_twice, subject, database), (CATALOG,)),
+        Check(f"{name}: prices", partial(postgres.check_prices, subject, database), (CATALOG,)),
     ]

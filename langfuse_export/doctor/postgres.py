@@ -8,6 +8,7 @@ from psycopg.sql import SQL
 from langfuse_export.catalog.postgres import INTEGRATIONS
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.notify.owners import GRANT, SENT_COLUMN, Owners
+from langfuse_export.prices import read_prices
 from langfuse_export.write_back import unwritable_columns
 from langfuse_worker.doctor import Finding, ok, problem, warning
 from langfuse_worker.doctor.clock import compare_clocks
@@ -86,3 +87,22 @@ def check_set_up_twice(subject: Subject, database: Database) -> Iterator[Finding
         yield warning(what, text, "switch it off in Langfuse's settings, or take it out of exports.yaml")
     if not both:
         yield ok(what, "no project of exports.yaml is enabled in Langfuse as well")
+
+
+def check_prices(subject: Subject, database: Database) -> Iterator[Finding]:
+    """Whether prices of models can be read, where projects export them."""
+    what = "postgres: prices"
+    priced = [
+        project.project_id
+        for project in subject.catalog.projects
+        if project.enabled and any(table.has_prices for table in project.tables)
+    ]
+    if not priced:
+        yield ok(what, "no project exports them")
+        return
+    try:
+        prices = read_prices(database, priced[0])
+    except DatabaseError as error:
+        yield problem(what, str(error), f"GRANT SELECT on models, pricing_tiers and prices ({_RIGHTS})")
+    else:
+        yield ok(what, f"can be read: {len(prices.models)} models of {priced[0]} have some")

@@ -40,6 +40,11 @@ class CatalogSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_TRACE_ONLY_PROJECT_IDS",
         description="Projects of Langfuse's Postgres that export traces alone, separated by commas.",
     )
+    export_prices: bool = Field(
+        default=False,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_PRICES",
+        description="Whether projects of Langfuse's Postgres export prices of models; see `prices`.",
+    )
     export_mask_key: SecretStr | None = Field(
         default=None,
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY",

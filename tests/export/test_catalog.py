@@ -124,6 +124,13 @@ projects:
         ),
         ({"schedule": {"cron": "0 2 * * *", "timezone": "../UTC"}}, "'../UTC' is no time zone"),
         ({"schedule": {"timezone": "Europe/Berlin"}}, "projects[0].schedule.cron: Field required"),
+        (
+            {"prices": True, "tables": ["traces", "scores"]},
+            "prices: true adds no column: needs observations or events in tables",
+        ),
+        ({"prices": True, "field_groups": ["core", "io"]}, "the group model in field_groups"),
+        ({"prices": True}, "prices: true needs DATABASE_URL, which is not set"),
+        ({"columns": {"events": ["total_price"]}}, "events has 'total_price' with `prices: true` only"),
         ({"layout": "spark"}, "projects[0].layout='spark'"),
         ({"layout": "hive", "key": "x"}, "key: 'x' stands beside layout: hive; leave one of them out"),
         (
