@@ -40,7 +40,7 @@ ENV PATH=/opt/langfuse/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     # As `langfuse-worker start` sets them, see langfuse_worker/start.py.
     DAGSTER_EVENT_BATCH_SIZE=200 \
-    DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE=1 \
+    DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE=5 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/dagster
 USER 10001:10001

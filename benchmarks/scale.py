@@ -46,7 +46,7 @@ PAGES: Mapping[str, str] = {
       dependencyKeys { path } dependedByKeys { path } hasAssetChecks } }""",
     "an asset and its windows": """{ assetNodeOrError(assetKey: {path: ["langfuse", "project0", "traces"]}) {
       ... on AssetNode { id description partitionStats { numPartitions numMaterialized }
-      partitionKeyConnection(limit: 100000) { results } assetPartitionStatuses {
+      partitionKeys assetPartitionStatuses {
       ... on TimePartitionStatuses { ranges { status startKey endKey } } } } } }""",
     "list of runs": "{ runsOrError(limit: 30) { ... on Runs { results { runId status startTime } } } }",
     "list of backfills": """{ partitionBackfillsOrError(limit: 30) { ... on PartitionBackfills { results {

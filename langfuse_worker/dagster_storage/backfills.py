@@ -1,9 +1,9 @@
 """Keeps the cancelling of a backfill."""
 
-import sqlalchemy as db
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.storage.runs.schema import BulkActionsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._serdes import serialize_value
 
 
 class CancellingRunStorage(SqlRunStorage):
@@ -16,9 +16,17 @@ class CancellingRunStorage(SqlRunStorage):
     def update_backfill(self, partition_backfill: PartitionBackfill) -> None:
         """Store the backfill; one that is being cancelled goes on with that."""
         if partition_backfill.status is BulkActionStatus.REQUESTED:
+            # One statement: reading and serializing take long enough for somebody to cancel meanwhile.
+            statement = (
+                BulkActionsTable.update()
+                .where(
+                    BulkActionsTable.c.key == partition_backfill.backfill_id,
+                    BulkActionsTable.c.status != BulkActionStatus.CANCELING.value,
+                )
+                .values(status=partition_backfill.status.value, body=serialize_value(partition_backfill))
+            )
             with self.connect() as connection:
-                key = BulkActionsTable.c.key == partition_backfill.backfill_id
-                status = connection.execute(db.select(BulkActionsTable.c.status).where(key)).scalar()
-            if status == BulkActionStatus.CANCELING.value:
-                partition_backfill = partition_backfill.with_status(BulkActionStatus.CANCELING)
+                if connection.execute(statement).rowcount:
+                    return
+            partition_backfill = partition_backfill.with_status(BulkActionStatus.CANCELING)
         super().update_backfill(partition_backfill)
