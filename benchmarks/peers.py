@@ -254,7 +254,7 @@ def plot(result: Result, path: Path) -> None:
     for axis, (attribute, unit, title) in zip(axes, panels, strict=True):
         values = [getattr(result.outcomes[name].cost, attribute) / unit for name in names]
         bars = axis.barh(names, values, color=["#2f6fdb" if EXPORT in name else "#9aa5b1" for name in names])
-        axis.bar_label(bars, fmt="%.3g", padding=3)
+        axis.bar_label(bars, fmt="{:,.3g}" if unit == 1 else "{:,.0f}", padding=3)
         axis.set_title(title)
         axis.margins(x=0.2)
         axis.spines[["top", "right"]].set_visible(False)
