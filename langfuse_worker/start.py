@@ -15,8 +15,8 @@ from langfuse_worker.role import LOCATIONS
 from langfuse_worker.settings import Settings
 
 # For the daemon, which has no other settings for these. It writes so many planned events at once, see
-# `langfuse_worker.dagster_storage`, and asks after so many runs whether somebody has cancelled their backfill;
-# asking costs 2 s where it has 350 000 table partitions.
+# `langfuse_worker.dagster_storage`, and asks after so many runs whether somebody has cancelled their
+# backfill; asking costs 2 s where it has 350 000 table partitions.
 _BACKFILLS = {"DAGSTER_EVENT_BATCH_SIZE": "200", "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "5"}
 _POLL_S = 0.2
 _STOP_S = 60  # beyond the consumers' own deadline
