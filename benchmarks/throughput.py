@@ -33,6 +33,7 @@ from rich.table import Table as RichTable
 
 from langfuse_export import sql
 from langfuse_export.tables import OBSERVATIONS
+from langfuse_export.windows import Window
 from langfuse_worker.blobstore import PART_BYTES
 from langfuse_worker.clickhouse import Query, QueryComment
 from tests.export.http.exporting import HOUR, Deployment
@@ -42,7 +43,9 @@ from tests.servers.clickhouse import ClickHouseServer
 GOAL_SPEED = 0.9
 GOAL_CPU = 1.2
 GOAL_MEMORY = 1.1
-BATCH = 5_000
+WORDS = 600  # 5 KB
+BATCH_WORDS = 3_000_000
+STEP_S = 7919  # a prime, so that few rows reach every second of a period, too
 
 console = Console(width=120)
 
@@ -73,17 +76,24 @@ class Cost:
         return statistics.median(self.cpu_s)
 
 
-def fill(server: ClickHouseServer, rows: int) -> None:
-    """Insert observations of some 5 KB of text each into the window, in parts of 5 000 rows."""
-    words = "splitByChar(' ', 'the model answers a question about an invoice with two items and a refund')"
-    pick = f"arrayElement({words}, 1 + cityHash64(number, i) % 14) || toString(cityHash64(i, number) % 997)"
-    text = f"arrayStringConcat(arrayMap(i -> {pick}, range(600)), ' ')"
-    for at in range(0, rows, BATCH):
+def fill(server: ClickHouseServer, rows: int, words: int = WORDS, period: Window = HOUR) -> None:
+    """Insert observations of some 8 bytes of text a word, spread over a period, in parts of 25 MB or less."""
+    vocabulary = (
+        "splitByChar(' ', 'the model answers a question about an invoice with two items and a refund')"
+    )
+    pick = (
+        f"arrayElement({vocabulary}, 1 + cityHash64(number, i) % 14) || toString(cityHash64(i, number) % 997)"
+    )
+    text = f"arrayStringConcat(arrayMap(i -> {pick}, range({words})), ' ')"
+    seconds = (period.end_ms - period.start_ms) // 1000
+    batch = max(1, BATCH_WORDS // words)
+    for at in range(0, rows, batch):
         server.execute(
             "INSERT INTO observations (id, trace_id, project_id, type, start_time, name, input, output) "
             f"SELECT hex(sipHash128(number)), hex(number % 1000), '{PROJECT}', 'GENERATION', "
-            f"toDateTime64('2026-06-01 12:00:00', 3) + number % 3600, 'llm', {text}, '{{\"ok\": true}}' "
-            f"FROM numbers({at}, {min(BATCH, rows - at)})"
+            f"fromUnixTimestamp64Milli({period.start_ms}) + number * {STEP_S} % {seconds}, "
+            f"'llm', {text}, '{{\"ok\": true}}' FROM numbers({at}, {min(batch, rows - at)}) "
+            "SETTINGS max_block_size = 1000"
         )
 
 

@@ -23,25 +23,33 @@ START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 def main(project_id: str, blobs: str, part_bytes: str) -> None:
     """Args: the project, the directory to export to, and the bytes of an upload's part."""
+    destination = StoreConfig(f"file://{blobs}/", part_bytes=int(part_bytes))
+    exporter = observations_exporter(project_id, destination, Frequency.HOURLY)
+    exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
+    print(peak_bytes())
+
+
+def observations_exporter(
+    project_id: str, destination: StoreConfig, frequency: Frequency, run_id: str | None = None
+) -> WindowExporter:
+    """What exports a project's observations as Parquet, with the settings of the environment."""
     settings = Settings()
     project = ProjectExport(
         project_id=project_id,
         name=project_id,
         enabled=True,
         tables=(OBSERVATIONS,),
-        frequency=Frequency.HOURLY,
+        frequency=frequency,
         start=START,
         encoding=Encoding(FileFormat.PARQUET),
         limits=QueryLimits.from_settings(settings),
         row_group_rows=settings.export_parquet_row_group_size,
-        destination=StoreConfig(f"file://{blobs}/", part_bytes=int(part_bytes)),
+        destination=destination,
         destination_name="blobs",
     )
     source, telemetry = connect(settings), build_telemetry(settings)
-    store, prices = BlobStore(project.destination), AttemptPrices(None, project.project_id)
-    exporter = WindowExporter(source, store, project, telemetry, "catchup", prices)
-    exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
-    print(peak_bytes())
+    store, prices = BlobStore(destination), AttemptPrices(None, project.project_id)
+    return WindowExporter(source, store, project, telemetry, "catchup", prices, run_id)
 
 
 if __name__ == "__main__":
