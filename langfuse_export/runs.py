@@ -84,7 +84,6 @@ class ProjectRun:
         self._tables = [table for table in project.tables if asset_key(project, table) in selected]
         self.exported: dict[str, dict[Window, ExportedTable]] = {}
         self.health: Health | None = None
-        self._options = options
         self._outcome = RunOutcome()
 
     def export_windows(self, retries: dg.RetryPolicy) -> None:

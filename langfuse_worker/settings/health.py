@@ -51,7 +51,7 @@ class HealthSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_BEHIND_NOTICE_HOURS",
         ge=0,
         le=24 * 31,
-        description="Hours that a due window may wait, nothing failing, before people are told; 0: ever.",
+        description="Hours that a due window may wait, nothing failing, before people are told; 0: for ever.",
     )
     notification_cooldown_hours: float = Field(
         default=24.0,
