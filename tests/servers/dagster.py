@@ -30,17 +30,22 @@ _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   status assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
     numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed } } } } } }"""
 _RUNS = """query($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}, limit: 500) { ... on Runs {
-  results { runId status creationTime startTime endTime tags { key value } } } } }"""
+  results { runId status creationTime endTime tags { key value }
+    stats { ... on RunStatsSnapshot { launchTime } } } } } }"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the UI lists it; times in seconds since 1970, None for what has not happened."""
+    """A run as the UI lists it; times in seconds since 1970, None for what has not happened.
+
+    Attributes:
+        launched: when the queue let it go.
+    """
 
     run_id: str
     status: str
     created: float
-    started: float | None
+    launched: float | None
     ended: float | None
     tags: Mapping[str, str]
 
@@ -153,7 +158,7 @@ class DagsterServer:
                 run["runId"],
                 run["status"],
                 run["creationTime"],
-                run["startTime"],
+                run["stats"].get("launchTime"),
                 run["endTime"],
                 {tag["key"]: tag["value"] for tag in run["tags"]},
             )

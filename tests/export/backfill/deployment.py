@@ -40,8 +40,8 @@ class Deployment:
 
     @property
     def due(self) -> list[Window]:
-        """The windows that the schedule asks for then: those of its look-back, an hour."""
-        return FREQUENCY.closed_before(self.tick, 3)
+        """The windows that the schedule asks for then: the newest one, and those of the hour before it."""
+        return FREQUENCY.closed_before(self.tick, 4)
 
     @property
     def backfilled(self) -> list[Window]:
