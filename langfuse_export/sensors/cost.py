@@ -9,18 +9,18 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Self
 
 import dagster as dg
 import structlog
 from dagster._core.event_api import RunStatusChangeEventType
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.query_cost import QueryCost, query_costs, total
 from langfuse_export.resources import ExportOptions
+from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.windows import Window
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.telemetry import Telemetry
@@ -83,7 +83,7 @@ def build_cost_sensor(projects: Sequence[ProjectExport], options: ExportOptions)
     return sensor
 
 
-class CostCursor(BaseModel, frozen=True):
+class CostCursor(Cursor, frozen=True):
     """Which runs are dealt with.
 
     Attributes:
@@ -91,14 +91,6 @@ class CostCursor(BaseModel, frozen=True):
     """
 
     ended: dict[str, int] = Field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str | None) -> Self:
-        """The cursor as Dagster kept it; an empty one if there is none, or one of another version."""
-        try:
-            return cls.model_validate_json(text) if text else cls()
-        except ValidationError:
-            return cls()
 
 
 @dataclass

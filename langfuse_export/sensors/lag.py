@@ -10,7 +10,7 @@ from typing import Self
 
 import dagster as dg
 import structlog
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from langfuse_export.health.behind import Behind
 from langfuse_export.health.state import Health
@@ -20,6 +20,7 @@ from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.runs import run_mode
+from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.windows import iso
 from langfuse_worker.telemetry import Telemetry
 
@@ -59,7 +60,7 @@ def build_lag_sensor(projects: Sequence[ProjectExport], options: ExportOptions) 
     return sensor
 
 
-class Watch(BaseModel, frozen=True):
+class Watch(Cursor, frozen=True):
     """What the sensor remembers from tick to tick; Dagster keeps it as the sensor's cursor.
 
     Attributes:
@@ -69,14 +70,6 @@ class Watch(BaseModel, frozen=True):
 
     looked_at: datetime | None = None
     since: dict[str, datetime] = Field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, cursor: str | None) -> Self:
-        """The memory; an empty one if there is none, or of another version."""
-        try:
-            return cls.model_validate_json(cursor or "{}")
-        except ValidationError:
-            return cls()
 
     def look(self, instance: dg.DagsterInstance, lags: Sequence[ProjectLag], options: ExportOptions) -> Self:
         """Write into the health of projects whether they are behind; the memory afterwards."""

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from langfuse_export.project import ProjectExport
 from langfuse_export.run_requests import consecutive
+from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.windows import Window
 
 _UNLIMITED = 1 << 30
@@ -43,7 +44,7 @@ class Audit(BaseModel, frozen=True):
         return due, type(self)(began=began, last=due[-1] if len(todo) > share else None)
 
 
-class LateCursor(BaseModel, frozen=True):
+class LateCursor(Cursor, frozen=True):
     """The sensor's memory.
 
     Attributes:
@@ -56,14 +57,6 @@ class LateCursor(BaseModel, frozen=True):
     looked_at: dict[str, datetime] = Field(default_factory=dict)
     waiting: dict[str, dict[str, list[tuple[str, str]]]] = Field(default_factory=dict)
     audit: Audit = Audit()
-
-    @classmethod
-    def parse(cls, text: str | None) -> Self:
-        """The cursor as Dagster kept it; an empty one if there is none, or one of another version."""
-        try:
-            return cls.model_validate_json(text) if text else cls()
-        except ValidationError:
-            return cls()
 
     def waiting_windows(self, project: ProjectExport) -> Iterator[tuple[str, Window]]:
         """Table and window of what waits; windows of another frequency than the project's are forgotten."""
