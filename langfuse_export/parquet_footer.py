@@ -51,9 +51,9 @@ def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
     Raises:
         FooterError: there is no footer, or it does not fit the file.
     """
-    if size < 12 or len(tail) < 12 or tail[-4:] != MAGIC:
+    if size < 12 or len(tail) < 12:
         raise FooterError("the file does not end with a Parquet footer")
-    (length,) = struct.unpack("<I", tail[-8:-4])
+    length = footer_bytes(tail[-TRAILER_BYTES:]) - TRAILER_BYTES
     if length > size - 12:
         raise FooterError(f"the footer claims {length} bytes of a file of {size}")
     if length > len(tail) - 8:
