@@ -41,10 +41,6 @@ _FAILED = SQL(
     "UPDATE {integrations} SET run_started_at = NULL, last_error = %(error)s, last_error_at = %(now)s "
     "WHERE project_id = %(project)s"
 )
-_RIGHTS = SQL(
-    "SELECT a.attname AS name FROM pg_attribute a WHERE a.attrelid = {table}::regclass AND a.attnum > 0 "
-    "AND a.attname = ANY(%(columns)s) AND NOT has_column_privilege(a.attrelid, a.attnum, 'UPDATE')"
-)
 WRITTEN_COLUMNS = (
     "last_sync_at",
     "next_sync_at",
@@ -57,10 +53,7 @@ WRITTEN_COLUMNS = (
 
 def unwritable_columns(database: Database, columns: Sequence[str] = WRITTEN_COLUMNS) -> list[str]:
     """Those of the columns that the role may not write. Raises DatabaseError."""
-    name = database.table(INTEGRATIONS).as_string()
-    with database.transaction() as cursor:
-        rows = cursor.execute(_RIGHTS.format(table=name), {"columns": list(columns)}).fetchall()
-    return [row["name"] for row in rows]
+    return database.columns_without("UPDATE", INTEGRATIONS, columns)
 
 
 @dataclass(frozen=True)

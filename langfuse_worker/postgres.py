@@ -1,8 +1,9 @@
 """Connections to Langfuse's Postgres, from the DATABASE_URL that Langfuse itself has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
@@ -15,6 +16,10 @@ _LIBPQ = {"host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "connec
 _LIBPQ |= {"application_name", "channel_binding", "target_session_attrs", "gssencmode"}
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 15
+_WITHOUT = SQL(
+    "SELECT a.attname AS name FROM pg_attribute a WHERE a.attrelid = {table}::regclass AND a.attnum > 0 "
+    "AND a.attname = ANY(%(columns)s) AND NOT has_column_privilege(a.attrelid, a.attnum, %(privilege)s)"
+)
 
 
 class DatabaseError(Exception):
@@ -66,6 +71,15 @@ class Database:
         """Run one UPDATE; returns how many rows it changed. Raises DatabaseError."""
         with self.transaction() as cursor:
             return cursor.execute(statement, parameters).rowcount
+
+    def columns_without(
+        self, privilege: Literal["SELECT", "UPDATE"], table: str, columns: Sequence[str]
+    ) -> list[str]:
+        """Those of a table's columns for which the role lacks the privilege. Raises DatabaseError."""
+        statement = _WITHOUT.format(table=self.table(table).as_string())
+        with self.transaction() as cursor:
+            rows = cursor.execute(statement, {"columns": list(columns), "privilege": privilege}).fetchall()
+        return [row["name"] for row in rows]
 
     def _conninfo(self) -> str:
         parts = urlsplit(self.url.get_secret_value())

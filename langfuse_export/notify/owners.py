@@ -44,10 +44,6 @@ _CLEAR = SQL(
     "UPDATE {integrations} SET last_failure_notification_sent_at = NULL "
     "WHERE project_id = %(project)s AND last_failure_notification_sent_at IS NOT NULL"
 )
-_UNREADABLE = SQL(
-    "SELECT a.attname AS name FROM pg_attribute a WHERE a.attrelid = {table}::regclass AND a.attnum > 0 "
-    "AND a.attname = ANY(%(columns)s) AND NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT')"
-)
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,11 @@ class Owners:
 
     def unreadable_columns(self) -> list[str]:
         """Columns that `emails` needs and the role may not read, as table.column. Raises DatabaseError."""
-        found: list[str] = []
-        with self.database.transaction() as cursor:
-            for table, columns in READ_COLUMNS.items():
-                statement = _UNREADABLE.format(table=self.database.table(table).as_string())
-                rows = cursor.execute(statement, {"columns": list(columns)}).fetchall()
-                found += [f"{table}.{row['name']}" for row in rows]
-        return found
+        return [
+            f"{table}.{column}"
+            for table, columns in READ_COLUMNS.items()
+            for column in self.database.columns_without("SELECT", table, columns)
+        ]
 
 
 def forget_notification(database: Database, project_id: str) -> None:
