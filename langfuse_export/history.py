@@ -38,6 +38,14 @@ def newest_files(
     return found
 
 
+def newest_record(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
+) -> dg.EventLogRecord | None:
+    """The newest materialization of a window's partition, if it has been exported."""
+    records = dg.AssetRecordsFilter(asset, asset_partitions=[partition])
+    return next(iter(instance.fetch_materializations(records, limit=1).records), None)
+
+
 @dataclass(frozen=True)
 class InstanceHistory:
     """Implements `langfuse_export.listeners.History`."""
@@ -68,13 +76,8 @@ class InstanceHistory:
         return sizes
 
     def _is_exported(self, project: ProjectExport, window: Window) -> bool:
-        keys = [project.frequency.key(window)]
-        return all(
-            self.instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key(project, table), asset_partitions=keys), limit=1
-            ).records
-            for table in project.tables
-        )
+        key = project.frequency.key(window)
+        return all(newest_record(self.instance, asset_key(project, table), key) for table in project.tables)
 
     def _exported_keys(self, project: ProjectExport) -> set[str]:
         tables = [asset_key(project, table) for table in project.tables]

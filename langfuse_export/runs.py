@@ -22,7 +22,7 @@ from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
-from langfuse_export.history import InstanceHistory
+from langfuse_export.history import InstanceHistory, newest_record
 from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.metadata import manifest_entry, window_metadata
@@ -236,13 +236,11 @@ class ProjectRun:
     def _recorded(self, key: str, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
         found: dict[str, ManifestFile] = {}
         for table in tables:
-            records = self._context.instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key(self._project, table), asset_partitions=[key]), limit=1
-            ).records
-            for record in records:
-                entry = manifest_entry(record.asset_materialization) if record.asset_materialization else None
-                if entry and run_id in (None, record.run_id):
-                    found[table.name] = entry
+            record = newest_record(self._context.instance, asset_key(self._project, table), key)
+            event = record.asset_materialization if record else None
+            entry = manifest_entry(event) if event else None
+            if record and entry and run_id in (None, record.run_id):
+                found[table.name] = entry
         return found
 
     def _record_health(self, failures: Sequence[Exception] = ()) -> None:

@@ -12,6 +12,7 @@ from langfuse_export.catalog import Catalog
 from langfuse_export.health.describe import describe
 from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
+from langfuse_export.history import newest_record
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
 from langfuse_export.partition_statuses import Statuses, partition_statuses
@@ -123,7 +124,8 @@ def _status(
     newest = project.frequency.window_of_key(key)
     event = latest.asset_materialization if latest else None
     if event is None or event.partition != key:  # somebody exported an older window since
-        event = _materialization(instance, asset_key(project, table), key)
+        record = newest_record(instance, asset_key(project, table), key)
+        event = record.asset_materialization if record else None
     file = manifest_entry(event) if event else None
     return TableStatus(
         project=project.project_id,
@@ -134,11 +136,3 @@ def _status(
         exported_windows=len(done),
         failed_windows=failed,
     )
-
-
-def _materialization(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str
-) -> dg.AssetMaterialization | None:
-    newest = dg.AssetRecordsFilter(key, asset_partitions=[partition])
-    records = instance.fetch_materializations(newest, limit=1).records
-    return records[0].asset_materialization if records else None
