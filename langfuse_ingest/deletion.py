@@ -14,9 +14,10 @@ from langfuse_ingest.event_log import time_of
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE
 from langfuse_ingest.runtime import Runtime
-from langfuse_ingest.sql_text import SETTINGS, quoted, quoted_list
+from langfuse_ingest.sql_text import SETTINGS, quoted_list
 from langfuse_ingest.version import next_version
 from langfuse_worker.clickhouse import Query, QueryComment
+from langfuse_worker.clickhouse.literals import quoted
 
 log = structlog.get_logger()
 

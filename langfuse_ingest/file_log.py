@@ -13,8 +13,9 @@ import orjson
 
 from langfuse_ingest.event_log import Segment
 from langfuse_ingest.events import Entity
-from langfuse_ingest.sql_text import SETTINGS, quoted
+from langfuse_ingest.sql_text import SETTINGS
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
+from langfuse_worker.clickhouse.literals import quoted
 
 TABLE = "blob_storage_file_log"
 

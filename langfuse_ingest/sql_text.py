@@ -2,17 +2,10 @@
 
 from collections.abc import Iterable
 
-_ESCAPES = str.maketrans(
-    {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b"}
-)
+from langfuse_worker.clickhouse.literals import quoted
 
 # Of the queries that carry such lists; ClickHouse's default of 256 KiB holds some thousand ids.
 SETTINGS = {"max_query_size": 256 << 20}
-
-
-def quoted(text: str) -> str:
-    """A string literal of ClickHouse."""
-    return f"'{text.translate(_ESCAPES)}'"
 
 
 def quoted_list(texts: Iterable[str]) -> str:

@@ -10,10 +10,11 @@ import orjson
 
 from langfuse_ingest.file_log import EntityKey
 from langfuse_ingest.records import Record
-from langfuse_ingest.sql_text import SETTINGS, quoted, quoted_list
+from langfuse_ingest.sql_text import SETTINGS, quoted_list
 from langfuse_ingest.tables import Row, Target
 from langfuse_ingest.values import timestamp, utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
+from langfuse_worker.clickhouse.literals import quoted
 
 _JSON = {**SETTINGS, "date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0}
 _TIMES = ("timestamp", "start_time", "end_time", "completion_start_time", "created_at")

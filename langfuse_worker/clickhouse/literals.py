@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable
 
+_ESCAPES = str.maketrans(
+    {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b"}
+)
+
 
 def quoted(text: str) -> str:
     """A string."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"'{text.translate(_ESCAPES)}'"
 
 
 def quoted_array(texts: Iterable[str]) -> str:
