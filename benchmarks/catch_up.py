@@ -21,9 +21,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.catch_up_worker import DAY, WAYS, Taken, Work
+from benchmarks.medians import medians
 from benchmarks.throughput import fill
 from langfuse_export.windows import Frequency
 from tests.servers.clickhouse import ClickHouseServer
@@ -143,16 +143,6 @@ def measure(
         objects=len(objects),
         object_mb=sum(map(len, objects)) / 1e6,
         groups=sum(footer.num_row_groups for footer in footers) / len(footers),
-    )
-
-
-def medians(results: Sequence[Measured]) -> Measured:
-    """The median of each figure."""
-    return Measured(
-        **{
-            field.name: median(getattr(result, field.name) for result in results)
-            for field in fields(Measured)
-        }
     )
 
 

@@ -24,15 +24,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.exported_content import Content, content, content_of_file
+from benchmarks.medians import medians
 from benchmarks.versioned_rows import fill
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_worker.blobstore import PART_BYTES
@@ -192,17 +192,13 @@ def run(rows: int, rounds: int, directory: Path) -> Result:
         [size] = server.rows(f"SELECT sum(length(input) + length(output)) AS bytes FROM ({USERS_QUERY})")
         outcomes = {
             name: Outcome(
-                _medians(costs[name]),
+                medians(costs[name]),
                 content_of_file(server, target),
                 sum(path.stat().st_size for path in target.rglob("*.parquet")),
             )
             for name, target in targets.items()
         }
         return Result(int(size["bytes"]), content(server, f"({USERS_QUERY})"), outcomes)
-
-
-def _medians(costs: Sequence[Cost]) -> Cost:
-    return Cost(**{part.name: median(getattr(cost, part.name) for cost in costs) for part in fields(Cost)})
 
 
 def show(result: Result) -> None:
