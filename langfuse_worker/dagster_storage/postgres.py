@@ -5,9 +5,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
-from dagster_postgres.utils import create_pg_connection, pg_url_from_config
+from dagster_postgres import (
+    DagsterPostgresStorage,
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
+from dagster_postgres.auth import PgTokenProvider
+from dagster_postgres.utils import (
+    create_pg_connection,
+    get_token_provider_from_config,
+    pg_url_from_config,
+)
 from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
@@ -19,9 +30,14 @@ _NAME = "postgres"
 class PostgresEventLog(PostgresEventLogStorage):
     """Dagster's event log in Postgres. A batch of events is one connection and one transaction."""
 
-    def __init__(self, postgres_url: str, should_autocreate_tables: bool = True) -> None:
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        token_provider: PgTokenProvider | None = None,
+    ) -> None:
         self._open = OpenTransactions()
-        super().__init__(postgres_url, should_autocreate_tables)
+        super().__init__(postgres_url, should_autocreate_tables, token_provider=token_provider)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of a run in one transaction."""
@@ -50,17 +66,31 @@ class PostgresRuns(CancellingRunStorage, PostgresRunStorage):
 
 
 class PostgresStorage(DagsterPostgresStorage):
-    """Dagster's storage in Postgres with that event log; tables are Dagster's own."""
+    """Dagster's storage in Postgres with these two; tables are Dagster's own.
+
+    Args:
+        postgres_url: an address that SQLAlchemy takes.
+        should_autocreate_tables: whether tables that are missing are made.
+        inst_data: how Dagster makes this object again in another process.
+        token_provider: gives the password of each connection; without it, it is that of the address.
+    """
 
     def __init__(
         self,
         postgres_url: str,
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
+        token_provider: PgTokenProvider | None = None,
     ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._event_log_storage = PostgresEventLog(postgres_url, should_autocreate_tables)
-        self._run_storage = PostgresRuns(postgres_url, should_autocreate_tables)
+        # Not Dagster's own constructor: it connects once for each of its parts, and would do so for nothing.
+        DagsterStorage.__init__(self)
+        self.postgres_url = postgres_url
+        self.should_autocreate_tables = should_autocreate_tables
+        self._inst_data = inst_data
+        given = (postgres_url, should_autocreate_tables)
+        self._event_log_storage = PostgresEventLog(*given, token_provider=token_provider)
+        self._run_storage = PostgresRuns(*given, token_provider=token_provider)
+        self._schedule_storage = PostgresScheduleStorage(*given, token_provider=token_provider)
 
     @classmethod
     def from_config_value(
@@ -68,5 +98,8 @@ class PostgresStorage(DagsterPostgresStorage):
     ) -> "PostgresStorage":
         """See Dagster's `ConfigurableClass`."""
         return cls(
-            pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True), inst_data
+            pg_url_from_config(config_value),
+            config_value.get("should_autocreate_tables", True),
+            inst_data,
+            get_token_provider_from_config(config_value),
         )

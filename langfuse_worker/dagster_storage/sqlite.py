@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
@@ -88,9 +90,13 @@ class SqliteStorage(DagsterSqliteStorage):
     """Dagster's storage in SQLite with that event log; `base_dir` and its files are Dagster's own."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
+        # Not Dagster's own constructor: it opens its own event log and runs, which would be for nothing.
+        DagsterStorage.__init__(self)
+        self.base_dir = base_dir
+        self._inst_data = inst_data
         self._event_log_storage = SqliteEventLog(str(Path(base_dir) / "history" / "runs"))
         self._run_storage = SqliteRuns.from_local(str(Path(base_dir) / "history"))
+        self._schedule_storage = SqliteScheduleStorage.from_local(str(Path(base_dir) / "schedules"))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "SqliteStorage":

@@ -1,5 +1,6 @@
 """What the product's storage of Dagster adds to it, in SQLite and in a real Postgres."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.auth import AwsWifTokenProvider, PgTokenProvider
 
+from langfuse_worker.dagster_storage.postgres import PostgresStorage
 from langfuse_worker.dagster_storage.transactions import TransactionalEventLog, one_transaction
 from tests.servers.postgres import PostgresServer
 
@@ -120,3 +124,51 @@ def test_dagsters_own_storage_is_used_as_it_is(tmp_path: Path) -> None:
         assert not isinstance(instance.event_log_storage, TransactionalEventLog)
         with one_transaction(instance, "run"):
             assert instance.get_runs() == []
+
+
+class Password(PgTokenProvider):
+    """Gives the server's password, and counts who asks: every connection does."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self._password = server.password
+        self.connections = 0
+
+    def get_token(self) -> str:
+        """See `PgTokenProvider`."""
+        self.connections += 1
+        return self._password
+
+    def _fetch_token(self) -> tuple[str, float]:
+        raise NotImplementedError
+
+
+def test_a_token_is_the_password_of_every_connection_and_opening_takes_no_more_than_dagsters_own(
+    postgres: PostgresServer,
+) -> None:
+    postgres.create_database("events")
+    url = f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/events"
+    DagsterPostgresStorage(url, token_provider=Password(postgres))  # makes the tables
+    tokens, tokens_of_dagster = Password(postgres), Password(postgres)
+
+    DagsterPostgresStorage(url, token_provider=tokens_of_dagster)
+    storage = PostgresStorage(url, token_provider=tokens)
+
+    assert 0 < tokens.connections <= tokens_of_dagster.connections
+    assert storage.run_storage.get_runs() == []
+    assert storage.event_log_storage.all_asset_keys() == []
+    assert list(storage.schedule_storage.all_instigator_state()) == []
+
+
+def test_the_token_provider_that_dagster_yaml_names_is_asked_for_passwords(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.create_database("events")
+    monkeypatch.setattr(AwsWifTokenProvider, "_fetch_token", lambda _: (postgres.password, math.inf))
+    database = {"username": postgres.user, "hostname": postgres.host, "port": postgres.port}
+    database |= {"db_name": "events", "scheme": "postgresql+psycopg2"}
+    config = {"postgres_db": database, "auth_provider": {"aws_wif": {"region": "eu-central-1"}}}
+
+    storage = PostgresStorage.from_config_value(None, config)
+
+    assert storage.run_storage.get_runs() == []
