@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-import structlog
-
-from langfuse_export.errors import ConflictError, OccupiedError, WindowError, reason_of
+from langfuse_export.errors import ConflictError, OccupiedError, WindowError
+from langfuse_export.export_journal import ExportJournal, milliseconds_since
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
 from langfuse_export.parts import PartSize
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowFile
 from langfuse_export.tables import Table
-from langfuse_export.windows import Window, iso
+from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
-from langfuse_worker.telemetry import TableAttributes, Telemetry
-
-log = structlog.get_logger()
+from langfuse_worker.telemetry import Telemetry
 
 # The order of Langfuse's own manifests; what Langfuse does not export comes after it.
 _FILE_ORDER = ("scores", "traces", "observations", "observations_v2", "dataset_run_items")
@@ -122,18 +119,21 @@ class WindowExporter:
             outcome = "success"
             return result
         except BaseException as error:
-            self._record_window_failure(window, started, error)
+            self._journal.window_failed(window, started, error)
             raise
         finally:
-            duration_ms = (time.monotonic() - started) * 1000
-            self.telemetry.job_finished(self.mode, outcome, duration_ms)
+            self.telemetry.job_finished(self.mode, outcome, milliseconds_since(started))
             self.progress.window_finished(window)
             if outcome == "success":
-                log.info("blob_export_window_exported", **self._fields(window, duration_ms))
+                self._journal.window_exported(window, started)
 
     def count(self, table: Table, window: Window) -> int:
         """Rows that ClickHouse has in the window now. Raises ClickHouseError."""
         return self._table_export(table, window, Cancellation(self.source)).summarise().rows
+
+    @property
+    def _journal(self) -> ExportJournal:
+        return ExportJournal(self.project, self.telemetry, self.mode, self.run_id)
 
     def _export(
         self,
@@ -190,11 +190,12 @@ class WindowExporter:
             priced = self.prices.put_into(table)
             exported = self._table_export(priced, window, cancellation, on_disk).run()
         except BaseException as error:
-            self._record_failure(table, window, started, error)
+            self._journal.table_failed(table, window, started, error)
             raise
         if exported.part_size is not None:
             self.part_sizes[table.name] = exported.part_size
-        self._record_success(table, window, started, exported)
+        self._journal.table_exported(table, window, started, exported)
+        self.progress.table_exported(window, exported)
         return exported
 
     def _table_export(
@@ -214,76 +215,9 @@ class WindowExporter:
             cancellation,
             self.progress.bytes_read,
             on_disk,
-            lambda error, parts: self._record_split(table, window, error, parts),
+            lambda error, parts: self._journal.window_split(table, window, error, parts),
             self.part_sizes.get(table.name),
         )
-
-    def _record_success(self, table: Table, window: Window, started: float, exported: ExportedTable) -> None:
-        duration_ms = (time.monotonic() - started) * 1000
-        file = exported.file
-        attributes = self._attributes(table, "success")
-        self.telemetry.table_exported(attributes, duration_ms, file.row_count, file.size_bytes)
-        self.progress.table_exported(window, exported)
-        log.info(
-            "blob_export_table_exported",
-            table=table.name,
-            rows=file.row_count,
-            bytes=file.size_bytes,
-            parts=file.parts,
-            uri=exported.uri,
-            queryId=file.query_id,
-            **self._fields(window, duration_ms),
-        )
-
-    def _record_split(self, table: Table, window: Window, error: Exception, parts: int) -> None:
-        reason = reason_of(error)
-        self.telemetry.window_split(table.name, reason, parts)
-        log.warning(
-            "blob_export_window_split",
-            table=table.name,
-            reason=reason,
-            parts=parts,
-            error=str(error),
-            **self._fields(window),
-        )
-
-    def _record_failure(self, table: Table, window: Window, started: float, error: BaseException) -> None:
-        duration_ms = (time.monotonic() - started) * 1000
-        reason = reason_of(error)
-        self.telemetry.table_failed(self._attributes(table, "failure"), duration_ms, reason)
-        log.error(
-            "blob_export_table_failed",
-            table=table.name,
-            reason=reason,
-            error=str(error),
-            **self._fields(window, duration_ms),
-        )
-
-    def _record_window_failure(self, window: Window, started: float, error: BaseException) -> None:
-        duration_ms = (time.monotonic() - started) * 1000
-        if not isinstance(error, WindowError):  # whose tables have been counted
-            self.telemetry.window_failed(self.mode, reason_of(error))
-        log.error(
-            "blob_export_window_failed",
-            table=",".join(error.failures) if isinstance(error, WindowError) else "*",
-            reason=reason_of(error),
-            error=str(error),
-            **self._fields(window, duration_ms),
-        )
-
-    def _attributes(self, table: Table, outcome: str) -> TableAttributes:
-        return TableAttributes(table.name, self.mode, str(self.project.encoding.format), outcome)
-
-    def _fields(self, window: Window, duration_ms: float | None = None) -> dict[str, str | int | None]:
-        duration = {} if duration_ms is None else {"durationMs": round(duration_ms)}
-        return {
-            "projectId": self.project.project_id,
-            "windowStart": iso(window.start),
-            "windowEnd": iso(window.end),
-            **duration,
-            "mode": self.mode,
-            "runId": self.run_id,
-        }
 
     def _existing_manifest(self, window: Window) -> Manifest | None:
         """The manifest that stands at the window's key, of this window or of a shorter one that it replaces.
