@@ -22,6 +22,7 @@ from dagster_postgres.utils import (
 from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
+from langfuse_worker.dagster_storage.connections import is_open, shared_engine
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 _NAME = "postgres"
@@ -84,13 +85,17 @@ class PostgresStorage(DagsterPostgresStorage):
     ) -> None:
         # Not Dagster's own constructor: it connects once for each of its parts, and would do so for nothing.
         DagsterStorage.__init__(self)
+        # Looked for once in a process: code servers open a storage for each tick.
+        looks_for_tables = should_autocreate_tables and not is_open(postgres_url)
         self.postgres_url = postgres_url
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        given = (postgres_url, should_autocreate_tables)
+        given = (postgres_url, looks_for_tables)
         self._event_log_storage = PostgresEventLog(*given, token_provider=token_provider)
         self._run_storage = PostgresRuns(*given, token_provider=token_provider)
         self._schedule_storage = PostgresScheduleStorage(*given, token_provider=token_provider)
+        for part in (self._event_log_storage, self._run_storage, self._schedule_storage):
+            part._engine = shared_engine(postgres_url, token_provider)
 
     @classmethod
     def from_config_value(

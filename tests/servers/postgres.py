@@ -56,13 +56,22 @@ class PostgresServer:
 
     def create_database(self, name: str) -> None:
         """Make a database; one that is there is replaced."""
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self._execute(f'CREATE DATABASE "{name}"')
+
+    def disconnect(self, database: str) -> None:
+        """End every connection to the database, as a restart does."""
+        self._execute(
+            f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+
+    def _execute(self, statement: str) -> None:
         connection = psycopg2.connect(
             host=self.host, port=self.port, user=self.user, password=self.password, dbname="postgres"
         )
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            cursor.execute(f'CREATE DATABASE "{name}"')
+            cursor.execute(statement)
         connection.close()
 
     @property

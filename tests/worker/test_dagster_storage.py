@@ -1,5 +1,6 @@
 """What the product's storage of Dagster adds to it, in SQLite and in a real Postgres."""
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
-from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.auth import AwsWifTokenProvider, PgTokenProvider
 
 from langfuse_worker.dagster_storage.postgres import PostgresStorage
@@ -18,6 +18,7 @@ from langfuse_worker.dagster_storage.transactions import TransactionalEventLog, 
 from tests.servers.postgres import PostgresServer
 
 _CANCELLING = BulkActionsFilter(statuses=[BulkActionStatus.CANCELING])
+_NUMBERS = itertools.count()
 _KEYS = ["2026-06-01", "2026-06-02", "2026-06-03"]
 
 
@@ -37,11 +38,18 @@ def table(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
     yield
 
 
+def create_database(server: PostgresServer) -> str:
+    """Make a database of a new name: a process looks into each one once whether it has tables."""
+    name = f"events{next(_NUMBERS)}"
+    server.create_database(name)
+    return name
+
+
 def postgres_config(server: PostgresServer) -> dict[str, object]:
     """An empty database."""
-    server.create_database("events")
+    name = create_database(server)
     address = f"{server.user}:{quote(server.password, safe='')}@{server.host}:{server.port}"
-    return {"postgres_url": f"postgresql+psycopg2://{address}/events"}
+    return {"postgres_url": f"postgresql+psycopg2://{address}/{name}"}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -143,31 +151,36 @@ class Password(PgTokenProvider):
         raise NotImplementedError
 
 
-def test_a_token_is_the_password_of_every_connection_and_opening_takes_no_more_than_dagsters_own(
+def test_a_process_keeps_its_connection_to_postgres_and_replaces_one_that_is_lost(
     postgres: PostgresServer,
 ) -> None:
-    postgres.create_database("events")
-    url = f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/events"
-    DagsterPostgresStorage(url, token_provider=Password(postgres))  # makes the tables
-    tokens, tokens_of_dagster = Password(postgres), Password(postgres)
+    database = create_database(postgres)
+    url = f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/{database}"
+    tokens = Password(postgres)
+    first = PostgresStorage(url, token_provider=tokens)
+    assert first.run_storage.get_runs() == []
+    opened = tokens.connections
 
-    DagsterPostgresStorage(url, token_provider=tokens_of_dagster)
-    storage = PostgresStorage(url, token_provider=tokens)
+    second = PostgresStorage(url, token_provider=tokens)
+    for storage in (first, second):
+        assert storage.run_storage.get_runs() == []
+        assert storage.event_log_storage.all_asset_keys() == []
+        assert list(storage.schedule_storage.all_instigator_state()) == []
+    assert tokens.connections == opened
 
-    assert 0 < tokens.connections <= tokens_of_dagster.connections
-    assert storage.run_storage.get_runs() == []
-    assert storage.event_log_storage.all_asset_keys() == []
-    assert list(storage.schedule_storage.all_instigator_state()) == []
+    postgres.disconnect(database)
+    assert first.run_storage.get_runs() == []
+    assert tokens.connections == opened + 1
 
 
 def test_the_token_provider_that_dagster_yaml_names_is_asked_for_passwords(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres.create_database("events")
+    database = create_database(postgres)
     monkeypatch.setattr(AwsWifTokenProvider, "_fetch_token", lambda _: (postgres.password, math.inf))
-    database = {"username": postgres.user, "hostname": postgres.host, "port": postgres.port}
-    database |= {"db_name": "events", "scheme": "postgresql+psycopg2"}
-    config = {"postgres_db": database, "auth_provider": {"aws_wif": {"region": "eu-central-1"}}}
+    address = {"username": postgres.user, "hostname": postgres.host, "port": postgres.port}
+    address |= {"db_name": database, "scheme": "postgresql+psycopg2"}
+    config = {"postgres_db": address, "auth_provider": {"aws_wif": {"region": "eu-central-1"}}}
 
     storage = PostgresStorage.from_config_value(None, config)
 
