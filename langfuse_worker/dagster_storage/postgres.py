@@ -1,11 +1,14 @@
 """Postgres: an instance of several machines."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log import AssetKeyTable
+from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import (
     DagsterPostgresStorage,
@@ -19,6 +22,8 @@ from dagster_postgres.utils import (
     get_token_provider_from_config,
     pg_url_from_config,
 )
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
@@ -26,6 +31,33 @@ from langfuse_worker.dagster_storage.connections import is_open, shared_engine
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 _NAME = "postgres"
+
+
+class AssetEntries(threading.local):
+    """What a transaction of this thread will write of assets, once: the newest of each column."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def add(self, asset_key: str, entry: Mapping[str, Any]) -> None:
+        """Have columns of an asset's row written, as Dagster's storage would at once."""
+        self._entries.setdefault(asset_key, {}).update(entry)
+
+    @contextmanager
+    def collected(self) -> Iterator[Mapping[str, Mapping[str, Any]]]:
+        """The entries of this block, by asset key."""
+        self._entries = {}
+        try:
+            yield self._entries
+        finally:
+            self._entries = {}
+
+
+def _upsert(asset_key: str, entry: Mapping[str, Any]) -> Insert:
+    insert = postgresql.insert(AssetKeyTable).values(asset_key=asset_key, **entry)
+    if not entry:
+        return insert.on_conflict_do_nothing()
+    return insert.on_conflict_do_update(index_elements=[AssetKeyTable.c.asset_key], set_=dict(entry))
 
 
 class PostgresEventLog(PostgresEventLogStorage):
@@ -38,6 +70,7 @@ class PostgresEventLog(PostgresEventLogStorage):
         token_provider: PgTokenProvider | None = None,
     ) -> None:
         self._open = OpenTransactions()
+        self._assets = AssetEntries()
         super().__init__(postgres_url, should_autocreate_tables, token_provider=token_provider)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
@@ -50,8 +83,20 @@ class PostgresEventLog(PostgresEventLogStorage):
         """See `TransactionalEventLog`; the transaction takes whatever this thread stores."""
         with create_pg_connection(self._engine) as connection:
             connection.execution_options(isolation_level="READ COMMITTED")
-            with connection.begin(), self._open.hold(_NAME, connection):
+            with connection.begin(), self._open.hold(_NAME, connection), self._assets.collected() as assets:
                 yield
+                # In an order that all transactions keep: the daemon plans what runs record, and would wait
+                # for a run that waits for it.
+                for asset_key, entry in sorted(assets.items()):
+                    connection.execute(_upsert(asset_key, entry))
+
+    def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
+        asset_key = event.dagster_event.asset_key if event.dagster_event else None
+        if asset_key is None or not self._open.get(_NAME):
+            super()._store_asset_event(conn, event, event_id)
+            return
+        entry = self._get_asset_entry_values(event, event_id, self.has_secondary_index(ASSET_KEY_INDEX_COLS))
+        self._assets.add(asset_key.to_string(), entry)
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:

@@ -3,7 +3,9 @@
 import itertools
 import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.instance.utils import RUNLESS_RUN_ID
 from dagster_postgres.auth import AwsWifTokenProvider, PgTokenProvider
 
 from langfuse_worker.dagster_storage.postgres import PostgresStorage
@@ -101,6 +104,33 @@ def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
     logged = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     assert [record.partition_key for record in logged.records] == _KEYS[:-1]
     assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("instance", ["postgres"], indirect=True)
+def test_transactions_that_record_the_same_assets_in_opposite_order_do_not_wait_for_each_other(
+    instance: dg.DagsterInstance,
+) -> None:
+    both_have_begun = threading.Barrier(2, timeout=30)
+
+    def record(partition: str, order: Sequence[str]) -> None:
+        with one_transaction(instance, RUNLESS_RUN_ID):
+            for name in order:
+                instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=partition))
+                if name == order[0]:
+                    both_have_begun.wait()
+
+    with ThreadPoolExecutor() as pool:
+        recorded = [pool.submit(record, "1", ["a", "b"]), pool.submit(record, "2", ["b", "a"])]
+        for each in recorded:
+            each.result(60)
+
+    for name in "ab":
+        key = dg.AssetKey(name)
+        assert instance.get_materialized_partitions(key) == {"1", "2"}
+        newest = instance.get_latest_materialization_event(key)
+        assert newest is not None
+        assert newest.asset_materialization is not None
+        assert newest.asset_materialization.partition in ("1", "2")
 
 
 def test_a_backfill_that_is_cancelled_while_the_daemon_works_on_it_stays_cancelled(
