@@ -47,6 +47,7 @@ class ManifestFile(_Model):
         read_at: ClickHouse's clock when reading began: what was written later may be missing.
         source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
         parts: reads of ClickHouse that the object was made from.
+        query_ids: every query that read rows for it, or was too heavy; only if it was read in parts.
         prices_as_of: the moment of the prices in the columns of prices; only in files that have them.
     """
 
@@ -68,11 +69,17 @@ class ManifestFile(_Model):
     read_at: str | None = None  # manifests written before there were revisions have neither
     source_fingerprint: str | None = None
     parts: int = 1
+    query_ids: list[str] | None = Field(default=None, exclude_if=_is_none)
     prices_as_of: str | None = Field(default=None, exclude_if=_is_none)
     # Only where a catalog chooses rows: by what, so that nobody takes the file for the whole.
     where: dict[str, list[str]] | None = Field(default=None, exclude_if=_is_none)
     # "schema" alone would shadow a method of pydantic's.
     columns: list[ManifestColumn] = Field(validation_alias="schema", serialization_alias="schema")
+
+    @property
+    def queries(self) -> list[str]:
+        """Ids of the queries that read its rows."""
+        return self.query_ids or [self.query_id]
 
 
 class ManifestWindow(_Model):

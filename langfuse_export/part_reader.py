@@ -19,7 +19,7 @@ from langfuse_export.verified_stream import VerifiedStream
 from langfuse_export.window_source import WindowSource
 from langfuse_export.windows import EPOCH
 from langfuse_worker.blobstore import ObjectNotFoundError
-from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.clickhouse import ClickHouseError, Query
 
 
 class LostPartError(VerificationError):
@@ -63,19 +63,22 @@ class PartReader:
             return None
         return self._plan(self.source.sample_keys().cut(parts))
 
-    def halve(self, plan: Plan | None, failed: PlannedPart | None, error: ClickHouseError) -> Plan:
+    def halve(
+        self, plan: Plan | None, failed: PlannedPart | None, query: Query, error: ClickHouseError
+    ) -> Plan:
         """Cut what has to be read in halves, and remember that.
 
         Args:
             plan: None after the window could not be read at once.
             failed: the part that could not be read, if there were parts.
+            query: which would have read it.
             error: what ClickHouse said.
 
         Raises:
             TooHeavyError: there is nothing left to cut.
         """
         before = plan or self._plan([WHOLE])
-        after = before.halved(self.source.sample_keys(), reason_of(error))
+        after = before.halved(self.source.sample_keys(), reason_of(error), query.query_id)
         if len(after.parts) > MAX_PARTS or (failed or before.parts[0]) in after.parts:
             raise TooHeavyError(self._advice(len(before.parts), error)) from error
         self.staging.save(after)
@@ -95,12 +98,13 @@ class PartReader:
         source = self.source.with_prices_as_of(plan.prices_as_of)
         while plan.pending:
             planned = plan.pending[0]
+            query = source.query(planned.part)
             try:
-                staged = self._read(source, planned)
+                staged = self._read(source, planned.part, query)
             except ClickHouseError as error:
                 if not is_too_heavy(error):
                     raise
-                plan = self.halve(plan, planned, error)
+                plan = self.halve(plan, planned, query, error)
             else:
                 plan = plan.with_(planned, staged)
                 self.staging.save(plan)
@@ -112,10 +116,8 @@ class PartReader:
         files = (PartFile(self._content(planned), part.data_end) for planned, part in staged)
         return join(self.source.project.encoding.format, files)
 
-    def _read(self, source: WindowSource, planned: PlannedPart) -> StagedPart:
-        part = planned.part
+    def _read(self, source: WindowSource, part: Part, query: Query) -> StagedPart:
         before = source.summarise(part)
-        query = source.query(part)
         encoding = source.project.encoding.of_parts
         stream = VerifiedStream(encoding, source.table, source.cancellation, self.on_bytes)
         key = self.staging.key_of(query.query_id)

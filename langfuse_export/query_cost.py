@@ -47,6 +47,11 @@ class QueryCosts:
     by_id: Mapping[str, QueryCost] = field(default_factory=dict)
     unavailable: str | None = None
 
+    def of(self, query_ids: Sequence[str]) -> QueryCost | None:
+        """What those of the queries that the log has cost together; None if it has none of them."""
+        known = [self.by_id[query_id] for query_id in query_ids if query_id in self.by_id]
+        return total(known) if known else None
+
 
 def total(costs: Sequence[QueryCost]) -> QueryCost:
     """What queries cost together: sums, and the largest of their peaks."""

@@ -63,12 +63,14 @@ class Plan(_Model):
         query: digest of the query, its settings and prices; parts of another one do not fit.
         prices_as_of: the moment of the prices in the parts, for tables with columns of prices; UTC.
         reason: why parts were halved last; None while the size that an earlier window needed is enough.
+        in_vain: ids of queries that were too heavy, or whose rows have changed since; they have a cost, too.
     """
 
     query: str
     parts: tuple[PlannedPart, ...]
     prices_as_of: datetime | None = None
     reason: str | None = None
+    in_vain: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, query: str, parts: list[Part], prices_as_of: datetime | None) -> "Plan":
@@ -87,6 +89,11 @@ class Plan(_Model):
         return [part.staged for part in self.parts if part.staged is not None]
 
     @property
+    def queries(self) -> list[str]:
+        """Ids of the queries that have read rows, or tried to."""
+        return [*(part.query_id for part in self.staged), *self.in_vain]
+
+    @property
     def rows_that_worked(self) -> int:
         """Rows of the largest part among the smallest, which are those that all others had to become."""
         depth = max(part.depth for part in self.parts)
@@ -97,10 +104,17 @@ class Plan(_Model):
         parts = [
             part.model_copy(update={"staged": staged}) if part == changed else part for part in self.parts
         ]
-        return self.model_copy(update={"parts": tuple(parts)})
+        lost = [changed.staged.query_id] if changed.staged and staged is None else []
+        return self.model_copy(update={"parts": tuple(parts), "in_vain": (*self.in_vain, *lost)})
 
-    def halved(self, keys: SortedKeys, reason: str) -> "Plan":
-        """The plan with every part that has to be read in halves; those that were read stay."""
+    def halved(self, keys: SortedKeys, reason: str, query_id: str) -> "Plan":
+        """The plan with every part that has to be read in halves; those that were read stay.
+
+        Args:
+            keys: where to cut.
+            reason: why.
+            query_id: the query that was too heavy.
+        """
         parts: list[PlannedPart] = []
         for planned in self.parts:
             halves = [planned.part] if planned.staged else keys.halves(planned.part)
@@ -108,7 +122,8 @@ class Plan(_Model):
             parts += (
                 [PlannedPart(low=h.low, high=h.high, depth=depth) for h in halves] if is_cut else [planned]
             )
-        return self.model_copy(update={"parts": tuple(parts), "reason": reason})
+        in_vain = (*self.in_vain, query_id)
+        return self.model_copy(update={"parts": tuple(parts), "reason": reason, "in_vain": in_vain})
 
 
 class Staging:

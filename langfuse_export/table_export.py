@@ -20,7 +20,7 @@ from langfuse_export.verified_stream import Verified, VerifiedStream
 from langfuse_export.window_source import Cancellation, SourceSummary, WindowSource
 from langfuse_export.windows import EPOCH, Window, iso
 from langfuse_worker.blobstore import BlobStore, WrittenObject
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
 
 _FILE_CHUNK_BYTES = 1 << 20
 
@@ -103,12 +103,13 @@ class TableExport:
         before = self.summarise()
         plan = self._parts.begin(before.rows, self.part_size)
         if plan is None:
+            query = self._source.query()
             try:
-                return self._export_at_once(started, before)
+                return self._export_at_once(started, before, query)
             except ClickHouseError as error:
                 if not is_too_heavy(error):
                     raise
-                plan = self._parts.halve(None, None, error)
+                plan = self._parts.halve(None, None, query, error)
         return self._export_in_parts(started, before, plan)
 
     def summarise(self) -> SourceSummary:
@@ -122,18 +123,18 @@ class TableExport:
         written = self._write(stream, chunks, read.counted, os.fstat(read.file.fileno()).st_size)
         return self._exported(started, read.counted, stream.verified, written, read.query_id)
 
-    def _export_at_once(self, started: float, before: SourceSummary) -> ExportedTable:
+    def _export_at_once(self, started: float, before: SourceSummary, query: Query) -> ExportedTable:
         if self.project.named_collection is not None:
-            return self._export_by_server(started, before, self.project.named_collection)
+            return self._export_by_server(started, before, query, self.project.named_collection)
         expected_bytes = self._source.expected_bytes(before.rows)
-        query = self._source.query()
         stream = self._verified_stream(self.on_bytes)
         with self._source.stream(query) as chunks:
             written = self._write(stream, chunks, before, expected_bytes)
         return self._exported(started, before, stream.verified, written, query.query_id)
 
-    def _export_by_server(self, started: float, before: SourceSummary, collection: str) -> ExportedTable:
-        query = self._source.query()
+    def _export_by_server(
+        self, started: float, before: SourceSummary, query: Query, collection: str
+    ) -> ExportedTable:
         key = self.project.object_key(self.table, self.window)
         transfer = ServerTransfer(self._source, self._staging, collection)
         written, verified = transfer.run(query, key, before)
@@ -211,6 +212,7 @@ class TableExport:
             read_at=iso(min([read_at, *(part.read_at for part in plan.staged)] if plan else [read_at])),
             source_fingerprint=f"{before.fingerprint:016x}",
             parts=len(plan.parts) if plan else 1,
+            query_ids=plan.queries if plan else None,
             prices_as_of=iso(prices_as_of) if prices_as_of else None,
             where=self.table.chosen_rows or None,
             columns=[ManifestColumn.of(column) for column in self.table.columns],

@@ -1,6 +1,6 @@
 """`langfuse-worker export history`: what became of every window, and what it cost."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from langfuse_export.attempts import Attempt, attempts_of_table
 from langfuse_export.catalog import Catalog
 from langfuse_export.commands.run import parse_moment
 from langfuse_export.project import ProjectExport
-from langfuse_export.query_cost import QueryCost, QueryCosts, query_costs
+from langfuse_export.query_cost import QueryCosts, query_costs
 from langfuse_export.windows import Frequency, Window, iso
 from langfuse_worker.clickhouse import connect
 from langfuse_worker.settings import Settings
@@ -86,17 +86,18 @@ def costs_of(attempts: Iterable[Attempt], config: Settings) -> QueryCosts:
         return QueryCosts(unavailable="the embedded engine keeps no system.query_log")
     source = connect(config)
     try:
-        return query_costs(source, [(a.file.query_id, a.at) for a in attempts if a.file])
+        ended = [(query_id, a.at) for a in attempts if a.file for query_id in a.file.queries]
+        return query_costs(source, ended)
     finally:
         source.close()
 
 
 def attempts_as_json(attempts: Iterable[Attempt], costs: QueryCosts) -> list[dict[str, object]]:
     """For `--json`; times are ISO, UTC, sizes bytes."""
-    return [dict(_fields(attempt, costs.by_id)) for attempt in attempts]
+    return [dict(_fields(attempt, costs)) for attempt in attempts]
 
 
-def _fields(attempt: Attempt, costs: Mapping[str, QueryCost]) -> Iterator[tuple[str, object]]:
+def _fields(attempt: Attempt, costs: QueryCosts) -> Iterator[tuple[str, object]]:
     yield from {
         "project": attempt.project,
         "table": attempt.table,
@@ -110,7 +111,7 @@ def _fields(attempt: Attempt, costs: Mapping[str, QueryCost]) -> Iterator[tuple[
         "revision": attempt.revision,
     }.items()
     file = attempt.file
-    cost = costs.get(file.query_id) if file else None
+    cost = costs.of(file.queries) if file else None
     yield from {
         "rows": file.row_count if file else None,
         "bytes": file.size_bytes if file else None,
@@ -120,6 +121,8 @@ def _fields(attempt: Attempt, costs: Mapping[str, QueryCost]) -> Iterator[tuple[
         "duration_s": file.duration_ms / 1000 if file else None,
         "query_id": file.query_id if file else None,
         "cost": asdict(cost) if cost else None,
+        "queries": len(file.queries) if file else None,
+        "queries_not_in_log": sum(q not in costs.by_id for q in file.queries) if file else None,
     }.items()
 
 
@@ -156,7 +159,7 @@ def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[str]:
         yield from (f"{file.row_count:,}", _mb(file.size_bytes), f"{file.duration_ms / 1000:.1f}")
         yield file.sha256[:8] if file.sha256 else "-"
     if costs.unavailable is None:
-        cost = costs.by_id.get(file.query_id) if file else None
+        cost = costs.of(file.queries) if file else None
         if cost is None:
             yield from ("-", "-", "-", "-")
         else:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import structlog
-from dagster._core.event_api import RunStatusChangeEventType
+from dagster._core.event_api import EventRecordsFilter, RunStatusChangeEventType
 from pydantic import Field
 
 from langfuse_export.metadata import manifest_entry
@@ -39,6 +39,7 @@ READ_FOR_S = 25
 QUERY_TIMEOUT_S = 20
 
 _PAGE = 100
+_RUN = "run"
 # Failures first: they are few, and what they exported did cost something.
 _ENDS: tuple[RunStatusChangeEventType, ...] = (
     dg.DagsterEventType.RUN_FAILURE,
@@ -130,7 +131,7 @@ class TableCost:
                 "windows": dg.MetadataValue.int(len(windows)),
                 "window_start": dg.MetadataValue.timestamp(min(w.start for w in windows.values())),
                 "window_end": dg.MetadataValue.timestamp(max(w.end for w in windows.values())),
-                "run": dg.MetadataValue.dagster_run(self.run.run_id),
+                _RUN: dg.MetadataValue.dagster_run(self.run.run_id),
             },
         )
 
@@ -176,12 +177,23 @@ class CostTick:
 
     def evaluate(self, cursor: CostCursor) -> Outcome:
         """Read the cost of what has run since; the cursor stays where it is while that is not to be had."""
-        after, tables = self._ended_since(cursor)
+        after, found = self._ended_since(cursor)
+        tables = self._not_recorded(found)
         queries = {query_id: at for table in tables for query_id, at in table.queries.items()}
         costs = query_costs(self._source, queries.items())
         if costs.unavailable:
             return Outcome(cursor, tables=len(tables), unavailable=costs.unavailable)
         return Outcome(after, list(_known(tables, costs.by_id)), len(tables))
+
+    def _not_recorded(self, tables: Sequence[RunTable]) -> list[RunTable]:
+        """Those that no tick has recorded: a killed one leaves observations, and the cursor as it was."""
+        if not tables:
+            return []
+        # In one query, and not one for each asset. What a tick left is among the newest that there are.
+        observations = EventRecordsFilter(dg.DagsterEventType.ASSET_OBSERVATION)
+        newest = self._instance.event_log_storage.get_event_records(observations, limit=MAX_TABLES)
+        recorded = {_recorded_run(record.event_log_entry) for record in newest}
+        return [table for table in tables if (table.asset, table.run_id) not in recorded]
 
     def _ended_since(self, cursor: CostCursor) -> tuple[CostCursor, list[RunTable]]:
         """The tables of runs that ended since, as many as a tick may take, and the cursor after them."""
@@ -231,9 +243,17 @@ class CostTick:
                 run = RunTable(run_id, event.asset_key, table.name, str(mode.value) if mode else "")
                 run = found.setdefault(event.asset_key, run)
                 run.windows[event.partition] = window
-                # One read of a day serves many windows.
-                run.queries[file.query_id] = datetime.fromtimestamp(entry.timestamp, UTC)
+                # One read of a day serves many windows, and a heavy window takes many.
+                ended = datetime.fromtimestamp(entry.timestamp, UTC)
+                run.queries |= dict.fromkeys(file.queries, ended)
         return list(found.values())
+
+
+def _recorded_run(entry: dg.EventLogEntry) -> tuple[dg.AssetKey, str] | None:
+    """Asset and run that an observation of this sensor is about."""
+    event = entry.asset_observation
+    run = event.metadata.get(_RUN) if event else None
+    return (event.asset_key, str(run.value)) if event and run else None
 
 
 def _known(tables: Iterable[RunTable], costs: Mapping[str, QueryCost]) -> Iterator[TableCost]:

@@ -139,6 +139,20 @@ class ClickHouseServer:
             "AND query NOT LIKE 'DESCRIBE%' ORDER BY event_time_microseconds"
         )
 
+    def cost_of_exports(self, run_id: str, table: str) -> dict[str, Any]:
+        """What the queries that read a table's rows in a run cost together, and how many they were."""
+        self.execute("SYSTEM FLUSH LOGS query_log")
+        cpu = "ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']"
+        comment = {"purpose": "export", "table": table, "run": run_id}
+        conditions = [f"JSONExtractString(log_comment, '{k}') = '{v}'" for k, v in comment.items()]
+        [cost] = self.rows(
+            "SELECT toUInt32(count()) AS queries, toFloat64(sum(read_rows)) AS read_rows, "
+            "toFloat64(sum(read_bytes)) AS read_bytes, toFloat64(max(memory_usage)) AS peak_memory, "
+            f"sum({cpu}) / 1e6 AS cpu_s FROM system.query_log WHERE type != 'QueryStart' "
+            f"AND query LIKE 'INSERT INTO FUNCTION%' AND {' AND '.join(conditions)}"
+        )
+        return cost
+
     def running_exports(self) -> list[str]:
         """Export queries that run now and have not been killed."""
         # A killed query stays until its blocked write into the FIFO returns.

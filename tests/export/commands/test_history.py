@@ -8,6 +8,7 @@ import yaml
 
 from langfuse_export.commands.history import Period
 from tests.export.commands.command import Ended, langfuse_worker
+from tests.export.http.heavy import MEMORY, insert_heavy_observations
 from tests.rows import PROJECT, insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -70,6 +71,29 @@ def test_history_lists_every_run_with_object_and_cost(
     assert [row["window_start"] for row in chosen] == ["2026-06-01T13:00:00.000Z"] * 2
     assert len(history(home, environment, "--limit", "3", "--json").json) == 3
     assert history(home, environment, "--from", "2026-06-01T14:00", "--json").json == []
+
+
+def test_a_window_that_was_read_in_parts_has_the_cost_of_all_its_queries(
+    tmp_path: Path, clickhouse: ClickHouseServer, environment: dict[str, str]
+) -> None:
+    home = tmp_path / "home"
+    catalog = yaml.safe_load((tmp_path / "exports.yaml").read_text())
+    catalog["projects"][0] |= {"tables": ["observations"]}
+    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    environment["LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_MEMORY_USAGE"] = str(MEMORY)
+    environment["LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS"] = "1"
+    insert_heavy_observations(clickhouse)
+    period = (*PERIOD[:-1], "2026-06-01T13:00")
+    ended = langfuse_worker("export", "run", *period, home=home, **environment)
+    assert ended.code == 0, ended.err
+    clickhouse.execute("SYSTEM FLUSH LOGS query_log")
+
+    [row] = history(home, environment, "--json").json
+
+    in_log = clickhouse.cost_of_exports(row["run_id"], "observations")
+    assert {"queries": row["queries"], **row["cost"]} == pytest.approx(in_log)
+    assert row["queries"] > 2
+    assert row["queries_not_in_log"] == 0
 
 
 def test_people_read_a_table_with_short_sums_and_reasons_below(

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.parts import PartSize
 from langfuse_export.tables import TABLES
-from tests.export.http.exporting import Deployment
+from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, observation
+from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_http import Fault, Request
 
 OBSERVATIONS = TABLES["observations"]
@@ -26,13 +28,13 @@ TOO_MUCH_AT_ONCE = Fault("refuse", match="t.input", code=241)
 SECOND_PART = "t.id >= unhex({part_low:String})\n  AND t.id IN"
 
 
-def insert_heavy_observations(deployment: Deployment) -> None:
+def insert_heavy_observations(server: ClickHouseServer, hour: datetime = HOUR.start) -> None:
     """Insert the rows over the hour, as several ClickHouse parts."""
     for at in range(0, HEAVY_ROWS, HEAVY_ROWS // 3):
-        deployment.server.execute(
+        server.execute(
             "INSERT INTO observations (id, project_id, type, start_time, event_ts, input) "
             f"SELECT lower(hex(cityHash64(number))), '{PROJECT}', 'SPAN', "
-            "toDateTime64('2026-06-01 12:00:00', 3) + number * 7, now64(3), randomPrintableASCII(150000) "
+            f"toDateTime64({hour.timestamp():.0f}, 3) + number * 7, now64(3), randomPrintableASCII(150000) "
             f"FROM numbers({at}, {HEAVY_ROWS // 3})"
         )
 

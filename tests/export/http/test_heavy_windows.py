@@ -44,7 +44,7 @@ from tests.servers.s3 import S3Server
 def test_a_window_beyond_the_memory_of_a_query_becomes_one_object(
     deployment: Deployment, encoding: Encoding
 ) -> None:
-    insert_heavy_observations(deployment)
+    insert_heavy_observations(deployment.server)
     deployment.encoding = encoding
 
     result = exporter_within(deployment, MEMORY).export(HOUR, [OBSERVATIONS])

@@ -17,6 +17,7 @@ from langfuse_export.resources import ExportOptions, utc_now
 from langfuse_export.sensors import cost
 from langfuse_export.tables import TABLES
 from langfuse_worker.settings import settings
+from tests.export.http.heavy import HEAVY_ROWS, MEMORY, OBSERVATIONS, insert_heavy_observations
 from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import PROJECT, score, trace
 from tests.servers.clickhouse_http import Fault
@@ -46,8 +47,8 @@ class Watch:
             replace(options, now=lambda: utc_now() + self.later),
         )
 
-    def tick(self) -> list[dg.AssetObservation]:
-        """What one tick recorded."""
+    def tick(self, killed_after: int | None = None) -> list[dg.AssetObservation]:
+        """What one tick recorded; a daemon that is killed has written so many of them, and no cursor."""
         self.deployment.server.execute("SYSTEM FLUSH LOGS query_log")
         context = dg.build_sensor_context(
             instance=self.deployment.instance,
@@ -55,9 +56,10 @@ class Watch:
             resources={"clickhouse": self.deployment.source, "telemetry": self.deployment.telemetry},
         )
         data = self.sensor.evaluate_tick(context)
-        for event in data.asset_events:
+        for event in data.asset_events[:killed_after]:
             self.deployment.instance.report_runless_asset_event(event)
-        self.cursor, self.said = data.cursor, data.skip_message
+        if killed_after is None:
+            self.cursor, self.said = data.cursor, data.skip_message
         return [event for event in data.asset_events if isinstance(event, dg.AssetObservation)]
 
     def tick_until_idle(self) -> list[dg.AssetObservation]:
@@ -121,6 +123,28 @@ def test_each_table_of_a_window_shows_what_its_export_cost(deployment: Deploymen
     assert [cost_of(observation).read_rows for observation in watch.recorded("scores")] == [1]
 
 
+def test_a_window_that_was_read_in_parts_shows_what_all_of_its_queries_cost(deployment: Deployment) -> None:
+    deployment.tables = (OBSERVATIONS,)
+    deployment.environment = {
+        "LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_MEMORY_USAGE": str(MEMORY),
+        "LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS": "1",
+    }
+    insert_heavy_observations(deployment.server, deployment.hour(2).start)
+    run = deployment.export(deployment.key(2), deployment.key(2))
+    assert deployment.materialization("observations", 2)["parts"] > 1
+
+    [observation] = Watch(deployment).tick()
+
+    in_log = deployment.server.cost_of_exports(run.run_id, "observations")
+    shown = values(observation)
+    assert {name: shown[name] for name in in_log} == pytest.approx(in_log)
+    assert shown["queries_not_in_log"] == 0
+    # One more than the parts: what could not be read at once did cost something as well.
+    assert shown["queries"] > deployment.materialization("observations", 2)["parts"]
+    assert shown["read_rows"] >= HEAVY_ROWS
+    assert shown["read_bytes"] > HEAVY_ROWS * 150_000
+
+
 def test_a_run_of_many_windows_is_one_observation_of_each_table(watch: Watch) -> None:
     deployment = watch.deployment
     for ago in (4, 3, 2):
@@ -158,6 +182,20 @@ def test_no_run_is_left_out_or_shown_twice(watch: Watch, monkeypatch: pytest.Mon
     assert sorted(runs_of(half)) == sorted(first[:2] * 2)
     assert sorted(runs_of(rest)) == sorted([first[2], *second] * 2)
     assert watch.said == "no run has exported anything since the last tick"
+    assert watch.tick() == []
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_daemon_that_is_killed_in_a_tick_shows_no_run_twice(watch: Watch, written: int) -> None:
+    deployment = watch.deployment
+    deployment.tables = (TABLES["traces"], TABLES["scores"])
+    run = deployment.export(deployment.key(2), deployment.key(2))
+    watch.tick(written)
+
+    watch.tick()
+
+    shown = [*watch.recorded("traces"), *watch.recorded("scores")]
+    assert runs_of(shown) == [run.run_id] * 2
     assert watch.tick() == []
 
 
