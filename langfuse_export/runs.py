@@ -122,11 +122,11 @@ class ProjectRun:
         key = self._project.frequency.key
         outcome = self._outcome = RunOutcome([key(window) for window in due])
         for _, day in groupby(due, key=lambda window: window.start.date()):
-            windows = list(day)
-            with self._read_day(windows) as on_disk:
-                for window in windows:
+            done = {window: self._done_by_this_run(window) for window in day}
+            with self._read_day(done) as on_disk:
+                for window in done:
                     try:
-                        self._export_window(window, on_disk.get(window, {}))
+                        self._export_window(window, done[window], on_disk.get(window, {}))
                         outcome.exported.append(key(window))
                         outcome.left.remove(key(window))
                     except Exception as error:
@@ -147,14 +147,19 @@ class ProjectRun:
             self._context.log.info(f"{key} lies before the project's start {self._project.start}")
 
     @contextmanager
-    def _read_day(self, windows: Sequence[Window]) -> Iterator[Mapping[Window, Mapping[str, WindowFile]]]:
-        """Rows of the tables where each of a day's windows would have ClickHouse read the whole day."""
-        missing = [(table, window) for window in windows for table in self._missing(window)]
+    def _read_day(
+        self, done: Mapping[Window, Mapping[str, ManifestFile]]
+    ) -> Iterator[Mapping[Window, Mapping[str, WindowFile]]]:
+        """Rows of the tables where each of a day's windows would have ClickHouse read the whole day.
+
+        Args:
+            done: the day's windows, with what an earlier attempt has committed of each.
+        """
         reads: list[tuple[Table, list[Window]]] = []
         for table in self._tables:
-            wanted = [window for t, window in missing if t is table and table.sorted_by_day]
+            wanted = [window for window in done if table.sorted_by_day and table.name not in done[window]]
             if len(wanted) > 1 and self._project.named_collection is None:
-                reads.append((table, [window for window in windows if wanted[0] <= window <= wanted[-1]]))
+                reads.append((table, [window for window in done if wanted[0] <= window <= wanted[-1]]))
         if not reads:
             yield {}
             return
@@ -185,16 +190,10 @@ class ProjectRun:
         ours = (file.key, file.query_id, file.sha256)
         return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.files)
 
-    def _missing(self, window: Window) -> list[Table]:
-        """The run's tables that no earlier attempt of it has exported."""
-        if not self._context.retry_number:
-            return self._tables
-        done = self._done_by_this_run(self._project.frequency.key(window))
-        return [table for table in self._tables if table.name not in done]
-
-    def _export_window(self, window: Window, on_disk: Mapping[str, WindowFile]) -> None:
+    def _export_window(
+        self, window: Window, done: Mapping[str, ManifestFile], on_disk: Mapping[str, WindowFile]
+    ) -> None:
         key = self._project.frequency.key(window)
-        done = self._done_by_this_run(key) if self._context.retry_number else {}
         tables = [table for table in self._tables if table.name not in done]
         if not tables:
             return
@@ -224,8 +223,11 @@ class ProjectRun:
                 lag_s = (datetime.now(UTC) - window.end).total_seconds()
                 self._telemetry.lag(self._project.project_id, name, lag_s)
 
-    def _done_by_this_run(self, key: str) -> dict[str, ManifestFile]:
+    def _done_by_this_run(self, window: Window) -> dict[str, ManifestFile]:
         """Tables that an earlier attempt of this run has committed."""
+        if not self._context.retry_number:
+            return {}
+        key = self._project.frequency.key(window)
         return self._recorded(key, self._tables, run_id=self._context.run_id)
 
     def _committed_elsewhere(self, key: str) -> dict[str, ManifestFile]:
