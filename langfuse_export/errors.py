@@ -177,6 +177,11 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, StoreError) and not _no_space(error)
 
 
+def collection_remedy(error: ClickHouseError, collection: str) -> str:
+    """What to do about a named collection that ClickHouse cannot use; empty if it is not to blame."""
+    return _COLLECTION_REMEDIES.get(error.code or 0, "").format(collection=collection)
+
+
 def server_transfer_error(error: ClickHouseError, collection: str, uri: str) -> Exception:
     """What failed when ClickHouse was to write an object itself: the collection, the bucket, or the query.
 
@@ -185,10 +190,8 @@ def server_transfer_error(error: ClickHouseError, collection: str, uri: str) -> 
         collection: the named collection that it was to use.
         uri: the object's address.
     """
-    remedy = _COLLECTION_REMEDIES.get(error.code or 0)
-    if remedy:
-        advice = f"named_collection {collection}: {remedy.format(collection=collection)}. {error}"
-        return ClickHouseError(advice, error.code)
+    if remedy := collection_remedy(error, collection):
+        return ClickHouseError(f"named_collection {collection}: {remedy}. {error}", error.code)
     if error.code == _S3_ERROR or (error.code == _STD_EXCEPTION and "Azure::" in str(error)):
         said = str(error).partition(", Stack trace")[0]
         message = f"{uri}: ClickHouse could not write it with the named collection {collection}: {said}"

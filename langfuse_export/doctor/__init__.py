@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from langfuse_export.doctor import dagster, destinations, isolation, langfuse, postgres, tables
+from langfuse_export.doctor import dagster, destinations, isolation, langfuse, postgres, server_mode, tables
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.notify.owner_mail import owner_mail
 from langfuse_worker.doctor import Check
@@ -32,6 +32,12 @@ def export_checks(settings: Settings) -> Sequence[Check]:
             "langfuse", partial(langfuse.check_other_exports, subject), (CLICKHOUSE, CATALOG), timeout_s=60
         ),
         *_postgres_checks(subject),
+        Check(
+            "server mode",
+            partial(server_mode.check_server_mode, subject),
+            (CLICKHOUSE, CATALOG),
+            timeout_s=600,
+        ),
         Check("destinations", partial(destinations.check_destinations, subject), (CATALOG,), timeout_s=600),
         *(Check(name, partial(run, subject)) for name, run in dagster.CHECKS.items()),
     ]

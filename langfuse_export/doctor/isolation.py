@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.subject import Subject
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
 from langfuse_worker.doctor import Finding, ok, warning
@@ -11,6 +12,8 @@ from langfuse_worker.doctor.clickhouse import ACCESS_DENIED, PROFILES, UNKNOWN_T
 _CEILINGS = ("max_threads", "max_memory_usage", "max_execution_time")
 _CANCEL = "cancel_http_readonly_queries_on_client_close"
 _WRITES = re.compile(r"\b(ALL|INSERT|ALTER|CREATE|DROP|TRUNCATE)\b")
+# As what ClickHouse counts the use of s3() and azureBlobStorage().
+_FUNCTIONS = re.compile(r"\bCREATE TEMPORARY TABLE\b")
 _GRANT_LOG = "GRANT SELECT ON system.query_log to the user of exports"
 
 # Of other clients, whose comments do not have our product's name.
@@ -23,6 +26,15 @@ GROUP BY user, priority ORDER BY count() DESC
 """
 
 
+class _Setting:
+    """A setting of this user's session."""
+
+    def __init__(self, value: str, low: str | None, high: str | None, is_const: int) -> None:
+        self.value = value
+        self.is_bounded_above = bool(is_const) or high is not None
+        self.is_bounded_below = bool(is_const) or (low is not None and int(low) > 0)
+
+
 def check_user(subject: Subject) -> Iterator[Finding]:
     """Whether exports have a user of their own that can only read."""
     what = "clickhouse: user"
@@ -30,44 +42,62 @@ def check_user(subject: Subject) -> Iterator[Finding]:
         [(user,)] = ask(source, "SELECT currentUser()")
         grants = [row[0] for row in ask(source, "SHOW GRANTS")]
         others = {row[0]: row[2] for row in _others(source) or ()}
-    writes = [grant for grant in grants if _WRITES.search(grant.partition(" ON ")[0])]
+    by_server = _is_server_mode(subject)
+    writes = [grant for grant in grants if _writes(grant, by_server)]
     if others.get(user):
         text = f"{user} also sent {others[user]} queries that are not exports in the last hour"
         yield warning(what, text, f"give exports a user of their own: {PROFILES}")
     elif writes:
         yield warning(what, f"{user} may write: {writes[0]}", f"exports need SELECT only: {PROFILES}")
+    elif by_server:
+        yield ok(what, f"{user} is used by exports only, and writes into buckets alone")
     else:
         yield ok(what, f"{user} is used by exports only, and can only read")
 
 
-def check_constraints(subject: Subject) -> Iterator[Finding]:
-    """Whether the profile refuses what exceeds the limits, whoever sends it."""
-    what = "clickhouse: constraints"
+def _is_server_mode(subject: Subject) -> bool:
+    try:
+        return bool(subject.server_mode)
+    except (CatalogError, ClickHouseError):
+        return False  # the check of the catalog says why
+
+
+def _writes(grant: str, by_server: bool) -> bool:
+    """Whether a grant lets its user change data or tables."""
+    privileges, _, target = grant.partition(" ON ")
+    if by_server and target.startswith("*.*"):
+        privileges = _FUNCTIONS.sub("", privileges)
+    return bool(_WRITES.search(privileges))
+
+
+def check_profile(subject: Subject) -> Iterator[Finding]:
+    """Whether the profile bounds what a query may ask for, and ends the queries of workers that died."""
     with connected(subject.connect) as source:
-        settings = _settings(source, (*_CEILINGS, "priority"))
+        settings = _settings(source, (*_CEILINGS, "priority", _CANCEL, "readonly"))
+    yield _constraints(settings)
+    yield _cancelling(settings)
+
+
+def _constraints(settings: Mapping[str, _Setting]) -> Finding:
+    what = "clickhouse: constraints"
     open_ones = [name for name in _CEILINGS if not settings[name].is_bounded_above]
     if not settings["priority"].is_bounded_below:
         open_ones.append("priority")
     if open_ones:
         text = f"a query of this user may raise {', '.join(open_ones)}; values in a profile are only defaults"
-        yield warning(what, text, f"add <constraints> to its profile: {PROFILES}")
-    else:
-        yield ok(what, "threads, memory, time and priority cannot be raised")
+        return warning(what, text, f"add <constraints> to its profile: {PROFILES}")
+    return ok(what, "threads, memory, time and priority cannot be raised")
 
 
-def check_cancelling(subject: Subject) -> Iterator[Finding]:
-    """Whether a query ends with the connection of a worker that has died."""
+def _cancelling(settings: Mapping[str, _Setting]) -> Finding:
     what = "clickhouse: cancelling"
-    with connected(subject.connect) as source:
-        settings = _settings(source, (_CANCEL, "readonly"))
     if settings[_CANCEL].value in ("0", "false"):
         remedy = f"set {_CANCEL} = 1 and readonly = 2 in its profile: {PROFILES}"
-        yield warning(what, f"{_CANCEL} is off: a dead worker's query runs to its end", remedy)
-    elif settings["readonly"].value == "0":
+        return warning(what, f"{_CANCEL} is off: a dead worker's query runs to its end", remedy)
+    if settings["readonly"].value == "0":
         text = f"{_CANCEL} is set, but only works in readonly sessions"
-        yield warning(what, text, f"set readonly = 2 in its profile: {PROFILES}")
-    else:
-        yield ok(what, "the query of a worker that dies is cancelled")
+        return warning(what, text, f"set readonly = 2 in its profile: {PROFILES}")
+    return ok(what, "the query of a worker that dies is cancelled")
 
 
 def check_query_log(subject: Subject) -> Iterator[Finding]:
@@ -143,15 +173,6 @@ def _profile_priorities(source: ClickHouse) -> list[int]:
         return []  # takes rights that exports need not have
 
 
-class _Setting:
-    """A setting of this user's session."""
-
-    def __init__(self, value: str, low: str | None, high: str | None, is_const: int) -> None:
-        self.value = value
-        self.is_bounded_above = bool(is_const) or high is not None
-        self.is_bounded_below = bool(is_const) or (low is not None and int(low) > 0)
-
-
 def _settings(source: ClickHouse, names: tuple[str, ...]) -> Mapping[str, _Setting]:
     sql = "SELECT name, value, min, max, readonly FROM system.settings WHERE "
     sql += "has(splitByChar(',', {names:String}), name)"
@@ -160,8 +181,7 @@ def _settings(source: ClickHouse, names: tuple[str, ...]) -> Mapping[str, _Setti
 
 CHECKS: Mapping[str, Callable[[Subject], Iterator[Finding]]] = {
     "clickhouse: user": check_user,
-    "clickhouse: constraints": check_constraints,
+    "clickhouse: profile": check_profile,
     "clickhouse: priorities": check_priorities,
-    "clickhouse: cancelling": check_cancelling,
     "clickhouse: query_log": check_query_log,
 }

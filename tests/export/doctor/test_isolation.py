@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from langfuse_export.doctor.isolation import CHECKS
+from langfuse_export.doctor.isolation import CHECKS, check_profile
 from langfuse_export.doctor.subject import Subject
 from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.doctor.clickhouse import check_connection
@@ -19,10 +19,10 @@ def subject(server: ClickHouseServer, **environment: str) -> Subject:
     return Subject(server.settings(**environment))
 
 
-def find(check: str, deployment: Subject) -> Finding:
-    """The one finding of a check."""
-    [finding] = CHECKS[f"clickhouse: {check}"](deployment)
-    return finding
+def find(what: str, deployment: Subject) -> Finding:
+    """The finding of that name."""
+    check = CHECKS.get(f"clickhouse: {what}", check_profile)
+    return next(finding for finding in check(deployment) if finding.what == f"clickhouse: {what}")
 
 
 @pytest.fixture(scope="module")
