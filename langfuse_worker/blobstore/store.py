@@ -84,6 +84,7 @@ class BlobStore:
 
         Raises:
             StoreError: nothing has been committed.
+            Exception: that of the stream; its cause is a StoreError if the store refuses the abort.
         """
         is_file = self._scheme == "file"
         plan = _FILE_PLAN if is_file else plan_parts(self._scheme, self.config.part_bytes, expected_bytes)
@@ -227,7 +228,9 @@ class BlobStore:
                 yield
         except Exception as error:
             if stream is not None and stream.error is not None:
-                raise stream.error from None
+                # With what the store said where it would not abort the upload either.
+                refused_abort = error if error is not stream.error else None
+                raise stream.error from refused_abort
             if self._guard is not None and (refusal := self._guard.take_refusal()):
                 raise refused(self.uri(key), refusal) from error
             raise

@@ -5,12 +5,25 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreConfig, StoreError
+from langfuse_worker.blobstore import (
+    BlobStore,
+    ObjectNotFoundError,
+    StoreAccessError,
+    StoreConfig,
+    StoreError,
+)
 from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.doctor.finding import Finding, ok, problem
+from langfuse_worker.store_faults import AccessFault
 
 _TYPE = "application/octet-stream"
 _FIRST, _SECOND = b"langfuse-worker doctor, first\n", b"langfuse-worker doctor, second\n"
+# Of faults that no right on the store mends.
+_REMEDIES = {
+    AccessFault.BUCKET: "make the bucket or container, or correct its name",
+    AccessFault.ENDPOINT: "correct the endpoint and the region; a private one that is meant goes into "
+    "LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_HOST, _IPS or _IP_SEGMENTS",
+}
 
 
 class _Broken(Exception):
@@ -51,20 +64,32 @@ def try_store(what: str, config: StoreConfig) -> Iterator[Finding]:
     except StoreError as error:
         with suppress(StoreError):
             store.delete(key)
-        yield problem(what, f"cannot {step}: {error}", remedy)
+        yield problem(what, f"cannot {step}: {error}", _remedy(error, remedy))
         return
     yield ok(what, f"write, read, overwrite, multipart, abort and delete work in {config.url}")
     if not config.url.startswith("file:"):
         yield compare_clocks(f"clock of {what}", modified_at, written_at)
 
 
+def _remedy(error: StoreError, right: str) -> str:
+    """What to do; `right` is the one that the step takes."""
+    if not isinstance(error, StoreAccessError):
+        return right
+    return _REMEDIES.get(error.fault, f"check the keys, and {right}")
+
+
 def _abort_leaves_an_object(store: BlobStore, key: str) -> bool:
+    """Break an upload. Raises StoreError where the store refuses to abort it."""
+
     def broken() -> Iterator[bytes]:
         yield _FIRST
         raise _Broken
 
-    with suppress(_Broken):
+    try:
         store.write(key, broken(), _TYPE)
+    except _Broken as error:
+        if isinstance(error.__cause__, StoreError):
+            raise error.__cause__ from None
     try:
         store.read(key)
     except ObjectNotFoundError:

@@ -1,5 +1,6 @@
 """A store that refuses one of the things that the product does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.store import try_store
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
+COMPLETED = "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
 DENIED = "<Error><Code>AccessDenied</Code><Message>denied</Message></Error>"
 
 
@@ -34,6 +36,8 @@ def test_a_directory_works_too_and_stays_empty(tmp_path: Path) -> None:
         ("PUT", ".bin", "cannot write an object", "PutObject"),
         ("GET", ".bin", "cannot read it", "GetObject"),
         ("POST", "uploads", "cannot overwrite it by a multipart upload", "PutObject"),
+        ("DELETE", "uploadId", "cannot abort a multipart upload", "AbortMultipartUpload"),
+        ("DELETE", "/exports/langfuse-doctor", "cannot delete it", "DeleteObject"),
     ],
 )
 def test_what_is_refused_is_named_with_the_right_that_is_missing(
@@ -42,9 +46,26 @@ def test_what_is_refused_is_named_with_the_right_that_is_missing(
     s3.create_bucket("doctor")
     s3_proxy.faults.append(S3Fault(method, contains, status=403, body=DENIED))
 
-    [finding] = try_store("bucket", s3.store_config("doctor", endpoint=s3_proxy.url))
+    [finding] = try_store("bucket", s3.store_config("doctor", "exports/", s3_proxy.url))
 
     assert finding.status is Status.PROBLEM
     assert step in finding.result
     assert right in finding.remedy
-    assert s3.keys("doctor") == []
+    assert [key for key in s3.keys("doctor") if right != "DeleteObject"] == []
+
+
+def test_a_fault_that_no_right_mends_has_a_remedy_of_its_own(s3: S3Server) -> None:
+    s3.create_bucket("doctor")
+    [missing] = try_store("bucket", s3.store_config("not-there"))
+    assert missing.remedy == "make the bucket or container, or correct its name"
+    [private] = try_store("bucket", replace(s3.store_config("doctor"), untrusted_endpoint=True))
+    assert "blocked-ip" in private.result
+    assert "LANGFUSE_BLOB_STORAGE_ENDPOINT_WHITELISTED_HOST" in private.remedy
+
+
+def test_a_store_that_keeps_what_is_overwritten_is_a_problem(s3: S3Server, s3_proxy: S3Proxy) -> None:
+    s3.create_bucket("doctor")
+    s3_proxy.faults.append(S3Fault("POST", "uploadId", status=200, body=COMPLETED))
+    [finding] = try_store("bucket", s3.store_config("doctor", endpoint=s3_proxy.url))
+    assert "keeps an overwritten object" in finding.result
+    assert "object lock" in finding.remedy
