@@ -36,7 +36,7 @@ def defs() -> dg.Definitions:
         # It is one process's at a time, so nobody looks for its projects every minute; it keeps no query_log.
         return exports
     sensors = [
-        build_catalog_sensor(config, catalog.fingerprint),
+        build_catalog_sensor(config, catalog),
         build_cost_sensor(catalog.projects, options),
     ]
     return dg.Definitions.merge(exports, dg.Definitions(sensors=sensors))

@@ -46,10 +46,13 @@ class Catalog:
     fingerprint: str = ""
 
     def project(self, project_id: str) -> ProjectExport:
-        """The export of a project; raises CatalogError naming those there are."""
+        """The export of a project; raises CatalogError naming those there are, or why it is left out."""
         for project in self.projects:
             if project.project_id == project_id:
                 return project
+        for rejection in self.rejections:
+            if rejection.project_id == project_id:
+                raise CatalogError(f"project {project_id!r} is left out: {rejection.error}")
         known = ", ".join(p.project_id for p in self.projects) or "none"
         raise CatalogError(f"no project {project_id!r} in the catalog; there are: {known}")
 

@@ -85,6 +85,9 @@ def status(as_json: Json = False) -> None:
             out.print(trouble, style="yellow", markup=False, soft_wrap=True)
     else:
         out.print("No projects: the catalog lists none, or ClickHouse has no rows.")
+    for left_out in catalog.rejections:
+        text = f"{left_out.project_id} is left out: {left_out.error}"
+        err.print(text, style="red", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -58,6 +58,7 @@ def _postgres_checks(subject: Subject) -> list[Check]:
     owners = [Check(what, partial(postgres.check_owners, mail.owners), (name,))] if mail else []
     return [
         Check(name, partial(postgres.check_postgres, database)),
+        Check(f"{name}: rows", partial(postgres.check_rows, subject), (CATALOG,)),
         *owners,
         Check(f"{name}: set up twice", partial(postgres.check_set_up_twice, subject, database), (CATALOG,)),
         Check(f"{name}: prices", partial(postgres.check_prices, subject, database), (CATALOG,)),

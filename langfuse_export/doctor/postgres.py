@@ -55,6 +55,17 @@ def check_postgres(database: Database) -> Iterator[Finding]:
         yield ok("postgres: write-back", "progress and errors can be written")
 
 
+def check_rows(subject: Subject) -> Iterator[Finding]:
+    """Whether every export that is set up in Langfuse can be one."""
+    what, rejections = "postgres: rows", subject.catalog.rejections
+    for rejection in rejections:
+        text = f"{rejection.project_id} is left out: {rejection.error}"
+        remedy = "correct it in Langfuse, the project's settings; for secrets, set its ENCRYPTION_KEY here"
+        yield problem(what, text, remedy)
+    if not rejections:
+        yield ok(what, "every project that is set up in Langfuse can be exported")
+
+
 def check_owners(owners: Owners) -> Iterator[Finding]:
     """Whether owners of projects can be found and mailed once; only where they get mail."""
     what = "postgres: owners"

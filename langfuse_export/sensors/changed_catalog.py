@@ -13,6 +13,7 @@ from dagster_graphql import (
     ReloadRepositoryLocationStatus,
 )
 
+from langfuse_export.catalog import Catalog
 from langfuse_export.catalog.load import read_sources
 from langfuse_worker.settings import Settings
 
@@ -20,13 +21,14 @@ INTERVAL_S = 60
 RELOAD_TIMEOUT_S = 50  # a tick has a minute
 
 
-def build_catalog_sensor(settings: Settings, loaded: str) -> dg.SensorDefinition:
-    """The sensor.
+def build_catalog_sensor(settings: Settings, loaded: Catalog) -> dg.SensorDefinition:
+    """The sensor; its ticks also name the projects that are left out, which have no assets to say so.
 
     Args:
         settings: where the catalog and Dagster's webserver are.
-        loaded: fingerprint of the catalog that this code location holds.
+        loaded: the catalog that this code location holds.
     """
+    left_out = [f"{row.project_id} is left out: {row.error}" for row in loaded.rejections]
 
     @dg.sensor(
         name="export_catalog_sensor",
@@ -38,8 +40,8 @@ def build_catalog_sensor(settings: Settings, loaded: str) -> dg.SensorDefinition
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        if read_sources(settings).fingerprint == loaded:
-            return dg.SkipReason("the catalog has not changed")
+        if read_sources(settings).fingerprint == loaded.fingerprint:
+            return dg.SkipReason("\n".join(["the catalog has not changed", *left_out]))
         origin = context.code_location_origin
         reload_location(settings.dagster_url, origin.location_name if origin else "langfuse_export")
         return dg.SkipReason("the catalog has changed: this code location was loaded again")

@@ -1,0 +1,55 @@
+"""A project whose row in Langfuse's Postgres cannot be exported: everybody who looks is told why."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from langfuse_export.catalog import CatalogError
+from langfuse_export.doctor.postgres import check_rows
+from langfuse_export.doctor.subject import Subject
+from langfuse_worker.doctor import Status
+from langfuse_worker.settings import Settings
+from tests.export.commands.command import langfuse_worker
+from tests.export.postgres.deployment import Deployment
+
+WHY = "bad is left out: export_frequency 'monthly' must be one of"
+
+
+@pytest.fixture
+def with_a_bad_row(deployment: Deployment) -> Deployment:
+    """Project p1, and one whose row is nonsense."""
+    deployment.add()
+    deployment.add("bad", export_frequency="monthly")
+    return deployment
+
+
+def test_the_doctor_names_it(with_a_bad_row: Deployment) -> None:
+    [found] = check_rows(Subject(Settings()))
+    assert (found.status, found.result.startswith(WHY)) == (Status.PROBLEM, True)
+    assert "ENCRYPTION_KEY" in found.remedy
+
+    with_a_bad_row.postgres.change("bad", export_frequency="daily")
+    [found] = check_rows(Subject(Settings()))
+    assert found.status is Status.OK
+
+
+def test_the_ticks_of_the_sensor_name_it_while_it_has_no_assets(with_a_bad_row: Deployment) -> None:
+    repository = with_a_bad_row.load().get_repository_def()
+    sensor = repository.get_sensor_def("export_catalog_sensor")
+    context = dg.build_sensor_context(instance=with_a_bad_row.instance, repository_def=repository)
+    said = sensor.evaluate_tick(context).skip_message
+    assert said is not None
+    assert said.splitlines()[0] == "the catalog has not changed"
+    assert WHY in said
+
+
+@pytest.mark.usefixtures("with_a_bad_row")
+def test_commands_name_it(deployment: Deployment, tmp_path: Path) -> None:
+    status = langfuse_worker("export", "status", "--json", home=tmp_path / "home")
+    assert status.code == 0
+    assert {row["project"] for row in status.json} == {"p1"}
+    assert WHY in status.err
+
+    with pytest.raises(CatalogError, match=r"project 'bad' is left out: export_frequency 'monthly'"):
+        Subject(Settings()).catalog.project("bad")
