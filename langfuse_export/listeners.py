@@ -44,8 +44,8 @@ class RunListener(Protocol):
         """Windows failed, or the run was cancelled; `retrying` says that another attempt follows."""
         ...
 
-    def run_finished(self, project: ProjectExport) -> None:
-        """Every window of the run is exported."""
+    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
+        """Every window of the run is exported; `still_failing` says that others failed and wait."""
         ...
 
 
@@ -61,7 +61,7 @@ class NoListener:
     def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
         """See `RunListener`."""
 
-    def run_finished(self, project: ProjectExport) -> None:
+    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
         """See `RunListener`."""
 
 
@@ -83,9 +83,9 @@ class Listeners:
         """See `RunListener`."""
         self._tell(project, lambda listener: listener.run_failed(project, errors, retrying))
 
-    def run_finished(self, project: ProjectExport) -> None:
+    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
         """See `RunListener`."""
-        self._tell(project, lambda listener: listener.run_finished(project))
+        self._tell(project, lambda listener: listener.run_finished(project, still_failing))
 
     def _tell(self, project: ProjectExport, call: Callable[[RunListener], None]) -> None:
         for listener in self.listeners:

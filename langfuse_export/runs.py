@@ -109,7 +109,8 @@ class ProjectRun:
         if failures:
             self._fail(failures, retries)
         self._record_health()
-        self._listener.run_finished(self._project)
+        still_failing = self.health is not None and bool(self.health.windows)
+        self._listener.run_finished(self._project, still_failing)
 
     def recall_health(self) -> None:
         """Take the project's health as it stands."""

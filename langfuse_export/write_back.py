@@ -92,9 +92,9 @@ class PostgresWriteBack:
         elif not retrying:
             self._update(_FAILED, project, error=_text(errors, project), now=_naive(datetime.now(UTC)))
 
-    def run_finished(self, project: ProjectExport) -> None:
-        """See `RunListener`."""
-        self._update(_FINISHED, project)
+    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
+        """See `RunListener`. What is said of windows that still fail, and hold the cursor, stays."""
+        self._update(_STOPPED if still_failing else _FINISHED, project)
 
     def _cursor(self, project: ProjectExport) -> datetime | None:
         statement = _CURSOR.format(integrations=self.database.table(INTEGRATIONS))

@@ -39,9 +39,9 @@ class Hearing:
         """See `RunListener`."""
         self.heard.append(f"failed, {retrying=}: {errors[0]}")
 
-    def run_finished(self, project: ProjectExport) -> None:
+    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
         """See `RunListener`."""
-        self.heard.append("finished")
+        self.heard.append("finished, others fail" if still_failing else "finished")
 
 
 @pytest.fixture

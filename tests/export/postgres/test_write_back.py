@@ -110,6 +110,36 @@ def test_a_failure_is_told_and_a_success_takes_it_back(deployment: Deployment) -
     assert deployment.cursor() == "01T01:00"
 
 
+def test_the_error_of_a_window_that_waits_outlives_the_success_of_others(deployment: Deployment) -> None:
+    """Otherwise the page would show no reason why `last_sync_at` stands still."""
+    deployment.add(bucket_name="missing")
+    assert not deployment.run("2026-06-01T00", "2026-06-01T00").success
+    deployment.postgres.change("p1", bucket_name="exports")
+
+    assert deployment.run("2026-06-01T01", "2026-06-01T01").success
+    row = deployment.postgres.row("p1")
+    assert "missing" in row["last_error"]
+    assert row["run_started_at"] is None
+    assert deployment.cursor() == "01T00:00"
+
+    assert deployment.run("2026-06-01T00", "2026-06-01T00").success
+    assert deployment.postgres.row("p1")["last_error"] is None
+    assert deployment.cursor() == "01T02:00"
+
+
+def test_a_project_that_stops_says_so_and_what_to_do(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_EXPORT_STOP_AFTER_FAILURES", "1")
+    monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_EXPORT_STOP_AFTER_S", "0")
+    deployment.add(bucket_name="missing")
+    assert not deployment.run("2026-06-01T00", "2026-06-01T00").success
+    said = deployment.postgres.row("p1")["last_error"]
+    assert said.startswith("Stopped. Check that the destination's bucket")
+    assert "A change of its configuration starts it again" in said
+    assert "NoSuchBucket" in said
+
+
 def test_a_secret_is_in_no_error(deployment: Deployment) -> None:
     deployment.add(secret_access_key=encrypted("hunter2hunter2"), bucket_name="hunter2hunter2")
     assert not deployment.run("2026-06-01T00", "2026-06-01T00").success
