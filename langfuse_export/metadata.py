@@ -1,11 +1,13 @@
 """What Dagster shows of an asset and of each exported window."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 
+from langfuse_export.formats import Encoding
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
@@ -19,15 +21,16 @@ PART_ROWS, PART_ROWS_WINDOWS = "part_rows", "part_rows_windows"
 
 def definition_metadata(project: ProjectExport, table: Table) -> dict[str, dg.MetadataValue]:
     """Metadata of the asset itself."""
+    schema, query = _columns_and_query(project.encoding, table)
     return {
         "source_table": dg.MetadataValue.text(table.source),
         "dagster/uri": dg.MetadataValue.text(
             project.destination.url + project.layout.folder(project.project_id, table.path)
         ),
-        "dagster/column_schema": dg.MetadataValue.table_schema(_schema(table)),
+        "dagster/column_schema": schema,
         "destination": dg.MetadataValue.text(project.destination_name),
         "first_window": dg.MetadataValue.timestamp(project.start),
-        "query": dg.MetadataValue.md(f"```sql\n{project.encoding.sql(table)}\n```"),
+        "query": query,
         **({"where": dg.MetadataValue.json(table.chosen_rows)} if table.where else {}),
     }
 
@@ -85,17 +88,19 @@ def part_size(materialization: dg.AssetMaterialization) -> PartSize | None:
     return PartSize(rows.value, windows.value) if rows.value and windows.value is not None else None
 
 
-def _schema(table: Table) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                column.type,
-                constraints=dg.TableColumnConstraints(nullable=column.type.startswith("Nullable")),
-            )
-            for column in table.columns
-        ]
-    )
+# Hundreds of projects export the same columns, and every run loads them all.
+@lru_cache(maxsize=256)
+def _columns_and_query(encoding: Encoding, table: Table) -> tuple[dg.MetadataValue, dg.MetadataValue]:
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            constraints=dg.TableColumnConstraints(nullable=column.type.startswith("Nullable")),
+        )
+        for column in table.columns
+    ]
+    query = f"```sql\n{encoding.sql(table)}\n```"
+    return dg.MetadataValue.table_schema(dg.TableSchema(columns)), dg.MetadataValue.md(query)
 
 
 def _link(uri: str) -> dg.MetadataValue:

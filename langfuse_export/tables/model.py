@@ -228,7 +228,7 @@ class Table:
             elif mask is not None and not is_maskable(column.type):
                 raise ValueError(f"{column.name} of {self.name} is {column.type}; it can only be dropped")
             else:
-                columns.append(replace(column, mask=mask))
+                columns.append(replace(column, mask=mask) if mask else column)
         return replace(self, columns=tuple(columns), hidden=self.hidden | set(masks))
 
 
