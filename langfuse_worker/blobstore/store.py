@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 
-from langfuse_worker.blobstore.azure_delete import delete_blob
+from langfuse_worker.blobstore.azure_delete import SignedDeletes
 from langfuse_worker.blobstore.config import StoreConfig
 from langfuse_worker.blobstore.errors import ObjectTooLargeError, refused, store_errors
 from langfuse_worker.blobstore.gate import Guard
@@ -70,6 +70,10 @@ class BlobStore:
     @cached_property
     def _store(self) -> Any:
         return open_store(self.config, self._guard)
+
+    @cached_property
+    def _signed_deletes(self) -> SignedDeletes:
+        return SignedDeletes(self.config, self._guard)
 
     def write(
         self, key: str, chunks: Iterator[bytes], content_type: str, expected_bytes: int = 0
@@ -186,7 +190,7 @@ class BlobStore:
         """Delete an object. Raises StoreError."""
         with self._errors(key):
             if self.config.scheme == "az" and self.config.sas_token and not self.config.account_key:
-                delete_blob(self.config, self._prefix + key, self._guard)
+                self._signed_deletes.delete(self._prefix + key)
             else:
                 obstore.delete(self._store, self._prefix + key)
 

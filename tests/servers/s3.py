@@ -92,13 +92,18 @@ class S3Server:
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request as it arrived; header names in lower case, the body of a POST only."""
+    """A request as it arrived; header names in lower case, the body of a POST only.
+
+    Attributes:
+        client_port: tells the connections apart by which requests came.
+    """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
     body: bytes = b""
+    client_port: int = 0
 
 
 @dataclass
@@ -184,9 +189,9 @@ class _Forwarding(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = S3Request(
-            self.command, parts.path, parts.query, headers, body if self.command == "POST" else b""
-        )
+        posted = body if self.command == "POST" else b""
+        port = self.client_address[1]
+        request = S3Request(self.command, parts.path, parts.query, headers, posted, port)
         self.s3.record(request)
         fault = self.s3.fault_for(request)
         if fault and fault.until:

@@ -64,6 +64,19 @@ def test_a_shared_access_signature_deletes_the_one_object(
     assert read_only.rpartition("sig=")[2] not in str(error.value)
 
 
+def test_deletes_with_a_shared_access_signature_share_a_connection(s3_proxy: S3Proxy) -> None:
+    s3_proxy.faults = [S3Fault("DELETE", status=202)]
+    store = BlobStore(
+        StoreConfig("az://archive/", endpoint=s3_proxy.url, account_name="account", sas_token="sig=s")
+    )
+
+    for key in ("a", "b", "c"):
+        store.delete(key)
+
+    assert [request.path for request in s3_proxy.requests] == ["/archive/a", "/archive/b", "/archive/c"]
+    assert len({request.client_port for request in s3_proxy.requests}) == 1
+
+
 def test_a_managed_identity_is_ambient(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Azurite takes tokens with TLS only, so the store is one that says yes to everything."""
     monkeypatch.setenv("AZURE_MSI_ENDPOINT", s3_proxy.url + "/identity")
