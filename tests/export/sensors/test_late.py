@@ -15,7 +15,7 @@ from langfuse_export.windows import Window
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings.schedule import LATE_PREFIX
 from tests.export.sensors.deployment import TRACES, Deployment
-from tests.rows import event, observation, score, trace
+from tests.rows import clock, event, insert, observation, score, trace
 from tests.servers.langfuse_postgres import LangfusePostgres
 
 Change = Callable[[Deployment, datetime], None]
@@ -63,6 +63,24 @@ def test_a_change_after_the_export_reaches_the_bucket_once(
     [read_at] = [file.read_at for file in manifest.files if file.table == path]
     assert datetime.fromisoformat(str(read_at)).timestamp() == pytest.approx(metadata["read_at"], abs=0.001)
     assert [deployment.look().requests for _ in range(2)] == [[], []]
+
+
+@pytest.mark.defect("D2")
+def test_any_of_the_times_of_writing_betrays_a_late_row(deployment: Deployment) -> None:
+    """`event_ts` may be the client's clock, which says when something happened and not when it arrived."""
+    deployment.tables = TRACES
+    columns = ("event_ts", "updated_at", "created_at")
+    deployment.export(deployment.key(len(columns)), deployment.key(1))
+    deployment.look()
+
+    for ago, column in enumerate(columns, start=1):
+        at = deployment.hour(ago).start
+        stamps = {**dict.fromkeys(columns, clock(at)), column: clock(datetime.now(UTC))}
+        insert(deployment.server.execute, "traces", [{**trace(column, at), **stamps}])
+    deployment.work_off(deployment.look())
+
+    found = [deployment.ids("traces", deployment.hour(ago)) for ago in range(1, len(columns) + 1)]
+    assert found == [[column] for column in columns]
 
 
 @pytest.mark.defect("D2")

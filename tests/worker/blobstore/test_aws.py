@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
@@ -130,6 +131,24 @@ def test_an_instance_profile_is_ambient(
     write(replace(config, access_key_id=None, secret_access_key=None), "a")
 
     assert "Credential=ASIAPROFILE" in completed(s3_proxy, "a").headers["authorization"]
+
+
+def test_the_identity_of_a_pod_is_ambient(
+    config: StoreConfig, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the agent of EKS gives one out."""
+    (tmp_path / "token").write_text("token-of-the-pod")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{s3_proxy.url}/v1/credentials")
+    later = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
+    keys = f'{{"AccessKeyId": "ASIAPOD", "SecretAccessKey": "s", "Token": "t", "Expiration": "{later}"}}'
+    s3_proxy.faults = [S3Fault("GET", "/v1/credentials", 200, keys)]
+
+    write(replace(config, access_key_id=None, secret_access_key=None), "a")
+
+    [asked] = [r for r in s3_proxy.requests if r.path == "/v1/credentials"]
+    assert asked.headers["authorization"] == "token-of-the-pod"
+    assert "Credential=ASIAPOD" in completed(s3_proxy, "a").headers["authorization"]
 
 
 def test_nothing_is_sent_that_googles_s3_interface_refuses(

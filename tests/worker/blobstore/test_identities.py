@@ -91,6 +91,29 @@ def test_a_managed_identity_is_ambient(s3_proxy: S3Proxy, monkeypatch: pytest.Mo
     assert put.headers["authorization"] == "Bearer token-of-the-machine"
 
 
+def test_a_workload_identity_is_ambient(
+    s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As AKS gives one to a service account."""
+    (tmp_path / "token").write_text("token-of-the-pod")
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AZURE_CLIENT_ID", "the-client")
+    monkeypatch.setenv("AZURE_TENANT_ID", "the-tenant")
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", s3_proxy.url)
+    token = '{"access_token": "token-of-the-client", "expires_in": 3600, "token_type": "Bearer"}'
+    s3_proxy.faults = [S3Fault("POST", "/the-tenant/", 200, token), S3Fault("PUT", "/exports/", 201)]
+    azure = StoreConfig("az://exports/", endpoint=s3_proxy.url, account_name="account")
+
+    with pytest.raises(Exception, match=r"(?i)etag"):  # that the store's answer lacks
+        BlobStore(azure).write_bytes("a.txt", b"x", "text/plain")
+
+    [asked] = [request for request in s3_proxy.requests if request.method == "POST"]
+    assert b"client_assertion=token-of-the-pod" in asked.body
+    assert b"client_id=the-client" in asked.body
+    [put] = [request for request in s3_proxy.requests if request.method == "PUT"]
+    assert put.headers["authorization"] == "Bearer token-of-the-client"
+
+
 def test_a_wrong_key_of_the_account_is_for_somebody_to_mend(azure: AzureServer) -> None:
     azure.create_container(BUCKET)
     with pytest.raises(StoreAccessError, match=f"az://{BUCKET}/a.txt") as error:
