@@ -31,6 +31,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.catch_up_worker import DAY, WAYS, Taken, Work
 from benchmarks.medians import medians
+from benchmarks.server_cost import server_cost
 from benchmarks.throughput import fill
 from langfuse_export.windows import Frequency
 from tests.servers.clickhouse import ClickHouseServer
@@ -127,19 +128,14 @@ def measure(
     footers = [pq.ParquetFile(io.BytesIO(content)).metadata for content in objects]
     if (rows := sum(footer.num_rows for footer in footers)) != case.rows:
         raise RuntimeError(f"{run_id}: the objects hold {rows} rows, ClickHouse {case.rows}")
-    server.execute("SYSTEM FLUSH LOGS query_log")
-    [cost] = server.rows(
-        "SELECT sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6 "
-        "AS cpu_s, max(memory_usage) / 1e6 AS mb, sum(read_bytes) / 1e6 AS read_mb FROM system.query_log "
-        f"WHERE type = 'QueryFinish' AND JSONExtractString(log_comment, 'run') = '{run_id}'"
-    )
+    cost = server_cost(server, f"JSONExtractString(log_comment, 'run') = '{run_id}'")
     return Measured(
         wall_s=taken.wall_s,
         worker_cpu_s=taken.cpu_s,
-        server_cpu_s=cost["cpu_s"],
+        server_cpu_s=cost.cpu_s,
         worker_mb=taken.peak_bytes / 1e6,
-        server_mb=cost["mb"],
-        read_mb=cost["read_mb"],
+        server_mb=cost.peak_bytes / 1e6,
+        read_mb=cost.read_bytes / 1e6,
         objects=len(objects),
         object_mb=sum(map(len, objects)) / 1e6,
         groups=sum(footer.num_row_groups for footer in footers) / len(footers),

@@ -33,6 +33,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.exported_content import Content, content, content_of_file
 from benchmarks.medians import medians
+from benchmarks.server_cost import server_cost
 from benchmarks.versioned_rows import fill
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_worker.blobstore import PART_BYTES
@@ -129,21 +130,16 @@ def run_once(contender: Contender, server: ClickHouseServer, target: Path) -> Co
     )
     wall_s = time.monotonic() - started
     cpu_s.append(_cpu_of_children_s())
-    server.execute("SYSTEM FLUSH LOGS query_log")
-    [queries] = server.rows(
-        "SELECT max(memory_usage) AS memory, sum(read_bytes) AS bytes, "
-        "sum(ProfileEvents['OSCPUVirtualTimeMicroseconds']) / 1e6 AS cpu_s FROM system.query_log "
-        f"WHERE type = 'QueryFinish' AND query_start_time_microseconds >= '{now['time']}' "
-        "AND log_comment != 'test'"
-    )
+    since = f"query_start_time_microseconds >= '{now['time']}'"
+    queries = server_cost(server, f"{since} AND log_comment != 'test'")
     return Cost(
         wall_s=wall_s,
         client_cpu_s=cpu_s[2] - cpu_s[1],
         client_start_cpu_s=cpu_s[1] - cpu_s[0],
         client_peak=int(ended.stdout.split()[-1]),
-        clickhouse_cpu_s=float(queries["cpu_s"]),
-        clickhouse_peak=int(queries["memory"]),
-        read_bytes=int(queries["bytes"]),
+        clickhouse_cpu_s=queries.cpu_s,
+        clickhouse_peak=queries.peak_bytes,
+        read_bytes=queries.read_bytes,
     )
 
 

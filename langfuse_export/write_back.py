@@ -15,7 +15,7 @@ from langfuse_export.errors import CancelledError
 from langfuse_export.listeners import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Window, iso
-from langfuse_worker.postgres import Database
+from langfuse_worker.postgres import Database, prisma_time
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class PostgresWriteBack:
 
     def run_started(self, project: ProjectExport) -> None:
         """See `RunListener`."""
-        self._update(_STARTED, project, now=_naive(datetime.now(UTC)))
+        self._update(_STARTED, project, now=prisma_time(datetime.now(UTC)))
 
     def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
         """See `RunListener`. Moves `last_sync_at` to the end of what has been exported without a gap."""
@@ -83,14 +83,16 @@ class PostgresWriteBack:
             log.info("cursor_waits", projectId=project.project_id, window=str(window), cursor=iso(cursor))
             return
         due = until + project.frequency.length + self.lag
-        self._update(_ADVANCE, project, until=_naive(until), due=_naive(due), start=project.start.isoformat())
+        self._update(
+            _ADVANCE, project, until=prisma_time(until), due=prisma_time(due), start=project.start.isoformat()
+        )
 
     def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
         """See `RunListener`. A run that somebody stopped is no error."""
         if all(isinstance(error, CancelledError) for error in errors):
             self._update(_STOPPED, project)
         elif not retrying:
-            self._update(_FAILED, project, error=_text(errors, project), now=_naive(datetime.now(UTC)))
+            self._update(_FAILED, project, error=_text(errors, project), now=prisma_time(datetime.now(UTC)))
 
     def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
         """See `RunListener`. What is said of windows that still fail, and hold the cursor, stays."""
@@ -111,7 +113,3 @@ class PostgresWriteBack:
 
 def _text(errors: Sequence[Exception], project: ProjectExport) -> str:
     return project.destination.masked("\n".join(map(str, errors)))[:MAX_ERROR_CHARS]
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)

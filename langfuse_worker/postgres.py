@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -24,6 +25,12 @@ _WITHOUT = SQL(
 
 class DatabaseError(Exception):
     """Postgres does not answer or refuses; the message is one line without the password."""
+
+
+def prisma_time(moment: datetime) -> datetime:
+    """A moment as Prisma stores it: UTC without a zone, to the millisecond."""
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ Langfuse and this product may mail the same people. Who is first writes the time
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from psycopg.rows import DictRow
 from psycopg.sql import SQL
 
 from langfuse_export.catalog.postgres import INTEGRATIONS
-from langfuse_worker.postgres import Database, DatabaseError
+from langfuse_worker.postgres import Database, DatabaseError, prisma_time
 
 log = structlog.get_logger()
 
@@ -72,7 +72,8 @@ class Owners:
             DatabaseError: Postgres does not answer, or the role may not write the column.
         """
         statement = _CLAIM.format(integrations=self.database.table(INTEGRATIONS))
-        parameters = {"projects": list(project_ids), "now": _stored(now), "before": _stored(now - cooldown)}
+        before = prisma_time(now - cooldown)
+        parameters = {"projects": list(project_ids), "now": prisma_time(now), "before": before}
         with self.database.transaction() as cursor:
             return {row["project_id"] for row in cursor.execute(statement, parameters).fetchall()}
 
@@ -104,9 +105,3 @@ def _by_project(rows: Iterable[DictRow]) -> dict[str, frozenset[str]]:
 def _usable(email: str | None) -> bool:
     """Whether it is one address: it comes from users, and goes into a header."""
     return bool(email) and email.count("@") == 1 and email.isprintable() and not set(email) & set(' ,;:<>"')
-
-
-def _stored(moment: datetime) -> datetime:
-    """As Prisma stores it: UTC without a zone, to the millisecond."""
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
