@@ -4,9 +4,18 @@ import sys
 from typing import NoReturn
 
 from rich.console import Console
+from rich.table import Table
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+_WIDEST = 10_000
+
+
+def print_whole(table: Table) -> None:
+    """Print a table on stdout as wide as its cells are, also where the terminal is narrower."""
+    width = out.measure(table, options=out.options.update(width=_WIDEST)).maximum
+    Console(highlight=False, width=max(width, out.width)).print(table)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -27,7 +27,7 @@ from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.health.recorder import resume_project
 from langfuse_export.notify.owners import forget_notification
 from langfuse_export.resources import ExportOptions, ExportResources
-from langfuse_worker.console import err, fail, out
+from langfuse_worker.console import err, fail, out, print_whole
 from langfuse_worker.logs import configure_logging
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings, settings
@@ -146,7 +146,10 @@ def history(
     if as_json:
         print(json.dumps(attempts_as_json(attempts, costs), indent=2))
         return
-    out.print(attempts_table(attempts, costs) if attempts else "Nothing has been exported or tried.")
+    if attempts:
+        print_whole(attempts_table(attempts, costs))
+    else:
+        out.print("Nothing has been exported or tried.")
     for line in failures_of(attempts):
         out.print(line, markup=False, soft_wrap=True)
     if costs.unavailable:
@@ -164,7 +167,7 @@ def check(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
-        out.print(_findings_table(findings))
+        print_whole(_findings_table(findings))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 

@@ -107,10 +107,11 @@ def test_people_read_a_table_with_short_sums_and_reasons_below(
 
     ended = langfuse_worker("export", "history", "--json", home=home, **environment)
     sums = [row["sha256"] for row in ended.json if row["sha256"]]
-    shown = history(home, {**environment, "COLUMNS": "300"})
+    shown = history(home, {**environment, "COLUMNS": "40"})
 
     assert shown.code == 0
     assert "Rows read" in shown.out
+    assert "…" not in shown.out
     assert all(sha256[:8] in shown.out and sha256 not in shown.out for sha256 in sums)
     assert "p1 traces 2026-06-01 12:00 failed: " in shown.out
     assert "cannot make the directory" in shown.out
