@@ -80,7 +80,7 @@ class DayExport:
         options = replace(ExportOptions.from_settings(Settings()), scratch=Path(self.work.scratch))
         with day_files(self.exporter, [(OBSERVATIONS, self.windows)], options) as files:
             for window in self.windows:
-                self.exporter.export(window, [OBSERVATIONS], on_disk=files[window])
+                self.exporter.export(window, [OBSERVATIONS], read_ahead=files[window])
 
     def partitioned_by_clickhouse(self) -> None:
         """ClickHouse writes an object a window, with the row groups of an export."""

@@ -8,11 +8,9 @@ What that takes, and what other ways would, is in docs/benchmarks.md.
 """
 
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol
@@ -21,19 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
-import structlog
 
 from langfuse_export import sql
-from langfuse_export.errors import PricesError
+from langfuse_export.day import Day, read_together
+from langfuse_export.errors import VerificationError
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.resources import ExportOptions
-from langfuse_export.table_export import Cancellation, SourceSummary, WindowFile
+from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
-from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
-
-log = structlog.get_logger()
 
 _INDEX = sql.WINDOW_INDEX
 _READ_BYTES = 1 << 20
@@ -45,84 +40,49 @@ def day_files(
 ) -> Iterator[Mapping[Window, Mapping[str, WindowFile]]]:
     """Read tables for consecutive windows of a day, each table once; the files are gone afterwards.
 
-    A table that cannot be read this way, for want of memory, time, disk space or prices, is left out: its
-    windows are read one by one.
-
     Args:
         exporter: whose project, source and progress they are.
         reads: tables, each with its windows.
         options: where files go and how much memory is used.
     """
-    files: dict[Window, dict[str, WindowFile]] = defaultdict(dict)
     options.scratch.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for table, windows in reads:
-            try:
-                found = DayRead(exporter, exporter.prices.put_into(table), windows, options).files(stack)
-            except (ClickHouseError, OSError, pa.ArrowException, PricesError) as error:
-                day = str(windows[0].start.date())
-                log.warning("blob_export_day_read_failed", table=table.name, day=day, error=str(error))
-                continue
-            for window, file in found.items():
-                files[window][table.name] = file
-        yield files
+        yield read_together(exporter, reads, lambda day: DayRead(day, options).files(stack))
 
 
 @dataclass(frozen=True)
 class DayRead:
-    """One read of a table for consecutive windows of a day."""
+    """One read of a day."""
 
-    exporter: WindowExporter
-    table: Table
-    windows: Sequence[Window]
+    day: Day
     options: ExportOptions
-
-    @cached_property
-    def _cancellation(self) -> Cancellation:
-        return Cancellation(self.exporter.source)
 
     def files(self, stack: ExitStack) -> dict[Window, WindowFile]:
         """The rows of each window, in files that are gone when the stack is closed.
 
         Raises:
             ClickHouseError: ClickHouse refused or broke the query.
+            VerificationError: the rows are not whole.
             OSError: the files cannot be written.
         """
-        counted = self._count()
-        query = self._query(self.exporter.project.encoding.sql_by_window(self.table), "export-day")
-        files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in self.windows]
-        self._cancellation.watch(query)
-        try:
-            with self.exporter.source.stream(query, "ArrowStream") as chunks:
+        day = self.day
+        counted = day.count()
+        settings = {**sql.TEXT_SETTINGS, **ARROW_SETTINGS}
+        query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
+        files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
+        with day.cancellation.watching(query), day.exporter.source.stream(query, "ArrowStream") as chunks:
+            try:
                 self._split(chunks, files)
-        finally:
-            self._cancellation.forget(query)
+            except pa.ArrowException as error:
+                raise VerificationError(f"ClickHouse sent no whole Arrow stream: {error}") from error
         return {
             window: WindowFile(files[index], counted[index], query.query_id)
-            for index, window in enumerate(self.windows)
+            for index, window in enumerate(day.windows)
         }
 
-    def _count(self) -> list[SourceSummary]:
-        """What each window holds, in one query that reads no payload."""
-        query = self._cancellation.watch(self._query(sql.summary_by_window(self.table), "count"))
-        try:
-            return [SourceSummary(*summary) for summary in self.exporter.source.rows(query)]
-        finally:
-            self._cancellation.forget(query)
-
-    def _query(self, text: str, purpose: str) -> Query:
-        period = Window(self.windows[0].start, self.windows[-1].end)
-        project_id = self.exporter.project.project_id
-        comment = QueryComment(purpose, project_id, self.table.name, str(period), self.exporter.run_id)
-        length_ms = self.windows[0].end_ms - self.windows[0].start_ms
-        parameters = {
-            **sql.parameters(self.table, project_id, period),
-            "length_ms": length_ms,
-            "windows": len(self.windows),
-        }
-        settings = {**sql.FINAL_SETTINGS, **sql.TEXT_SETTINGS, **ARROW_SETTINGS}
-        secrets, lists = sql.secrets(self.table), sql.lists(self.table)
-        return Query(text, comment, parameters, settings, secrets=secrets, lists=lists)
+    @property
+    def _encoding(self) -> Encoding:
+        return self.day.exporter.project.encoding
 
     def _split(self, chunks: Iterator[bytes], files: Sequence[BinaryIO]) -> None:
         """Spread the rows over the files, and finish each."""
@@ -142,14 +102,14 @@ class DayRead:
 
     def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._cancellation.check()
-            self.exporter.progress.bytes_read(len(chunk))
+            self.day.cancellation.check()
+            self.day.exporter.progress.bytes_read(len(chunk))
             yield chunk
 
     def _writer(self, file: BinaryIO, schema: pa.Schema) -> "_Writer":
-        if self.exporter.project.encoding.format is FileFormat.PARQUET:
-            return _ParquetWriter(file, schema, self.exporter.project.row_group_rows)
-        return _TextWriter(file, self.exporter.project.encoding, self.table)
+        if self._encoding.format is FileFormat.PARQUET:
+            return _ParquetWriter(file, schema, self.day.exporter.project.row_group_rows)
+        return _TextWriter(file, self._encoding, self.day.table)
 
 
 @contextmanager

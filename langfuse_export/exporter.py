@@ -13,7 +13,7 @@ from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build
 from langfuse_export.parts import PartSize
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
-from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowFile
+from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowRows
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
@@ -97,7 +97,7 @@ class WindowExporter:
         window: Window,
         tables: Sequence[Table],
         known: Mapping[str, ManifestFile] | None = None,
-        on_disk: Mapping[str, WindowFile] | None = None,
+        read_ahead: Mapping[str, WindowRows] | None = None,
     ) -> WindowResult:
         """Export tables of a window; write the manifest once every table of the project has its object.
 
@@ -105,7 +105,7 @@ class WindowExporter:
             window: what to export.
             tables: the tables to export now.
             known: objects of the project's other tables that earlier runs committed, by table name.
-            on_disk: rows of the tables that have been read already, by table name.
+            read_ahead: rows of the tables that have been read already, by table name.
 
         Raises:
             OccupiedError: the keys hold a window of another frequency. Nothing was written.
@@ -115,7 +115,7 @@ class WindowExporter:
         started = time.monotonic()
         outcome = "failure"
         try:
-            result = self._export(window, tables, known or {}, on_disk or {})
+            result = self._export(window, tables, known or {}, read_ahead or {})
             outcome = "success"
             return result
         except BaseException as error:
@@ -140,11 +140,11 @@ class WindowExporter:
         window: Window,
         tables: Sequence[Table],
         known: Mapping[str, ManifestFile],
-        on_disk: Mapping[str, WindowFile],
+        read_ahead: Mapping[str, WindowRows],
     ) -> WindowResult:
         existing = self._existing_manifest(window)
         revision = existing.revision + 1 if existing else 1
-        exported, failures = self._export_tables(window, tables, on_disk)
+        exported, failures = self._export_tables(window, tables, read_ahead)
         files = {**self._files_of(existing, window), **known}
         files |= {name: table.file for name, table in exported.items()}
         # A failed table must not leave a manifest that contradicts the tables that were overwritten.
@@ -155,7 +155,7 @@ class WindowExporter:
         return WindowResult(window, exported, manifest_uri, written_revision)
 
     def _export_tables(
-        self, window: Window, tables: Sequence[Table], on_disk: Mapping[str, WindowFile]
+        self, window: Window, tables: Sequence[Table], read_ahead: Mapping[str, WindowRows]
     ) -> tuple[dict[str, ExportedTable], dict[str, Exception]]:
         cancellation = Cancellation(self.source)
         exported: dict[str, ExportedTable] = {}
@@ -163,7 +163,7 @@ class WindowExporter:
         with ThreadPoolExecutor(self.table_concurrency, thread_name_prefix="export") as pool:
             futures: dict[str, Future[ExportedTable]] = {
                 table.name: pool.submit(
-                    self._export_table, table, window, cancellation, on_disk.get(table.name)
+                    self._export_table, table, window, cancellation, read_ahead.get(table.name)
                 )
                 for table in tables
             }
@@ -183,12 +183,12 @@ class WindowExporter:
         return exported, failures
 
     def _export_table(
-        self, table: Table, window: Window, cancellation: Cancellation, on_disk: WindowFile | None
+        self, table: Table, window: Window, cancellation: Cancellation, read_ahead: WindowRows | None
     ) -> ExportedTable:
         started = time.monotonic()
         try:
             priced = self.prices.put_into(table)
-            exported = self._table_export(priced, window, cancellation, on_disk).run()
+            exported = self._table_export(priced, window, cancellation, read_ahead).run()
         except BaseException as error:
             self._journal.table_failed(table, window, started, error)
             raise
@@ -203,7 +203,7 @@ class WindowExporter:
         table: Table,
         window: Window,
         cancellation: Cancellation,
-        on_disk: WindowFile | None = None,
+        read_ahead: WindowRows | None = None,
     ) -> TableExport:
         return TableExport(
             self.source,
@@ -214,7 +214,7 @@ class WindowExporter:
             self.run_id,
             cancellation,
             self.progress.bytes_read,
-            on_disk,
+            read_ahead,
             lambda error, parts: self._journal.window_split(table, window, error, parts),
             self.part_sizes.get(table.name),
         )

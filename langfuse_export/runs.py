@@ -9,6 +9,7 @@ from typing import NoReturn
 import dagster as dg
 import structlog
 
+from langfuse_export.day_by_server import day_objects
 from langfuse_export.errors import (
     CancelledError,
     ExportError,
@@ -30,7 +31,7 @@ from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
-from langfuse_export.table_export import ExportedTable, WindowFile
+from langfuse_export.table_export import ExportedTable, WindowRows
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError
@@ -124,10 +125,10 @@ class ProjectRun:
         outcome = self._outcome = RunOutcome([key(window) for window in due])
         for _, day in groupby(due, key=lambda window: window.start.date()):
             done = {window: self._done_by_this_run(window) for window in day}
-            with self._read_day(done) as on_disk:
+            with self._read_day(done) as read_ahead:
                 for window in done:
                     try:
-                        self._export_window(window, done[window], on_disk.get(window, {}))
+                        self._export_window(window, done[window], read_ahead.get(window, {}))
                         outcome.exported.append(key(window))
                         outcome.left.remove(key(window))
                     except Exception as error:
@@ -150,7 +151,7 @@ class ProjectRun:
     @contextmanager
     def _read_day(
         self, done: Mapping[Window, Mapping[str, ManifestFile]]
-    ) -> Iterator[Mapping[Window, Mapping[str, WindowFile]]]:
+    ) -> Iterator[Mapping[Window, Mapping[str, WindowRows]]]:
         """Rows of the tables where each of a day's windows would have ClickHouse read the whole day.
 
         Args:
@@ -159,10 +160,15 @@ class ProjectRun:
         reads: list[tuple[Table, list[Window]]] = []
         for table in self._tables:
             wanted = [window for window in done if table.sorted_by_day and table.name not in done[window]]
-            if len(wanted) > 1 and self._project.named_collection is None:
+            if len(wanted) > 1:
                 reads.append((table, [window for window in done if wanted[0] <= window <= wanted[-1]]))
         if not reads:
             yield {}
+            return
+        collection = self._project.named_collection
+        if collection is not None:
+            with day_objects(self._exporter, reads, collection, self._options) as objects:
+                yield objects
             return
         # Takes a third of a second, which a run of one window has no use for.
         from langfuse_export.day_read import day_files  # noqa: PLC0415
@@ -192,7 +198,7 @@ class ProjectRun:
         return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.files)
 
     def _export_window(
-        self, window: Window, done: Mapping[str, ManifestFile], on_disk: Mapping[str, WindowFile]
+        self, window: Window, done: Mapping[str, ManifestFile], read_ahead: Mapping[str, WindowRows]
     ) -> None:
         key = self._project.frequency.key(window)
         tables = [table for table in self._tables if table.name not in done]
@@ -200,7 +206,7 @@ class ProjectRun:
             return
         known = {**self._committed_elsewhere(key), **done}
         try:
-            result = self._exporter.export(window, tables, known, on_disk)
+            result = self._exporter.export(window, tables, known, read_ahead)
         except WindowError as error:
             self._record(key, window, error.exported, error.revision)
             raise

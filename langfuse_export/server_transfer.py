@@ -26,42 +26,72 @@ _FUNCTIONS = {"s3": ("s3", "filename"), "az": ("azureBlobStorage", "blob_path")}
 _AS_THEY_COME = {"min_insert_block_size_rows": 1, "min_insert_block_size_bytes": 1}
 # By default ClickHouse retries for most of an hour, and Dagster retries as well.
 _SETTINGS = {"s3": {"s3_retry_attempts": 6}, "az": {}}
+# In a key, what PARTITION BY says of the rows in that object.
+PARTITION_ID = "{_partition_id}"
 _S3_COPY_BYTES = 5 << 30  # what S3 copies at once
 
 
-def insert_into_bucket(store: BlobStore, collection: str, key: str, query: Query) -> Query:
-    """The query with its rows going into a Parquet object.
+def insert_into_bucket(
+    store: BlobStore, collection: str, key: str, query: Query, partition_by: str = ""
+) -> Query:
+    """The query with its rows going into a Parquet object, or one for each value of an expression.
 
     Args:
         store: the destination; the collection's address is that of its bucket.
         collection: ClickHouse's named collection with the credentials.
         key: key below the destination's prefix, without characters that have a meaning to ClickHouse.
         query: the rows.
+        partition_by: SQL of a string that stands in the key of each row's object as PARTITION_ID.
     """
     scheme = store.config.scheme
     function, argument = _FUNCTIONS[scheme]
     target = f"{function}({collection}, {argument} = '{store.whole_key(key)}', format = 'Parquet')"
+    partition = f"\nPARTITION BY {partition_by}" if partition_by else ""
     settings = {**query.settings, **_AS_THEY_COME, **_SETTINGS[scheme]}
-    return replace(query, sql=f"INSERT INTO FUNCTION {target}\n{query.sql}", settings=settings)
+    return replace(query, sql=f"INSERT INTO FUNCTION {target}{partition}\n{query.sql}", settings=settings)
 
 
 def write_by_server(
-    clickhouse: ClickHouse, store: BlobStore, collection: str, key: str, query: Query
+    clickhouse: ClickHouse, store: BlobStore, collection: str, key: str, query: Query, partition_by: str = ""
 ) -> None:
-    """Have ClickHouse write an object, and kill the query if this is left before ClickHouse answers.
+    """Have ClickHouse write objects, and kill the query if this is left before ClickHouse answers.
+
+    Args: those of `insert_into_bucket`.
 
     Raises:
         ClickHouseError: the query failed, or the collection may not or cannot be used.
         StoreError: the bucket does not take the object from ClickHouse.
     """
     try:
-        clickhouse.execute(insert_into_bucket(store, collection, key, query))
+        clickhouse.execute(insert_into_bucket(store, collection, key, query, partition_by))
     except BaseException as error:
         if not isinstance(error, ClickHouseError) or error.code is None:
             clickhouse.kill(query.query_id)
         if isinstance(error, ClickHouseError):
             raise server_transfer_error(error, collection, store.uri(key)) from error
         raise
+
+
+@dataclass
+class StagedWindow:
+    """A window whose object ClickHouse has written together with those of other windows.
+
+    Attributes:
+        key: where it waits, below the destination's prefix.
+        counted: what ClickHouse counted in the window before it wrote.
+        query_id: the query that wrote it.
+        is_taken: whether somebody has begun to put it in place, who leaves nothing at `key`.
+    """
+
+    key: str
+    counted: SourceSummary
+    query_id: str
+    is_taken: bool = False
+
+    @property
+    def has_object(self) -> bool:
+        """Whether ClickHouse wrote one: it does so for windows with rows alone."""
+        return self.counted.rows > 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +124,17 @@ class ServerTransfer:
         staged = self.staging.written_by(query.query_id)
         try:
             self._write(query, staged)
+        except BaseException:
+            self._discard(staged)
+            raise
+        return self.put_in_place(staged, key, before)
+
+    def put_in_place(self, staged: str, key: str, before: SourceSummary) -> tuple[WrittenObject, Verified]:
+        """Verify what ClickHouse has written, and commit it; nothing of it stays at `staged`.
+
+        Args and raises as `run`, but for ClickHouse's writing.
+        """
+        try:
             end = self._end(staged)
             content = parquet_content(end.data, end.bytes, self.source.table.time_column)
             agreed = self.source.agree(content.rows, before)

@@ -97,7 +97,9 @@ def select_by_window(
         as_csv: see `select`.
     """
     rows = select(table, as_text=as_text, as_csv=as_csv)
-    rows = rows.replace("SELECT\n", f"SELECT\n  {_window_index(table)} AS `{WINDOW_INDEX}`,\n", 1)
+    rows = rows.replace(
+        "SELECT\n", f"SELECT\n  {_window_index(f't.{table.time_column}')} AS `{WINDOW_INDEX}`,\n", 1
+    )
     if row_format is None:
         return rows
     names = ", ".join(f"`{column.name}`" for column in table.columns)
@@ -119,11 +121,17 @@ def summary_by_window(table: Table) -> str:
     """As `summary`, a row for each of `windows` consecutive windows of `length_ms`, in their order."""
     names = ("rows", "low", "high", "fingerprint")
     values = ", ".join(f"{value} AS {name}" for name, value in zip(names, _summary(table), strict=True))
+    index = _window_index(f"t.{table.time_column}")
     return (
         f"SELECT {', '.join(names)}, {CLOCK} FROM numbers({{windows:UInt32}}) AS w LEFT JOIN (\n"
-        f"SELECT toUInt64({_window_index(table)}) AS number, {values}\n{_from_window(table)}\n"
+        f"SELECT toUInt64({index}) AS number, {values}\n{_from_window(table)}\n"
         "GROUP BY number\n) AS s USING number ORDER BY number"
     )
+
+
+def folder_of_window(table: Table) -> str:
+    """Which of `folders` a row of `select` belongs to, one for each of consecutive windows of `length_ms`."""
+    return f"arrayElement({{folders:Array(String)}}, 1 + {_window_index(f'`{table.time_column}`')})"
 
 
 def part_keys(table: Table, size: int) -> str:
@@ -213,8 +221,8 @@ def _summary(table: Table) -> tuple[str, str, str, str]:
     return "count()", f"min({time})", f"max({time})", _fingerprint(table)
 
 
-def _window_index(table: Table) -> str:
-    since_start = f"toUnixTimestamp64Milli(t.{table.time_column}) - {{start_ms:Int64}}"
+def _window_index(time: str) -> str:
+    since_start = f"toUnixTimestamp64Milli({time}) - {{start_ms:Int64}}"
     return f"toUInt32(intDiv({since_start}, {{length_ms:Int64}}))"
 
 

@@ -13,7 +13,7 @@ from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.part_reader import LostPartError, PartReader
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
-from langfuse_export.server_transfer import ServerTransfer
+from langfuse_export.server_transfer import ServerTransfer, StagedWindow
 from langfuse_export.staging import Plan, Staging
 from langfuse_export.tables import Table
 from langfuse_export.verified_stream import Verified, VerifiedStream
@@ -61,6 +61,10 @@ class WindowFile:
     query_id: str
 
 
+# The rows of a window that were read together with those of other windows.
+WindowRows = WindowFile | StagedWindow
+
+
 def _ignore(*_: object) -> None:
     """Nobody listens."""
 
@@ -71,7 +75,7 @@ class TableExport:
 
     Attributes:
         on_bytes: hears of bytes that came from ClickHouse.
-        on_disk: the window's rows, if they have been read already.
+        read_ahead: the window's rows, if they have been read already.
         on_split: hears of an error that made the window be read in parts, and of their number.
         part_size: what the table's last window left.
     """
@@ -84,7 +88,7 @@ class TableExport:
     run_id: str | None
     cancellation: Cancellation
     on_bytes: Callable[[int], None]
-    on_disk: WindowFile | None = None
+    read_ahead: WindowRows | None = None
     on_split: Callable[[ClickHouseError, int], None] = _ignore
     part_size: PartSize | None = None
 
@@ -98,8 +102,10 @@ class TableExport:
             CancelledError: the run was cancelled; nothing is committed.
         """
         started = time.monotonic()
-        if self.on_disk is not None:
-            return self._export_from_disk(started, self.on_disk)
+        if isinstance(self.read_ahead, WindowFile):
+            return self._export_from_disk(started, self.read_ahead)
+        if isinstance(self.read_ahead, StagedWindow):
+            return self._export_staged(started, self.read_ahead)
         before = self.summarise()
         plan = self._parts.begin(before.rows, self.part_size)
         if plan is None:
@@ -123,21 +129,25 @@ class TableExport:
         written = self._write(stream, chunks, read.counted, os.fstat(read.file.fileno()).st_size)
         return self._exported(started, read.counted, stream.verified, written, read.query_id)
 
+    def _export_staged(self, started: float, staged: StagedWindow) -> ExportedTable:
+        if not staged.has_object:
+            return self._export_by_server(started, staged.counted, self._source.query_without_rows())
+        staged.is_taken = True
+        written, verified = self._server_transfer.put_in_place(staged.key, self._key, staged.counted)
+        self.on_bytes(written.bytes)
+        return self._exported(started, staged.counted, verified, written, staged.query_id)
+
     def _export_at_once(self, started: float, before: SourceSummary, query: Query) -> ExportedTable:
         if self.project.named_collection is not None:
-            return self._export_by_server(started, before, query, self.project.named_collection)
+            return self._export_by_server(started, before, query)
         expected_bytes = self._source.expected_bytes(before.rows)
         stream = self._verified_stream(self.on_bytes)
         with self._source.stream(query) as chunks:
             written = self._write(stream, chunks, before, expected_bytes)
         return self._exported(started, before, stream.verified, written, query.query_id)
 
-    def _export_by_server(
-        self, started: float, before: SourceSummary, query: Query, collection: str
-    ) -> ExportedTable:
-        key = self.project.object_key(self.table, self.window)
-        transfer = ServerTransfer(self._source, self._staging, collection)
-        written, verified = transfer.run(query, key, before)
+    def _export_by_server(self, started: float, before: SourceSummary, query: Query) -> ExportedTable:
+        written, verified = self._server_transfer.run(query, self._key, before)
         self.on_bytes(written.bytes)
         return self._exported(started, before, verified, written, query.query_id)
 
@@ -160,8 +170,16 @@ class TableExport:
         self, stream: VerifiedStream, chunks: Iterator[bytes], before: SourceSummary, expected_bytes: int
     ) -> WrittenObject:
         checked = stream.pass_through(chunks, lambda rows: self._source.agree(rows, before))
-        key = self.project.object_key(self.table, self.window)
-        return self.store.write(key, checked, self.project.encoding.content_type, expected_bytes)
+        return self.store.write(self._key, checked, self.project.encoding.content_type, expected_bytes)
+
+    @property
+    def _key(self) -> str:
+        return self.project.object_key(self.table, self.window)
+
+    @property
+    def _server_transfer(self) -> ServerTransfer:
+        assert self.project.named_collection is not None
+        return ServerTransfer(self._source, self._staging, self.project.named_collection)
 
     @cached_property
     def _source(self) -> WindowSource:

@@ -144,6 +144,11 @@ class WindowSource:
             lists=sql.lists(self.table),
         )
 
+    def query_without_rows(self) -> Query:
+        """The query whose result is the file of a window without rows; it reads nothing."""
+        query = self.query()
+        return replace(query, sql=f"{query.sql}\nLIMIT 0")
+
     @contextmanager
     def stream(self, query: Query) -> Iterator[Iterator[bytes]]:
         """The result as it is written; the query is killed if this is left early or cancelled."""

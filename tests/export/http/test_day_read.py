@@ -54,7 +54,7 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
 
     reads = [(table, WINDOWS) for table in TABLES]
     with day_files(exporter, reads, options(deployment, buffer_bytes)) as files:
-        exported = {w: exporter.export(w, TABLES, on_disk=files[w]).exported for w in WINDOWS}
+        exported = {w: exporter.export(w, TABLES, read_ahead=files[w]).exported for w in WINDOWS}
 
     for window in WINDOWS:
         for table in TABLES:
@@ -87,7 +87,7 @@ def test_a_stream_that_ends_early_makes_no_object(deployment: Deployment) -> Non
 
     with day_files(exporter, [(TRACES, WINDOWS)], options(deployment)) as files:
         if files:
-            exporter.export(HOUR, [TRACES], on_disk=files[HOUR])
+            exporter.export(HOUR, [TRACES], read_ahead=files[HOUR])
 
     assert not [name for name in deployment.files() if "/traces/" in name]
 
@@ -106,7 +106,7 @@ def test_clickhouse_reads_a_day_about_once_for_24_windows(deployment: Deployment
     exporter.export(day, [OBSERVATIONS])
 
     with day_files(exporter, [(OBSERVATIONS, hours)], options(deployment)) as files:
-        exported = [exporter.export(hour, [OBSERVATIONS], on_disk=files[hour]) for hour in hours]
+        exported = [exporter.export(hour, [OBSERVATIONS], read_ahead=files[hour]) for hour in hours]
 
     assert sum(result.exported["observations"].file.row_count for result in exported) == 2000
     deployment.server.execute("SYSTEM FLUSH LOGS query_log")

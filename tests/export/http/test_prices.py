@@ -261,7 +261,7 @@ def test_a_day_read_at_once_has_the_same_prices(
         langfuse.set_price("m", "input", "2")  # the attempt has its prices
         for window in windows:
             assert set(files[window]) == {"observations"}
-            exporter.export(window, PRICED[:1], on_disk=files[window])
+            exporter.export(window, PRICED[:1], read_ahead=files[window])
 
     moment = as_of(deployment)
     for n, window in enumerate(windows):

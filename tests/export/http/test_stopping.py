@@ -45,8 +45,8 @@ class Worker:
         catalog = {"destinations": {"bucket": bucket}, "projects": [project]}
         (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
 
-    def start(self) -> subprocess.Popen[str]:
-        """Start it."""
+    def start(self, until: str = "2026-06-01T13:00") -> subprocess.Popen[str]:
+        """Start it, for the windows from noon."""
         environment = {
             **os.environ,
             **self.deployment.server.environment_of_a_worker,
@@ -54,7 +54,7 @@ class Worker:
             "DAGSTER_HOME": str(self.directory),
         }
         command = [str(Path(sys.executable).with_name("langfuse-worker")), "export", "run"]
-        command += ["--project", PROJECT, "--from", "2026-06-01T12:00", "--to", "2026-06-01T13:00"]
+        command += ["--project", PROJECT, "--from", "2026-06-01T12:00", "--to", until]
         return subprocess.Popen(
             command, env=environment, cwd=self.directory, stderr=subprocess.PIPE, text=True
         )

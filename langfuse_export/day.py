@@ -1,0 +1,90 @@
+"""Windows of a day that are read together, because the query of each of them would read the whole day."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import structlog
+
+from langfuse_export import sql
+from langfuse_export.errors import PricesError, VerificationError
+from langfuse_export.exporter import WindowExporter
+from langfuse_export.tables import Table
+from langfuse_export.window_source import Cancellation, SourceSummary
+from langfuse_export.windows import Window
+from langfuse_worker.blobstore import StoreError
+from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryComment
+
+log = structlog.get_logger()
+
+Rows = TypeVar("Rows")
+
+
+@dataclass(frozen=True)
+class Day:
+    """A table's consecutive windows of a day.
+
+    Attributes:
+        exporter: whose project, source and progress they are.
+        table: with its prices, if it has any.
+    """
+
+    exporter: WindowExporter
+    table: Table
+    windows: Sequence[Window]
+
+    @cached_property
+    def cancellation(self) -> Cancellation:
+        """Kills the queries of the day."""
+        return Cancellation(self.exporter.source)
+
+    def count(self) -> list[SourceSummary]:
+        """What each window holds, in one query that reads no payload. Raises ClickHouseError."""
+        query = self.query(sql.summary_by_window(self.table), "count", {"windows": len(self.windows)})
+        with self.cancellation.watching(query):
+            return [SourceSummary(*summary) for summary in self.exporter.source.rows(query)]
+
+    def query(
+        self,
+        text: str,
+        purpose: str,
+        parameters: Mapping[str, Parameter],
+        settings: Mapping[str, sql.Scalar] | None = None,
+    ) -> Query:
+        """A query of the rows of all windows; `parameters` and `settings` are further ones."""
+        period = Window(self.windows[0].start, self.windows[-1].end)
+        project_id = self.exporter.project.project_id
+        length_ms = self.windows[0].end_ms - self.windows[0].start_ms
+        return Query(
+            text,
+            QueryComment(purpose, project_id, self.table.name, str(period), self.exporter.run_id),
+            {**sql.parameters(self.table, project_id, period), "length_ms": length_ms, **parameters},
+            {**sql.FINAL_SETTINGS, **(settings or {})},
+            secrets=sql.secrets(self.table),
+            lists=sql.lists(self.table),
+        )
+
+
+def read_together(
+    exporter: WindowExporter,
+    reads: Sequence[tuple[Table, Sequence[Window]]],
+    read: Callable[[Day], Mapping[Window, Rows]],
+) -> Mapping[Window, Mapping[str, Rows]]:
+    """Read tables, each for its windows; what was read, by window and name of the table.
+
+    A table that cannot be read this way, for want of memory, time, disk space or prices, is left out: its
+    windows are read one by one.
+    """
+    found: dict[Window, dict[str, Rows]] = defaultdict(dict)
+    for table, windows in reads:
+        try:
+            rows_by_window = read(Day(exporter, exporter.prices.put_into(table), windows))
+        except (ClickHouseError, StoreError, OSError, VerificationError, PricesError) as error:
+            date = str(windows[0].start.date())
+            log.warning("blob_export_day_read_failed", table=table.name, day=date, error=str(error))
+            continue
+        for window, rows in rows_by_window.items():
+            found[window][table.name] = rows
+    return found
