@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
+from langfuse_worker.dagster_storage.checks import OncePlannedChecks
 from langfuse_worker.dagster_storage.connections import is_open, shared_engine
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
@@ -60,7 +61,7 @@ def _upsert(asset_key: str, entry: Mapping[str, Any]) -> Insert:
     return insert.on_conflict_do_update(index_elements=[AssetKeyTable.c.asset_key], set_=dict(entry))
 
 
-class PostgresEventLog(PostgresEventLogStorage):
+class PostgresEventLog(OncePlannedChecks, PostgresEventLogStorage):
     """Dagster's event log in Postgres. A batch of events is one connection and one transaction."""
 
     def __init__(

@@ -20,13 +20,14 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
+from langfuse_worker.dagster_storage.checks import OncePlannedChecks
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 # Each run has a database of its own; the index is one more.
 _DATABASES = 8
 
 
-class SqliteEventLog(SqliteEventLogStorage):
+class SqliteEventLog(OncePlannedChecks, SqliteEventLogStorage):
     """Dagster's event log in SQLite. Its connections stay open, and a batch of events is one transaction."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:

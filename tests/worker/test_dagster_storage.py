@@ -14,6 +14,7 @@ import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 from dagster._core.instance.utils import RUNLESS_RUN_ID
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_postgres.auth import AwsWifTokenProvider, PgTokenProvider
 
 from langfuse_worker.dagster_storage.postgres import PostgresStorage
@@ -39,6 +40,19 @@ def table(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=context.partition_keys[-1]))
         raise ValueError("a fault while it records")
     yield
+
+
+@dg.asset(
+    partitions_def=dg.DailyPartitionsDefinition("2026-06-01"),
+    backfill_policy=dg.BackfillPolicy.multi_run(100),
+    check_specs=[dg.AssetCheckSpec("complete", asset="checked")],
+    output_required=False,
+)
+def checked(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Records its partitions, and is checked once for all of them."""
+    for key in context.partition_keys:
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key))
+    yield dg.AssetCheckResult(passed=True)
 
 
 def create_database(server: PostgresServer) -> str:
@@ -104,6 +118,26 @@ def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
     logged = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     assert [record.partition_key for record in logged.records] == _KEYS[:-1]
     assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_of_many_partitions_has_one_row_for_each_check_and_its_evaluation_fills_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    result = dg.materialize(
+        [checked],
+        instance=instance,
+        tags={
+            "dagster/asset_partition_range_start": _KEYS[0],
+            "dagster/asset_partition_range_end": _KEYS[-1],
+        },
+    )
+
+    assert result.success
+    [execution] = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(checked.key, "complete"), limit=100
+    )
+    assert execution.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+    assert execution.run_id == result.run_id
 
 
 @pytest.mark.parametrize("instance", ["postgres"], indirect=True)
