@@ -7,7 +7,10 @@ For each number of projects, with four tables and a year of hourly windows each 
 - `ready`: seconds from `langfuse-worker start` until the UI lists all assets;
 - the webserver's answers to what its pages ask for, medians of five; the first answer is left out.
 
-    .venv/bin/python -m benchmarks.scale [--projects 10 100 500] [--page docs/benchmarks.md]
+Each number is measured with every storage of Dagster that is asked for, in one run.
+
+    .venv/bin/python -m benchmarks.scale [--projects 10 100 500] [--storage sqlite postgres] \\
+        [--page docs/benchmarks.md]
 """
 
 import argparse
@@ -18,10 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from statistics import median
+from urllib.parse import quote
 
 import dagster as dg
 import yaml
@@ -33,6 +39,7 @@ from rich.table import Table as RichTable
 from langfuse_export import definitions
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer
+from tests.servers.postgres import PostgresServer
 
 ANSWERS = 5
 FIRST_WINDOW = (datetime.now(UTC) - timedelta(days=365)).date()
@@ -89,10 +96,14 @@ def measure_location() -> None:
     print(load_s, tick_s, len(snapshot))
 
 
-def measure(projects: int, server: ClickHouseServer) -> dict[str, str]:
-    """The figures of a deployment with so many projects, by what they are."""
+def measure(projects: int, storage: Mapping[str, object], server: ClickHouseServer) -> dict[str, str]:
+    """The figures of a deployment with so many projects, by what they are.
+
+    Args:
+        storage: Dagster's, as in `storage: {custom: ...}` of a dagster.yaml; empty is the default, SQLite.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        environment = _deployment(Path(directory), projects, server)
+        environment = _deployment(Path(directory), projects, storage, server)
         command = [sys.executable, "-m", "benchmarks.scale", "--measure-location"]
         done = subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True)
         load_s, tick_s, snapshot = done.stdout.split()[-3:]
@@ -111,7 +122,9 @@ def measure(projects: int, server: ClickHouseServer) -> dict[str, str]:
     }
 
 
-def _deployment(directory: Path, projects: int, server: ClickHouseServer) -> dict[str, str]:
+def _deployment(
+    directory: Path, projects: int, storage: Mapping[str, object], server: ClickHouseServer
+) -> dict[str, str]:
     catalog = {
         "destinations": {"files": {"url": f"file://{directory}/blobs/"}},
         "projects": [
@@ -120,8 +133,16 @@ def _deployment(directory: Path, projects: int, server: ClickHouseServer) -> dic
         ],
     }
     (directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    (directory / "home").mkdir()
+    instance = directory / "home" / "dagster"
+    instance.mkdir(parents=True)
+    content = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())
+    content["storage"]["custom"]["config"]["base_dir"] = str(instance)
+    content["storage"]["custom"] = storage or content["storage"]["custom"]
+    for section in ("local_artifact_storage", "compute_logs"):  # relative to where Dagster is started
+        del content[section]
+    (instance / "dagster.yaml").write_text(yaml.safe_dump(content))
     return {
+        "DAGSTER_HOME": str(instance),
         **server.environment_of_a_worker,
         "LANGFUSE_HOME": str(directory / "home"),
         "LANGFUSE_EXPORT_CONFIG": str(directory / "exports.yaml"),
@@ -139,8 +160,19 @@ def _answer_ms(dagster: DagsterServer, query: str) -> float:
     return median(took[1:])
 
 
-def rows_of(figures: Mapping[int, Mapping[str, str]]) -> list[list[str]]:
-    """The table: what was measured, and a column for each number of projects."""
+def postgres_storage(server: PostgresServer, name: str) -> dict[str, object]:
+    """An empty database of that name."""
+    server.create_database(name)
+    address = f"{server.user}:{quote(server.password, safe='')}@{server.host}:{server.port}"
+    return {
+        "module": "langfuse_worker.dagster_storage.postgres",
+        "class": "PostgresStorage",
+        "config": {"postgres_url": f"postgresql+psycopg2://{address}/{name}"},
+    }
+
+
+def rows_of(figures: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """The table: what was measured, and a column for each number of projects and storage."""
     names = list(next(iter(figures.values())))
     return [[name, *(column[name] for column in figures.values())] for name in names]
 
@@ -161,15 +193,27 @@ def main() -> None:
     """Measure, print, and write into the documentation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--projects", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--storage", nargs="+", choices=("sqlite", "postgres"), default=["sqlite"])
     parser.add_argument("--page", type=Path)
     parser.add_argument("--measure-location", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure_location:
         measure_location()
         return
-    with tempfile.TemporaryDirectory() as directory, ClickHouseServer(Path(directory)) as server:
-        figures = {projects: measure(projects, server) for projects in arguments.projects}
-    header, rows = ["projects", *map(str, figures)], rows_of(figures)
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        server = stack.enter_context(ClickHouseServer(Path(directory)))
+        postgres = stack.enter_context(PostgresServer()) if "postgres" in arguments.storage else None
+        figures = {
+            f"{projects}, {name}": measure(
+                projects,
+                postgres_storage(postgres, f"scale{projects}") if postgres and name == "postgres" else {},
+                server,
+            )
+            for projects in arguments.projects
+            for name in arguments.storage
+        }
+    header, rows = ["projects, storage", *figures], rows_of(figures)
     table = RichTable(*header)
     for row in rows:
         table.add_row(*row)
