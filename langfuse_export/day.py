@@ -44,7 +44,10 @@ class Day:
         """What each window holds, in one query that reads no payload. Raises ClickHouseError."""
         query = self.query(sql.summary_by_window(self.table), "count", {"windows": len(self.windows)})
         with self.cancellation.watching(query):
-            return [SourceSummary(*summary) for summary in self.exporter.source.rows(query)]
+            return [
+                SourceSummary(*summary, query_id=query.query_id)
+                for summary in self.exporter.source.rows(query)
+            ]
 
     def query(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from langfuse_export.emptied import remove_emptied, standing_tag
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError
 from langfuse_export.export_journal import ExportJournal, milliseconds_since
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
@@ -100,6 +101,8 @@ class WindowExporter:
         read_ahead: Mapping[str, WindowRows] | None = None,
     ) -> WindowResult:
         """Export tables of a window; write the manifest once every table of the project has its object.
+
+        Where the project skips empty tables, objects that these have from before go after the manifest.
 
         Args:
             window: what to export.
@@ -243,7 +246,7 @@ class WindowExporter:
     def _files_of(self, manifest: Manifest | None, window: Window) -> dict[str, ManifestFile]:
         if manifest is None or manifest.window.as_window() != window:
             return {}
-        by_path = {file.table: file for file in manifest.files}
+        by_path = {entry.table: entry for entry in manifest.entries}
         return {table.name: by_path[table.path] for table in self.project.tables if table.path in by_path}
 
     def _write_manifest(
@@ -260,17 +263,24 @@ class WindowExporter:
         manifest = build_manifest(
             self.project.project_id, window, ordered, datetime.now(UTC), revision=revision, mode=self.mode
         )
-        written = self.store.write_bytes(self.project.manifest_key(window), manifest.to_bytes(), CONTENT_TYPE)
+        key = self.project.manifest_key(window)
+        written = self.store.write_bytes(key, manifest.to_bytes(), CONTENT_TYPE)
         # Two runs of one window: whoever finds the other's object after its own manifest exports again,
         # so the last manifest always describes the last objects.
         self._check_unchanged(window, exported)
+        left = {name: table.e_tag for name, table in exported.items()}
+        has_removed = remove_emptied(self.store, self.project, window, files, left)
+        # Another run may have written its object just before the removal, and its manifest since.
+        if has_removed and written.e_tag is not None and standing_tag(self.store, key) != written.e_tag:
+            raise ConflictError(f"another run wrote {written.uri} at the same time")
         return written.uri
 
     def _check_unchanged(self, window: Window, exported: Mapping[str, ExportedTable]) -> None:
         for name, table in exported.items():
             key = self.project.object_key(self.project.table(name), window)
-            if table.e_tag is not None and self.store.e_tag(key) != table.e_tag:
-                raise ConflictError(f"another run wrote {table.uri} at the same time")
+            has_tag = table.e_tag is not None or not table.file.has_object
+            if has_tag and standing_tag(self.store, key) != table.e_tag:
+                raise ConflictError(f"another run wrote {self.store.uri(key)} at the same time")
 
 
 def _window_error(

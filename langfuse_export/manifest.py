@@ -20,6 +20,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_true(value: object) -> bool:
+    return value is True
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
@@ -38,15 +42,17 @@ class ManifestColumn(_Model):
 
 
 class ManifestFile(_Model):
-    """One table's object.
+    """One table's object, or what there would be one of if the window had rows.
 
     Times are ISO 8601, UTC, with the precision of the column; None in an empty file.
 
     Attributes:
-        sha256: of the object, hex; None if ClickHouse wrote it into the bucket itself.
+        sha256: of the object, hex; None if ClickHouse wrote it into the bucket itself, or without an object.
+        query_id: the query that read the rows, or counted none.
         read_at: ClickHouse's clock when reading began: what was written later may be missing.
         source_fingerprint: which version of which rows ClickHouse had then; hex. Equal: nothing has changed.
         parts: reads of ClickHouse that the object was made from.
+        has_object: False if the window has no rows, and the catalog wants no object then.
         query_ids: every query that read rows for it, or was too heavy; only if it was read in parts.
         prices_as_of: the moment of the prices in the columns of prices; only in files that have them.
     """
@@ -69,6 +75,7 @@ class ManifestFile(_Model):
     read_at: str | None = None  # manifests written before there were revisions have neither
     source_fingerprint: str | None = None
     parts: int = 1
+    has_object: bool = Field(default=True, exclude_if=_is_true)
     query_ids: list[str] | None = Field(default=None, exclude_if=_is_none)
     prices_as_of: str | None = Field(default=None, exclude_if=_is_none)
     # Only where a catalog chooses rows: by what, so that nobody takes the file for the whole.
@@ -102,6 +109,9 @@ class Manifest(_Model):
     """What a window holds.
 
     Attributes:
+        tables: all that were exported, without rows or with.
+        files: the objects.
+        empty_tables: those without rows, where they have no objects.
         revision: 1 for the first manifest of the window, then counting.
         mode: why this revision was written: `steady`, `catchup` or `late`.
     """
@@ -117,6 +127,12 @@ class Manifest(_Model):
     # Beyond version 1 of Langfuse:
     revision: int = 1
     mode: str | None = None
+    empty_tables: list[ManifestFile] = Field(default_factory=list, exclude_if=lambda tables: not tables)
+
+    @property
+    def entries(self) -> list[ManifestFile]:
+        """What it says of every table."""
+        return [*self.files, *self.empty_tables]
 
     def to_bytes(self) -> bytes:
         """The object's content: JSON, indented by two, with a newline at the end."""
@@ -126,24 +142,25 @@ class Manifest(_Model):
 def build_manifest(
     project_id: str,
     window: Window,
-    files: list[ManifestFile],
+    entries: list[ManifestFile],
     created_at: datetime,
     *,
     revision: int = 1,
     mode: str | None = None,
 ) -> Manifest:
-    """The manifest of a window whose files are all committed."""
+    """The manifest of a window whose tables are all committed, or empty."""
     bounds = ManifestWindow.of(window)
     return Manifest(
         project_id=project_id,
-        export_source=_export_source({file.table for file in files}),
+        export_source=_export_source({entry.table for entry in entries}),
         window=bounds,
         max_timestamp=bounds.max_timestamp,
         created_at=iso(created_at),
-        tables=[file.table for file in files],
-        files=files,
+        tables=[entry.table for entry in entries],
+        files=[entry for entry in entries if entry.has_object],
         revision=revision,
         mode=mode,
+        empty_tables=[entry for entry in entries if not entry.has_object],
     )
 
 

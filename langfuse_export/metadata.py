@@ -52,14 +52,15 @@ def window_metadata(
         optional["read_at"] = dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at))
     if file.sha256 is not None:
         optional["sha256"] = dg.MetadataValue.text(file.sha256)
+    if exported.uri is not None:
+        optional["dagster/uri"] = dg.MetadataValue.text(exported.uri)
+        optional["object"] = _link(exported.uri)
     if exported.part_size is not None:
         optional[PART_ROWS] = dg.MetadataValue.int(exported.part_size.rows)
         optional[PART_ROWS_WINDOWS] = dg.MetadataValue.int(exported.part_size.windows)
     return {
         **optional,
         "dagster/partition_row_count": dg.MetadataValue.int(file.row_count),
-        "dagster/uri": dg.MetadataValue.text(exported.uri),
-        "object": _link(exported.uri),
         "bytes": dg.MetadataValue.int(file.size_bytes),
         "parts": dg.MetadataValue.int(file.parts),
         "duration_s": dg.MetadataValue.float(file.duration_ms / 1000),

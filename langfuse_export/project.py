@@ -30,6 +30,7 @@ class ProjectExport:
             UTC. None: the look-back of the schedule.
         timing: when the windows that are due are asked for; None: each one a lag after its end.
         named_collection: with which ClickHouse writes objects itself; None: they pass through the worker.
+        skip_empty: whether a table without rows in a window has no object there.
         layout: where objects and manifests lie below the destination's prefix.
     """
 
@@ -49,6 +50,7 @@ class ProjectExport:
     timing: Timing | None = None
     layout: KeyTemplate = LANGFUSE
     named_collection: str | None = None
+    skip_empty: bool = False
 
     @property
     def scheduled_from(self) -> datetime:

@@ -183,7 +183,8 @@ class ProjectRun:
             done = self._context.instance.get_materialized_partitions(asset_key(self._project, table))
             for window in frequency.windows_of_keys(done)[-1:]:
                 for file in self._recorded(frequency.key(window), [table], run_id=None).values():
-                    uri = self._store.uri(self._project.object_key(table, window))
+                    key = self._project.object_key(table, window)
+                    uri = self._store.uri(key) if file.has_object else None
                     rows = self._exporter.count(table, window)
                     self.exported[table.name] = {window: ExportedTable(table.name, uri, None, rows, file)}
 
@@ -195,7 +196,7 @@ class ProjectRun:
             return False
         file = self.exported[table.name][window].file
         ours = (file.key, file.query_id, file.sha256)
-        return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.files)
+        return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.entries)
 
     def _export_window(
         self, window: Window, done: Mapping[str, ManifestFile], read_ahead: Mapping[str, WindowRows]

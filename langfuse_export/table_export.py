@@ -3,12 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from functools import cached_property
 from typing import BinaryIO
 
+from langfuse_export.emptied import standing_tag
 from langfuse_export.errors import is_too_heavy
+from langfuse_export.inspectors import Content
 from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.part_reader import LostPartError, PartReader
 from langfuse_export.parts import PartSize
@@ -27,19 +29,20 @@ _FILE_CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ExportedTable:
-    """A committed object.
+    """A committed object, or a window without rows that has none.
 
     Attributes:
         table: the catalog's name of the table.
-        uri: where the object is.
-        e_tag: the store's tag of exactly this content.
+        uri: where the object is; None without one.
+        e_tag: the store's tag of exactly this content. Without an object: of what an earlier revision has
+            left at its key, None if nothing.
         source_rows: rows that ClickHouse counted in the window.
         file: the object's entry in the manifest.
         part_size: what the next window of the table should begin with; None while none was too heavy.
     """
 
     table: str
-    uri: str
+    uri: str | None
     e_tag: str | None
     source_rows: int
     file: ManifestFile
@@ -102,11 +105,25 @@ class TableExport:
             CancelledError: the run was cancelled; nothing is committed.
         """
         started = time.monotonic()
-        if isinstance(self.read_ahead, WindowFile):
-            return self._export_from_disk(started, self.read_ahead)
-        if isinstance(self.read_ahead, StagedWindow):
-            return self._export_staged(started, self.read_ahead)
-        before = self.summarise()
+        read = self.read_ahead
+        before = read.counted if read else self.summarise()
+        if self.project.skip_empty and before.rows == 0:
+            left = standing_tag(self.store, self._key)
+            if left is not None:  # counted after the object was there, so that it cannot be what is new
+                read, before = None, self.summarise()
+            if before.rows == 0:
+                return self._leave_empty(started, before, left)
+        if isinstance(read, WindowFile):
+            return self._export_from_disk(started, read)
+        if isinstance(read, StagedWindow):
+            return self._export_staged(started, read)
+        return self._export_from_source(started, before)
+
+    def summarise(self) -> SourceSummary:
+        """Count the window's rows in ClickHouse, without reading their payload."""
+        return self._source.summarise()
+
+    def _export_from_source(self, started: float, before: SourceSummary) -> ExportedTable:
         plan = self._parts.begin(before.rows, self.part_size)
         if plan is None:
             query = self._source.query()
@@ -117,10 +134,6 @@ class TableExport:
                     raise
                 plan = self._parts.halve(None, None, query, error)
         return self._export_in_parts(started, before, plan)
-
-    def summarise(self) -> SourceSummary:
-        """Count the window's rows in ClickHouse, without reading their payload."""
-        return self._source.summarise()
 
     def _export_from_disk(self, started: float, read: WindowFile) -> ExportedTable:
         stream = self._verified_stream(self.on_bytes)
@@ -162,6 +175,17 @@ class TableExport:
             raise
         self._staging.remove()
         return self._exported(started, before, stream.verified, written, plan.staged[0].query_id, plan)
+
+    def _leave_empty(self, started: float, counted: SourceSummary, left: str | None) -> ExportedTable:
+        """Nothing is written. What is left of earlier revisions goes once the manifest says so."""
+        # What a killed attempt of the server's left has no plan.
+        if self.project.named_collection is not None or self._staging.load() is not None:
+            self._staging.remove()
+        verified = Verified(Content(rows=0), counted, None, self.project.encoding.content_type)
+        nothing = WrittenObject(self.store.whole_key(self._key), "", 0, left)
+        exported = self._exported(started, counted, verified, nothing, counted.query_id)
+        file = exported.file.model_copy(update={"has_object": False, "parts": 0})
+        return replace(exported, uri=None, file=file)
 
     def _verified_stream(self, on_bytes: Callable[[int], None]) -> VerifiedStream:
         return VerifiedStream(self.project.encoding, self.table, self.cancellation, on_bytes)

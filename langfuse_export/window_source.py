@@ -68,6 +68,7 @@ class SourceSummary:
     Attributes:
         fingerprint: which version of which rows there are; 0 without rows.
         read_at_ms: ClickHouse's clock when it began to read, ms since the epoch.
+        query_id: the query that counted.
     """
 
     rows: int
@@ -75,6 +76,7 @@ class SourceSummary:
     max_us: int
     fingerprint: int
     read_at_ms: int
+    query_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ class WindowSource:
 
     def summarise(self, part: Part = WHOLE) -> SourceSummary:
         """Count rows, without reading their payload. Raises ClickHouseError."""
-        [summary] = self._rows(sql.summary(self.table, part), "count", part)
-        return SourceSummary(*summary)
+        query = self._counting(sql.summary(self.table, part), "count", part)
+        [summary] = self._rows(query)
+        return SourceSummary(*summary, query_id=query.query_id)
 
     def agree(self, rows: int, before: SourceSummary, part: Part = WHOLE) -> SourceSummary:
         """Compare the rows that were read with ClickHouse's own count.
@@ -124,7 +127,7 @@ class WindowSource:
 
     def sample_keys(self) -> SortedKeys:
         """Keys to cut the window into parts by. Raises ClickHouseError."""
-        [(keys,)] = self._rows(sql.part_keys(self.table, SAMPLE_KEYS), "sample", WHOLE)
+        [(keys,)] = self._rows(self._counting(sql.part_keys(self.table, SAMPLE_KEYS), "sample", WHOLE))
         return SortedKeys(keys)
 
     def expected_bytes(self, rows: int) -> int:
@@ -167,8 +170,10 @@ class WindowSource:
             [(row_bytes,)] = self.clickhouse.rows(query)
         return row_bytes
 
-    def _rows(self, text: str, purpose: str, part: Part) -> list[tuple[Any, ...]]:
-        query = Query(text, self._comment(purpose), self._parameters(part), sql.FINAL_SETTINGS)
+    def _counting(self, text: str, purpose: str, part: Part) -> Query:
+        return Query(text, self._comment(purpose), self._parameters(part), sql.FINAL_SETTINGS)
+
+    def _rows(self, query: Query) -> list[tuple[Any, ...]]:
         with self.cancellation.watching(query):
             return self.clickhouse.rows(query)
 

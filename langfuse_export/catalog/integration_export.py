@@ -94,6 +94,7 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
         destination_name=f"{row.bucket_name} of {row.project_id}",
         in_postgres=True,
         catch_up_from=start.resume,
+        skip_empty=settings.export_skip_empty,
     )
 
 

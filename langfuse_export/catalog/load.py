@@ -244,4 +244,5 @@ def _export(
         timing=project.schedule.timing if project.schedule else None,
         layout=project.key_template,
         named_collection=model.named_collection_of(project),
+        skip_empty=project.skip_empty,
     )

@@ -111,6 +111,10 @@ class ProjectModel(StrictModel):
         description="Whether observations and events have the prices of their model, and the time of these. "
         "Needs DATABASE_URL.",
     )
+    skip_empty: bool = Field(
+        default=False,
+        description="Whether a table without rows in a window has no object there; the manifest says so.",
+    )
     mask: dict[str, MaskModel] = Field(
         default_factory=dict,
         description="By column, in every table that has it: drop, hash, or patterns to replace.",

@@ -102,7 +102,8 @@ def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
     except ClickHouseError as error:
         return Finding(what, False, str(error))
     chosen = "".join(f", {name} {' or '.join(values)}" for name, values in table.chosen_rows.items())
-    return Finding(what, True, f"{rows} rows in the last closed hour{chosen}")
+    skips = "; no object without rows" if project.skip_empty else ""
+    return Finding(what, True, f"{rows} rows in the last closed hour{chosen}{skips}")
 
 
 def _destination(name: str, config: StoreConfig) -> Finding:

@@ -116,7 +116,7 @@ def _fields(attempt: Attempt, costs: QueryCosts) -> Iterator[tuple[str, object]]
         "rows": file.row_count if file else None,
         "bytes": file.size_bytes if file else None,
         "sha256": file.sha256 if file else None,
-        "key": file.key if file else None,
+        "key": file.key if file and file.has_object else None,
         "read_at": file.read_at if file else None,
         "duration_s": file.duration_ms / 1000 if file else None,
         "query_id": file.query_id if file else None,

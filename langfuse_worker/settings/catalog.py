@@ -45,6 +45,11 @@ class CatalogSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_PRICES",
         description="Whether projects of Langfuse's Postgres export prices of models; see `prices`.",
     )
+    export_skip_empty: bool = Field(
+        default=False,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_SKIP_EMPTY",
+        description="Whether projects of Langfuse's Postgres have no objects without rows; see `skip_empty`.",
+    )
     export_mask_key: SecretStr | None = Field(
         default=None,
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY",

@@ -305,6 +305,12 @@ def test_more_columns_more_scores_and_fewer_rows_are_chosen() -> None:
     assert items.chosen_rows == {}
 
 
+def test_objects_without_rows_are_written_unless_a_project_skips_them() -> None:
+    usual, skipping = _catalog(PROJECT, {**PROJECT, "id": "other", "skip_empty": True}).projects
+
+    assert (usual.skip_empty, skipping.skip_empty) == (False, True)
+
+
 def test_masks_are_those_of_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGFUSE_BLOB_STORAGE_EXPORT_MASK_KEY", "correct horse battery")
     email, phone = {"replace": r"\S+@\S+", "with": "[email]"}, {"replace": r"\+\d{6,}"}

@@ -39,6 +39,25 @@ def test_the_checks_of_a_run_pass_and_carry_its_numbers(deployment: Deployment) 
     assert (rows["rows"].value, rows["source_rows"].value, rows["windows"].value) == (3, 3, 2)
 
 
+def test_windows_without_rows_and_objects_pass_their_checks(deployment: Deployment) -> None:
+    deployment.projects = [deployment.project(skip_empty=True)]
+
+    result = _export_two_hours(deployment)
+
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == 12
+    assert all(evaluation.passed for evaluation in evaluations)
+    materializations = [event.materialization for event in result.get_asset_materialization_events()]
+    with_object = [m.asset_key.path[-1] for m in materializations if "dagster/uri" in m.metadata]
+    assert (len(materializations), with_object) == (8, ["traces", "traces"])
+    check = dg.AssetCheckKey(asset_key(deployment.first, TABLES["scores"]), MANIFEST_CHECK)
+    job = deployment.defs.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=set(), asset_check_selection={check})
+    [alone] = subset.execute_in_process(instance=deployment.instance).get_asset_check_evaluations()
+    assert alone.passed
+    assert alone.metadata["windows"].value == 1
+
+
 def test_a_check_by_itself_looks_at_the_newest_window(deployment: Deployment) -> None:
     _export_two_hours(deployment)
 

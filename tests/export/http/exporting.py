@@ -52,6 +52,7 @@ class Deployment:
     layout: KeyTemplate = LANGFUSE
     named_collection: str | None = None
     postgres: Database | None = None
+    skip_empty: bool = False
 
     @cached_property
     def source(self) -> ClickHouse:
@@ -86,6 +87,7 @@ class Deployment:
             destination_name="blobs",
             layout=self.layout,
             named_collection=self.named_collection,
+            skip_empty=self.skip_empty,
         )
 
     def exporter(self, project: ProjectExport | None = None) -> WindowExporter:

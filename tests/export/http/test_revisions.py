@@ -126,8 +126,8 @@ def test_a_consumer_of_manifests_sees_every_revision(deployment: Deployment, s3:
         """What a poll loads: ids by object."""
         loaded: dict[str, list[str]] = {}
 
-        def load(key: str, content: bytes) -> None:
-            loaded[key] = sorted(row["id"] for row in read_rows(content, JSONL))
+        def load(key: str, content: bytes | None) -> None:
+            loaded[key] = sorted(row["id"] for row in read_rows(content, JSONL)) if content else []
 
         follow(s3.client, bucket, f"langfuse/{PROJECT}/", seen, load)
         return loaded
@@ -143,6 +143,15 @@ def test_a_consumer_of_manifests_sees_every_revision(deployment: Deployment, s3:
     exports.insert("scores", score("late"))
     exports.export(tables=[TABLES["scores"]])
     assert poll() == {scores: ["late"]}
+
+    skipping = exports.with_(skip_empty=True)
+    skipping.insert("scores", *(score(id, version=2, deleted=True) for id in ("s", "late")))
+    skipping.export(tables=[TABLES["scores"]])
+    assert poll() == {scores: []}
+    assert poll() == {}
+    skipping.insert("scores", score("again"))
+    skipping.export(tables=[TABLES["scores"]])
+    assert poll() == {scores: ["again"]}
 
     s3.client.put_object(Bucket=bucket, Key=traces, Body=b"an export that has not written its manifest")
     seen.clear()

@@ -15,7 +15,7 @@ from langfuse_export.windows import Window
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings.schedule import LATE_PREFIX
 from tests.export.sensors.deployment import TRACES, Deployment
-from tests.rows import clock, event, insert, observation, score, trace
+from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.langfuse_postgres import LangfusePostgres
 
 Change = Callable[[Deployment, datetime], None]
@@ -63,6 +63,33 @@ def test_a_change_after_the_export_reaches_the_bucket_once(
     [read_at] = [file.read_at for file in manifest.files if file.table == path]
     assert datetime.fromisoformat(str(read_at)).timestamp() == pytest.approx(metadata["read_at"], abs=0.001)
     assert [deployment.look().requests for _ in range(2)] == [[], []]
+
+
+def test_a_window_without_an_object_gets_one_with_its_first_row_and_loses_it_with_its_last(
+    deployment: Deployment,
+) -> None:
+    deployment.tables = TRACES
+    deployment.projects = [deployment.project(skip_empty=True)]
+    window = deployment.hour(5)
+    assert deployment.export(deployment.key(6), deployment.key(4)).success
+    objects = deployment.home / "blobs" / PROJECT / "traces"
+    assert not objects.exists()
+    assert deployment.look().requests == []
+
+    deployment.write("traces", trace("t", window.start))
+    deployment.work_off(deployment.look())
+    assert deployment.ids("traces", window) == ["t"]
+    assert deployment.manifest(window).empty_tables == []
+
+    deployment.write("traces", trace("t", window.start, deleted=True))
+    look = deployment.look()
+    deployment.work_off(look)
+    assert look.asked == [(deployment.key(5), deployment.key(5), ["traces"])]
+    assert not objects.exists()
+    manifest = deployment.manifest(window)
+    assert (manifest.revision, manifest.mode, manifest.files) == (3, LATE, [])
+    assert [entry.table for entry in manifest.empty_tables] == ["traces"]
+    assert deployment.look().requests == []
 
 
 @pytest.mark.defect("D2")
