@@ -1,7 +1,8 @@
 """Sends how far exports are behind, and remembers which projects fall behind although nothing fails.
 
-A window counts from when it is due, if that is after the sensor first saw the project: what people ask for
-(backfills, history of a new project) and what a downtime of Dagster left over is late for a known reason.
+A window counts from when it is due, if that is after the sensor first saw the project: the history of a new
+project and what a downtime of Dagster left over is late for a known reason. Runs that are in progress are no
+excuse, whoever asked for them: they leave slots to what is due, and one may hang.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,8 @@ from langfuse_export.health.behind import Behind
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.lag import ProjectLag, read_lags
-from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
-from langfuse_export.runs import run_mode
 from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.windows import iso
 from langfuse_worker.telemetry import Telemetry
@@ -29,7 +28,6 @@ log = structlog.get_logger()
 INTERVAL_S = 300
 # Whoever has not looked for so long does not know what happened meanwhile.
 LONGEST_GAP = timedelta(minutes=30)
-_IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 def build_lag_sensor(projects: Sequence[ProjectExport], options: ExportOptions) -> dg.SensorDefinition:
@@ -76,13 +74,12 @@ class Watch(Cursor, frozen=True):
         now, store = options.now(), HealthStore(instance)
         is_fresh = self.looked_at is None or now - self.looked_at > LONGEST_GAP
         records = store.read(lag.project.project_id for lag in lags)
-        excused = _asked_for(instance, [lag.project for lag in lags])
         since: dict[str, datetime] = {}
         for lag in lags:
             project, name = lag.project, _name(lag.project)
             health = records.get(project.project_id, Health())
-            is_excused = project.project_id in excused or health.since is not None
-            since[name] = now if is_fresh or is_excused else self.since.get(name, now)
+            fails = health.since is not None  # which has notices of its own
+            since[name] = now if is_fresh or fails else self.since.get(name, now)
             due = lag.due_since(since[name])
             is_late = bool(options.health.behind_after) and now - due > options.health.behind_after
             if is_late or health.behind is not None:
@@ -112,20 +109,6 @@ def _record(
         log.warning("project_behind", projectId=project_id, since=iso(late_since))
     elif known.is_behind and not after.is_behind:
         log.info("project_up_to_date", projectId=project_id)
-
-
-def _asked_for(instance: dg.DagsterInstance, projects: Sequence[ProjectExport]) -> set[str]:
-    """Projects with a run in progress that no schedule asked for: a backfill, history, by hand."""
-    owners = {
-        asset_key(project, table): project.project_id for project in projects for table in project.tables
-    }
-    return {
-        owners[key]
-        for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))
-        if run_mode(instance, run) == "catchup"
-        for key in run.asset_selection or ()
-        if key in owners
-    }
 
 
 def _name(project: ProjectExport) -> str:

@@ -182,23 +182,28 @@ def test_a_project_that_keeps_up_leaves_no_record(watched: Watched) -> None:
     assert HealthStore(watched.deployment.instance).read(["p1"]) == {}
 
 
-def test_a_run_of_a_schedule_that_takes_for_ever_is_no_excuse(watched: Watched) -> None:
-    watched.begin({SCHEDULE_TAG: "export_hourly_schedule"})
+@pytest.mark.parametrize(
+    "tags", [{SCHEDULE_TAG: "export_hourly_schedule"}, {"dagster/backfill": "history"}, {}], ids=str
+)
+def test_a_run_that_takes_for_ever_is_no_excuse(watched: Watched, tags: dict[str, str]) -> None:
+    """Of a schedule, of a backfill, by hand."""
+    watched.begin(tags)
+    watched.until(DUE + 7 * HOUR)  # the next window was due an hour after
+    assert watched.kinds == []
+
     watched.until(DUE + 8 * HOUR)
-    assert watched.kinds == ["behind"]
+    [notice] = watched.notices
+    assert (notice["kind"], notice["since"]) == ("behind", "2026-06-10T02:20:00.000Z")
 
 
-def test_while_something_is_exported_that_somebody_asked_for_nobody_is_told(watched: Watched) -> None:
-    """A backfill, the history of a new project, a run by hand: they take the project's slots."""
-    run = watched.begin({"dagster/backfill": "history"})
-    watched.until(DUE + 20 * HOUR)
+def test_a_backfill_beside_which_windows_stay_on_time_worries_nobody(watched: Watched) -> None:
+    watched.begin({"dagster/backfill": "history"})
+    for hour in range(1, 12):
+        watched.until(DUE + hour * HOUR)
+        watched.export(hour, hour)
+    watched.look()
+
     assert watched.kinds == []
-
-    watched.deployment.instance.report_run_canceled(run)
-    watched.until(DUE + 26 * HOUR)
-    assert watched.kinds == []
-    watched.until(DUE + 28 * HOUR)
-    assert watched.kinds == ["behind"]
 
 
 def test_windows_from_before_a_project_was_added_are_nobodys_fault(
