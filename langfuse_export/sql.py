@@ -70,8 +70,11 @@ def part_parameters(part: Part) -> dict[str, Scalar]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_csv: bool = False) -> str:
+def select(table: Table, part: Part = WHOLE, *, as_text: bool = False, as_csv: bool = False) -> str:
     """The rows of a window.
+
+    FINAL decides in a subquery, over the columns of the sorting key alone, which rows these are; their other
+    columns are then read without it. FINAL over payload holds blocks of every part in every thread.
 
     Args:
         table: what to read.
@@ -81,8 +84,7 @@ def select(table: Table, part: Part | None = None, *, as_text: bool = False, as_
     """
     render = _csv if as_csv else _text if as_text else _native
     columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
-    rows = f"{_from_window(table, _part_conditions(table, part))}{_lookup(table, part)}"
-    return f"{_with(table)}SELECT\n  {columns}\n{rows}"
+    return f"{_with(table)}SELECT\n  {columns}\n{_chosen_rows(table, part)}"
 
 
 def select_by_window(
@@ -113,7 +115,7 @@ def summary(table: Table, part: Part = WHOLE) -> str:
     column's min and max in microseconds since the epoch, the fingerprint, and ClickHouse's clock in
     milliseconds.
     """
-    rows = _from_window(table, _range_conditions(table, part))
+    rows = _from_window(table, part)
     return f"SELECT {', '.join(_summary(table))}, {CLOCK}\n{rows}"
 
 
@@ -209,6 +211,8 @@ def projects(tables: Sequence[Table]) -> str:
     return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
 
 
+_PROJECT = "t.project_id = {project:String}"
+_START, _END = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
 CLOCK = "toUnixTimestamp64Milli(now64(3))"
 
 
@@ -240,35 +244,42 @@ def _active_parts(tables: Sequence[Table]) -> str:
     return f"system.parts WHERE active AND database = currentDatabase() AND table IN ({names})"
 
 
-def _from_window(table: Table, before_final: Sequence[str] = ()) -> str:
+def _chosen_rows(table: Table, part: Part) -> str:
+    """The rows of a window by their place: what FINAL leaves of it has passed every condition already.
+
+    The others are repeated for the index. A merge that ends between the two reads of one query would hide
+    rows, which ClickHouse prevents from 25.6 on (`enable_shared_storage_snapshot_in_query`), and which their
+    count tells everywhere.
+    """
+    places = f"SELECT t._part, t._part_offset\n{_from_window(table, part)}"
+    ranges = [*_exact_conditions(table), *_range_conditions(table, part)]
+    return (
+        f"FROM `{table.source}` AS t\nPREWHERE (t._part, t._part_offset) IN (\n{places}\n)\n"
+        f"WHERE {_all(ranges)}"
+    )
+
+
+def _from_window(table: Table, part: Part = WHOLE) -> str:
+    """What FINAL leaves of a window, or of a part of it.
+
+    A part may be cut out before FINAL, because all versions of a row share the key it is cut by.
+    """
     conditions = _window_conditions(table)
     if table.row_filter:
         conditions.append(table.row_filter)
     conditions += [_condition(condition) for condition in table.where]
-    prewhere = "\nPREWHERE " + "\n  AND ".join(before_final) if before_final else ""
-    return f"FROM `{table.source}` AS t FINAL{prewhere}\nWHERE " + "\n  AND ".join(conditions)
+    ranges = _range_conditions(table, part)
+    prewhere = f"\nPREWHERE {_all(ranges)}" if ranges else ""
+    return f"FROM `{table.source}` AS t FINAL{prewhere}\nWHERE {_all(conditions)}"
+
+
+def _all(conditions: Sequence[str]) -> str:
+    return "\n  AND ".join(conditions)
 
 
 def _in_window(table: Table) -> str:
     """Every version of a row that lies in the window itself."""
-    return f"FROM `{table.source}` AS t\nWHERE " + "\n  AND ".join(_window_conditions(table))
-
-
-def _part_conditions(table: Table, part: Part | None) -> list[str]:
-    """What a part reads of the payload, decided before FINAL.
-
-    That may only depend on the sorting key, which all versions of a row share. Where the time is no part of
-    it, FINAL would merge the payload of the whole day to keep one window's. So the keys that have any version
-    in the window are looked up first, which reads no payload.
-    """
-    if part is None:
-        return []
-    conditions = _range_conditions(table, part)
-    if table.has_parts_by_id:
-        key = f"t.{table.part_column}"
-        within = "".join(f"\n  AND {condition}" for condition in conditions)
-        conditions.append(f"{key} IN (SELECT {key}\n{_in_window(table)}{within})")
-    return conditions
+    return f"FROM `{table.source}` AS t\nWHERE {_all(_window_conditions(table))}"
 
 
 def _range_conditions(table: Table, part: Part) -> list[str]:
@@ -281,14 +292,6 @@ def _range_conditions(table: Table, part: Part) -> list[str]:
     ]
 
 
-def _lookup(table: Table, part: Part | None) -> str:
-    """Where no index knows the time: the keys with any version in the window, whose payload alone is read."""
-    if not table.row_key or part is not None:
-        return ""
-    keys = ", ".join(f"t.{name}" for name in table.row_key)
-    return f"\n  AND ({keys}) IN (SELECT {keys}\n{_in_window(table)})"
-
-
 def _condition(condition: Condition) -> str:
     """A user's filter. Like the exact bounds of a window, it may only see what FINAL has decided."""
     chosen, values = condition.filter, f"{{where_{condition.filter.name}:Array(String)}}"
@@ -297,26 +300,29 @@ def _condition(condition: Condition) -> str:
 
 
 def _window_conditions(table: Table) -> list[str]:
-    start, end = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
     time = f"t.{table.time_column}"
-    project = "t.project_id = {project:String}"
-    if table.row_key:
-        return [project, f"identity({time}) >= {start}", f"identity({time}) < {end}"]
+    exact = [_PROJECT, f"identity({time}) >= {_START}", f"identity({time}) < {_END}"]
+    if not table.time_in_key:
+        return exact
     if not table.sorted_by_day:
-        return [project, f"{time} >= {start}", f"{time} < {end}"]
+        return _exact_conditions(table)
     # A newer version of a row may have moved within its day. A plain comparison would let ClickHouse skip
     # the part that holds it before FINAL sees it, and the old version would come back to life. So parts
     # are chosen by the day (in the server's zone, like the sorting key's date), and identity() keeps the
-    # exact bounds away from the index. The sorting key answers the first condition, partitions the others.
+    # exact bounds away from the index. The sorting key answers the first condition, partitions the next two.
     last = "fromUnixTimestamp64Milli({end_ms:Int64} - 1)"
     return [
-        project,
-        f"toDate({time}) BETWEEN toDate({start}) AND toDate({last})",
-        f"{time} >= toStartOfDay({start})",
+        f"toDate({time}) BETWEEN toDate({_START}) AND toDate({last})",
+        f"{time} >= toStartOfDay({_START})",
         f"{time} < toStartOfDay({last}) + INTERVAL 1 DAY",
-        f"identity({time}) >= {start}",
-        f"identity({time}) < {end}",
+        *exact,
     ]
+
+
+def _exact_conditions(table: Table) -> list[str]:
+    """The bounds of a window as they are, for rows of which no other version counts."""
+    time = f"t.{table.time_column}"
+    return [_PROJECT, f"{time} >= {_START}", f"{time} < {_END}"]
 
 
 def _native(column: Column) -> str:

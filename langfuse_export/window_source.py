@@ -139,7 +139,7 @@ class WindowSource:
         encoding = self.project.encoding
         settings = encoding.settings(self.project.row_group_rows, is_part=part is not None)
         return Query(
-            encoding.sql(self.table, part),
+            encoding.sql(self.table, part or WHOLE),
             self._comment("export"),
             self._parameters(part or WHOLE),
             {**sql.FINAL_SETTINGS, **settings},

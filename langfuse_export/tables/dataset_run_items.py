@@ -9,7 +9,7 @@ DATASET_RUN_ITEMS = Table(
     # Langfuse keeps it when it writes a newer version.
     time_column="created_at",
     sorted_by_day=False,
-    row_key=("dataset_id", "dataset_run_id", "id"),
+    time_in_key=False,
     required=frozenset({"id", "project_id", "dataset_run_id", "dataset_item_id", "dataset_id"})
     | {"trace_id", "created_at"},
     columns=(

@@ -95,7 +95,7 @@ class Table:
         where: what they are chosen by.
         hidden: names of columns that are masked or dropped.
         prices: what the columns of prices hold; it changes with every attempt at an export.
-        row_key: where the sorting key does not hold the time at all, its columns below the project.
+        time_in_key: whether the sorting key holds the time column, be it as its date.
     """
 
     name: str
@@ -113,12 +113,12 @@ class Table:
     where: tuple[Condition, ...] = ()
     hidden: frozenset[str] = frozenset()
     prices: PriceList | None = None
-    row_key: tuple[str, ...] = ()
+    time_in_key: bool = True
 
     @property
     def has_parts_by_id(self) -> bool:
         """Whether a heavy window is read in parts by ranges of ids, and not of the time."""
-        return self.sorted_by_day or bool(self.row_key)
+        return self.sorted_by_day or not self.time_in_key
 
     @property
     def part_column(self) -> str:

@@ -25,7 +25,7 @@ HEAVY_ROWS = 450
 MEMORY = 90_000_000
 TOO_MUCH_AT_ONCE = Fault("refuse", match="t.input", code=241)
 # In the query of the second half's payload, and in no other.
-SECOND_PART = "t.id >= unhex({part_low:String})\n  AND t.id IN"
+SECOND_PART = "AND t.id >= unhex({part_low:String})"
 
 
 def insert_heavy_observations(server: ClickHouseServer, hour: datetime = HOUR.start) -> None:
