@@ -3,13 +3,13 @@
 from langfuse_export.tables.model import (
     COST_MAP,
     COUNT_MAP,
+    DURATIONS,
     LABEL,
     MAYBE,
     Column,
     Filter,
     Table,
     price_columns,
-    seconds_between,
 )
 
 _IS_ROOT = "(t.parent_span_id = '' OR t.is_app_root = true)"
@@ -78,18 +78,7 @@ EVENTS = Table(
         Column("trace_name", "String", _TRACE_NAME, group="trace_context"),
         Column("input", "String", group="io"),
         Column("output", "String", group="io"),
-        Column(
-            "latency",
-            "Nullable(Float64)",
-            seconds_between("t.start_time", "t.end_time"),
-            group="metrics",
-        ),
-        Column(
-            "time_to_first_token",
-            "Nullable(Float64)",
-            seconds_between("t.start_time", "t.completion_start_time"),
-            group="metrics",
-        ),
+        *DURATIONS,
     ),
     extra=(
         Column("provided_usage_details", COUNT_MAP),

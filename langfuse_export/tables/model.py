@@ -232,9 +232,18 @@ class Table:
         return replace(self, columns=tuple(columns), hidden=self.hidden | set(masks))
 
 
-def seconds_between(start: str, end: str) -> str:
-    """SQL of a duration in seconds with fractions; NULL without an end."""
-    return f"if(isNull({end}), NULL, date_diff('millisecond', {start}, {end}) / 1000)"
+def _seconds_until(end: str) -> str:
+    """SQL of seconds since the start, with fractions; NULL without an end."""
+    return f"if(isNull({end}), NULL, date_diff('millisecond', t.start_time, {end}) / 1000)"
+
+
+# Of everything that starts and ends.
+DURATIONS = (
+    Column("latency", "Nullable(Float64)", _seconds_until("t.end_time"), group="metrics"),
+    Column(
+        "time_to_first_token", "Nullable(Float64)", _seconds_until("t.completion_start_time"), group="metrics"
+    ),
+)
 
 
 def price_columns(model_id: str) -> tuple[Column, ...]:

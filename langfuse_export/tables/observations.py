@@ -3,6 +3,7 @@
 from langfuse_export.tables.model import (
     COST_MAP,
     COUNT_MAP,
+    DURATIONS,
     LABEL,
     MAYBE,
     TEXT_MAP,
@@ -10,7 +11,6 @@ from langfuse_export.tables.model import (
     Filter,
     Table,
     price_columns,
-    seconds_between,
 )
 
 OBSERVATIONS = Table(
@@ -45,18 +45,7 @@ OBSERVATIONS = Table(
         Column("prompt_name", MAYBE, group="prompt"),
         Column("prompt_version", "Nullable(UInt16)", group="prompt"),
         Column("total_cost", "Nullable(Decimal(18, 12))", group="usage"),
-        Column(
-            "latency",
-            "Nullable(Float64)",
-            seconds_between("t.start_time", "t.end_time"),
-            group="metrics",
-        ),
-        Column(
-            "time_to_first_token",
-            "Nullable(Float64)",
-            seconds_between("t.start_time", "t.completion_start_time"),
-            group="metrics",
-        ),
+        *DURATIONS,
         Column("model_id", MAYBE, "t.internal_model_id", group="model"),
         Column("created_at", "DateTime64(3)", group="time"),
         Column("updated_at", "DateTime64(3)", group="time"),
