@@ -1,53 +1,29 @@
 """ClickHouse's HTTP interface over chDB, ClickHouse's real engine, as a process of its own.
 
-What chDB cannot do is added here: users, streamed results (the engine writes into a FIFO that is named by the
-query id), `KILL QUERY` by that id, and faults on demand.
+It has one user, and fails on demand; see `clickhouse_engine` for what runs queries.
 """
 
 import argparse
 import base64
-import fcntl
 import json
 import os
 import re
 import secrets
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 from chdb.state.sqlitelike import Connection
 
 from langfuse_worker import schema
+from tests.servers.clickhouse_engine import Engine, Execution, QueryFailed, query
 
-CHUNK_BYTES = 256 << 10
-_F_SETPIPE_SZ = 1031
-# Of the HTTP interface itself; everything else in the query string is a setting.
-_NOT_SETTINGS = {"query", "database", "query_id", "user", "password", "session_id", "client_protocol_version"}
-_NOT_SETTINGS |= {"buffer_size", "wait_end_of_query", "compress", "decompress", "role", "quota_key"}
-_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 # Data that follows an INSERT goes to the engine as a file, for it need not be text.
 _INSERT = re.compile(rb"\s*(INSERT INTO .*?)\s+FORMAT\s+(\w+)\s*\n", re.IGNORECASE | re.DOTALL)
-_STREAMED = {"Parquet", "JSONEachRow", "CSVWithNames", "Arrow", "ArrowStream"}
-_CONFIG = """<clickhouse>
-  <query_log><database>system</database><table>query_log</table>
-  <flush_interval_milliseconds>500</flush_interval_milliseconds></query_log>
-  {users}
-</clickhouse>"""
-_USERS = "<user_directories><users_xml><path>{path}</path></users_xml></user_directories>"
-# An answer is made of blocks as they come; an INSERT would first gather 256 MB of them.
-_BLOCKS_AS_THEY_COME = "SET min_insert_block_size_rows = 1, min_insert_block_size_bytes = 1"
-# The engine's own ids, replaced by those of the requests, which are in the names of the FIFOs and objects.
-_QUERY_LOG = (
-    "(SELECT * REPLACE (if(startsWith(query, 'INSERT INTO FUNCTION '), "
-    "extract(query, '/([^/\\']+)\\','), query_id) AS query_id) FROM system.query_log)"
-)
 
 
 @dataclass
@@ -83,28 +59,17 @@ class Request:
     client: str
 
 
-class QueryFailed(Exception):
-    """The engine's error text."""
-
-
 @dataclass
 class State:
     """What the handler threads share."""
 
-    path: str
+    engine: Engine
     user: str
     password: str
-    users: str = ""
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)
-
-    @property
-    def connection_string(self) -> str:
-        config = Path(self.path).with_suffix(".xml")
-        config.write_text(_CONFIG.format(users=_USERS.format(path=self.users) if self.users else ""))
-        return f"{self.path}?config-file={config}"
 
     def fault_for(self, sql: str) -> Fault | None:
         """The fault that hits this query, if any; counts it."""
@@ -158,13 +123,13 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "refuse":
             return self._refuse(fault.code, fault.message, fault.status)
         try:
-            self._run(Execution(self.state, sql, parameters, data), fault)
+            self._run(Execution(self.state.engine, sql, parameters, data), fault)
         except QueryFailed as error:
             code = re.search(r"Code: (\d+)", str(error))
             self._refuse(int(code[1]) if code else 1002, str(error), 500)
         return None
 
-    def _run(self, execution: "Execution", fault: Fault | None) -> None:
+    def _run(self, execution: Execution, fault: Fault | None) -> None:
         if not execution.is_streamed:
             if fault and fault.kind == "stall":
                 with self.state.changed:
@@ -268,122 +233,9 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
 
-class Execution:
-    """One query on a connection of its own, so that its settings are its own."""
-
-    def __init__(self, state: State, sql: str, parameters: dict[str, str], data: bytes) -> None:
-        self._data = data
-        self._connection_string = state.connection_string
-        format_clause = _FORMAT.search(sql)
-        self._format = format_clause[1] if format_clause else "TabSeparated"
-        self._sql = _FORMAT.sub("", sql) if format_clause else sql
-        if "KILL QUERY" in sql:
-            by_fifo = "query LIKE '%/' || {id:String} || '\\'%' AND query NOT LIKE 'KILL%'"
-            self._sql = self._sql.replace("query_id = {id:String}", by_fifo)
-        if "query_id IN" in sql:
-            self._sql = self._sql.replace("system.query_log", _QUERY_LOG)
-        self._parameters = {k[6:]: v for k, v in parameters.items() if k.startswith("param_")}
-        self._settings = {
-            k: v for k, v in parameters.items() if k not in _NOT_SETTINGS and not k.startswith("param_")
-        }
-        self._database = parameters.get("database")
-        self._query_id = parameters.get("query_id", "result")
-        self._may_write_files = not state.users
-
-    @property
-    def is_streamed(self) -> bool:
-        # A user of the product's own may not write into a FIFO: its queries run as they are, and whole.
-        is_select = self._sql.lstrip().upper().startswith(("SELECT", "WITH"))
-        return is_select and self._format in _STREAMED and self._may_write_files
-
-    def result(self) -> bytes:
-        """The whole result. Raises QueryFailed."""
-        with self._connection() as connection:
-            if self._data:
-                with tempfile.NamedTemporaryFile() as file:
-                    file.write(self._data)
-                    file.flush()
-                    target, *settings = re.split(r"(?=\sSETTINGS\s)", self._sql, maxsplit=1)
-                    sql = f"{target} FROM INFILE '{file.name}' {''.join(settings)} FORMAT {self._format}"
-                    return _query(connection, sql, "TabSeparated", self._parameters)
-            return _query(connection, self._sql, self._format, self._parameters)
-
-    @contextmanager
-    def stream(self) -> Iterator[Iterator[bytes]]:
-        """The result as the engine writes it; raises QueryFailed where it breaks."""
-        with tempfile.TemporaryDirectory() as directory, self._connection() as connection:
-            _query(connection, _BLOCKS_AS_THEY_COME, "TabSeparated", {})
-            fifo = os.path.join(directory, self._query_id)
-            os.mkfifo(fifo)
-            reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-            writing = os.open(fifo, os.O_WRONLY)  # held open, so that only closing it ends the stream
-            os.set_blocking(reading, True)
-            fcntl.fcntl(reading, _F_SETPIPE_SZ, CHUNK_BYTES)
-            errors: list[QueryFailed] = []
-
-            def write() -> None:
-                try:
-                    _query(connection, self._into(connection, fifo), "TabSeparated", self._parameters)
-                except QueryFailed as error:
-                    errors.append(error)
-                finally:
-                    os.close(writing)
-
-            def chunks() -> Iterator[bytes]:
-                while chunk := os.read(reading, CHUNK_BYTES):
-                    yield chunk
-                writer.join()
-                if errors:
-                    raise errors[0]
-
-            writer = threading.Thread(target=write)
-            writer.start()
-            try:
-                yield chunks()
-            finally:
-                os.close(reading)  # the engine's next write fails
-                writer.join()
-
-    def _into(self, connection: Connection, fifo: str) -> str:
-        described = _query(
-            connection,
-            f"DESCRIBE ({self._sql})",
-            "TSVRaw",
-            self._parameters,
-        )
-        columns = [line.split("\t")[:2] for line in described.decode().splitlines()]
-        structure = ", ".join(f"`{name}` {kind}" for name, kind in columns).replace("'", "\\'")
-        target = f"file('{fifo}', '{self._format}', '{structure}', 'none')"
-        return f"INSERT INTO FUNCTION {target} {self._sql}"
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        connection = Connection(self._connection_string)
-        try:
-            if self._database:
-                _query(connection, f"USE `{self._database}`", "TabSeparated", {})
-            if self._settings:
-                clause = ", ".join(f"{k} = {_quoted(v)}" for k, v in self._settings.items())
-                _query(connection, f"SET {clause}", "TabSeparated", {})
-            yield connection
-        finally:
-            connection.close()
-
-
 def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
-
-
-def _query(connection: Connection, sql: str, output_format: str, parameters: dict[str, str]) -> bytes:
-    try:
-        return connection.query(sql, output_format, params=parameters).bytes()
-    except Exception as error:  # chDB raises RuntimeError and its own types
-        raise QueryFailed(str(error)[str(error).find("Code:") :]) from error
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _exit_with_parent() -> None:
@@ -400,11 +252,11 @@ def main() -> None:
     arguments.add_argument("--password", default="")
     arguments.add_argument("--users", default="", help="a users.xml; what is in it decides who may what")
     options = arguments.parse_args()
-    Handler.state = State(options.path, options.user, options.password, options.users)
+    Handler.state = State(Engine(options.path, options.users), options.user, options.password)
     is_new = not os.path.exists(options.path)
-    kept_open = Connection(Handler.state.connection_string)
+    kept_open = Connection(Handler.state.engine.connection_string)
     for statement in schema.statements() if is_new else ():
-        _query(kept_open, statement, "TabSeparated", {})
+        query(kept_open, statement, "TabSeparated", {})
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     server.daemon_threads = True
