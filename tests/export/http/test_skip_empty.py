@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from langfuse_export.day_by_server import day_objects
 from langfuse_export.day_read import day_files
 from langfuse_export.errors import ConflictError, WindowError, is_transient
 from langfuse_export.exporter import NoProgress
@@ -21,7 +22,7 @@ from langfuse_worker.blobstore import StoreAccessError
 from tests.export.http.exporting import HOUR, JSONL, PARQUET, Deployment
 from tests.export.http.heavy import SECOND_PART, TOO_MUCH_AT_ONCE, insert_observations
 from tests.export.http.server_mode import BUCKET as ARCHIVE
-from tests.export.http.server_mode import to_bucket, writing_to_s3
+from tests.export.http.server_mode import COLLECTION, to_bucket, writing_to_s3
 from tests.rows import PROJECT, observation, score, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
@@ -276,6 +277,28 @@ def test_clickhouse_writes_nothing_for_a_window_without_rows(s3: S3Server, tmp_p
         inserts = [r for r in server.requests if r.sql.startswith("INSERT INTO FUNCTION")]
     assert keys == [MANIFEST, TRACES_KEY]
     assert len(inserts) == 1
+
+
+def test_a_day_that_clickhouse_splits_has_no_objects_of_its_empty_windows(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    s3.create_bucket(ARCHIVE)
+    windows = [Window(HOUR.start + timedelta(hours=n), HOUR.end + timedelta(hours=n)) for n in range(3)]
+    tables = (TRACES, SCORES)
+    with writing_to_s3(tmp_path / "server", s3.url) as server:
+        archiving = replace(to_bucket(server, s3), skip_empty=True, tables=tables)
+        archiving.insert("traces", trace("t"))
+        exporter, options = archiving.exporter(), ExportOptions.from_settings(server.settings())
+
+        with day_objects(exporter, [(table, windows) for table in tables], COLLECTION, options) as objects:
+            for window in windows:
+                exporter.export(window, tables, read_ahead=objects[window])
+
+        empty = [len(archiving.manifest(window).empty_tables) for window in windows]
+        inserts = [r for r in server.requests if r.sql.startswith("INSERT INTO FUNCTION")]
+    assert [key for key in s3.keys(ARCHIVE) if "/manifests/" not in key] == [TRACES_KEY]
+    assert empty == [1, 2, 2]
+    assert len(inserts) == 1  # of the day; none of scores, of which the day has no rows
 
 
 def test_tables_are_known_to_be_empty_from_the_manifest_of_before(skipping: Deployment) -> None:
