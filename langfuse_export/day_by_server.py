@@ -13,7 +13,6 @@ import structlog
 from langfuse_export import sql
 from langfuse_export.day import Day, read_together
 from langfuse_export.exporter import WindowExporter
-from langfuse_export.formats import PART_SETTINGS
 from langfuse_export.resources import ExportOptions
 from langfuse_export.server_transfer import PARTITION_ID, StagedWindow, write_by_server
 from langfuse_export.staging import Staging
@@ -28,7 +27,7 @@ log = structlog.get_logger()
 # as many rows as it is told, however large these are. By default several threads encode a row group, and an
 # upload holds 16 MB, or 32 MB while it could still become a single request.
 _SETTINGS: Mapping[str, sql.Scalar] = {
-    **PART_SETTINGS,
+    "max_block_size": 128,
     "output_format_parquet_parallel_encoding": 0,
     "max_insert_threads": 1,
 }
