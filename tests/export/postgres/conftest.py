@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.export.postgres.deployment import Deployment
+from langfuse_worker.settings import Settings
+from tests.export.postgres.deployment import Deployment, settings_of
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.langfuse_postgres import LangfusePostgres
 from tests.servers.s3 import S3Server
@@ -28,3 +29,9 @@ def deployment(
         for name, value in deployment.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
         yield deployment
+
+
+@pytest.fixture
+def settings(langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A deployment whose only catalog is Postgres."""
+    return settings_of(langfuse, monkeypatch)

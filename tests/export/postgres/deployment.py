@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from langfuse_export import definitions
 from langfuse_export.catalog import load_catalog
@@ -94,3 +95,10 @@ class Deployment:
         """Hour of the project's `last_sync_at`, such as 03T15:00."""
         moment = self.postgres.row(project)["last_sync_at"]
         return f"{moment:%dT%H:%M}" if moment else None
+
+
+def settings_of(server: LangfusePostgres, monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
+    """A deployment whose catalog is Postgres, and what the other variables name."""
+    for name, value in {**server.environment_of_a_worker, **environment}.items():
+        monkeypatch.setenv(name, value)
+    return Settings()

@@ -2,20 +2,18 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from structlog.testing import capture_logs
 
-from langfuse_export.catalog import Catalog, CatalogError, load_catalog
-from langfuse_export.catalog.load import read_sources
+from langfuse_export.catalog import CatalogError, load_catalog
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import PART_BYTES
 from langfuse_worker.settings import Settings
+from tests.export.postgres.deployment import settings_of
 from tests.rows import event, insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.langfuse_postgres import ENCRYPTION_KEY, LangfusePostgres, encrypted
@@ -23,18 +21,6 @@ from tests.servers.langfuse_postgres import ENCRYPTION_KEY, LangfusePostgres, en
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 AT = datetime(2026, 6, 3, 15, 47, 12, 345000)
 ALL = ["traces", "observations", "scores", "events"]
-
-
-def _settings(server: LangfusePostgres, monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
-    for name, value in {**server.environment_of_a_worker, **environment}.items():
-        monkeypatch.setenv(name, value)
-    return Settings()
-
-
-@pytest.fixture
-def settings(langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A deployment whose only catalog is Postgres."""
-    return _settings(langfuse, monkeypatch)
 
 
 def _export(server: LangfusePostgres, settings: Settings, **columns: Any) -> ProjectExport:
@@ -117,7 +103,7 @@ def test_some_projects_export_traces_alone(
     langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "LANGFUSE_BLOB_STORAGE_EXPORT_TRACE_ONLY_PROJECT_IDS"
-    settings = _settings(langfuse, monkeypatch, **{name: "other, p1"})
+    settings = settings_of(langfuse, monkeypatch, **{name: "other, p1"})
     assert [table.name for table in _export(langfuse, settings).tables] == ["traces"]
 
 
@@ -208,7 +194,7 @@ def test_a_row_that_cannot_be_exported_says_why(
 def test_without_the_key_no_secret_is_read(
     langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = _settings(langfuse, monkeypatch, ENCRYPTION_KEY="")
+    settings = settings_of(langfuse, monkeypatch, ENCRYPTION_KEY="")
     assert "ENCRYPTION_KEY is not set" in _error(langfuse, settings)
 
 
@@ -264,7 +250,7 @@ def test_full_history_begins_with_the_first_row_of_any_table(
     """In Langfuse it does not look at events, and begins in 1970 if there is nothing else."""
     insert(clickhouse.execute, "events_full", [event("e", JUNE + timedelta(minutes=90))])
     insert(clickhouse.execute, "traces", [trace("t", JUNE + timedelta(days=9))])
-    settings = _settings(langfuse, monkeypatch, **clickhouse.environment_of_a_worker)
+    settings = settings_of(langfuse, monkeypatch, **clickhouse.environment_of_a_worker)
     langfuse.add("empty", export_mode="FULL_HISTORY")
     langfuse.add("p1", export_mode="FULL_HISTORY", export_source="TRACES_OBSERVATIONS_EVENTS")
 
@@ -279,7 +265,7 @@ def test_when_clickhouse_is_down_only_projects_without_a_known_start_wait(
     langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In Langfuse a failure to find the first row is seen by nobody."""
-    settings = _settings(langfuse, monkeypatch, CLICKHOUSE_URL="http://127.0.0.1:1")
+    settings = settings_of(langfuse, monkeypatch, CLICKHOUSE_URL="http://127.0.0.1:1")
     langfuse.add("new", export_mode="FULL_HISTORY")
     langfuse.add("p1", last_sync_at=AT)
 
@@ -289,41 +275,6 @@ def test_when_clickhouse_is_down_only_projects_without_a_known_start_wait(
     [rejection] = catalog.rejections
     assert rejection.project_id == "new"
     assert "127.0.0.1:1" in rejection.error
-
-
-def _yaml(*projects: dict[str, Any]) -> str:
-    document = {"destinations": {"archive": {"url": "s3://archive/"}}, "projects": list(projects)}
-    Path("exports.yaml").write_text(yaml.safe_dump(document))
-    return "exports.yaml"
-
-
-def _destinations(catalog: Catalog) -> dict[str, str]:
-    return {project.project_id: project.destination.url for project in catalog.projects}
-
-
-def test_both_catalogs_together_and_the_file_wins(
-    langfuse: LangfusePostgres, clickhouse: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for project in ("both", "found", "postgres"):
-        insert(clickhouse.execute, "traces", [{**trace("t", JUNE), "project_id": project}])
-    config = _yaml({"id": "both", "destination": "archive"}, {"id": "*", "destination": "archive"})
-    settings = _settings(
-        langfuse, monkeypatch, LANGFUSE_EXPORT_CONFIG=config, **clickhouse.environment_of_a_worker
-    )
-    langfuse.add("both")
-    langfuse.add("postgres")
-
-    with capture_logs() as logs:
-        catalog = load_catalog(settings)
-
-    assert _destinations(catalog) == {
-        "both": "s3://archive/",
-        "found": "s3://archive/",
-        "postgres": "s3://exports/",
-    }
-    assert [p.project_id for p in catalog.projects if p.in_postgres] == ["postgres"]
-    [line] = [line for line in logs if line["event"] == "catalog_project_in_both"]
-    assert (line["projectId"], line["used"]) == ("both", "LANGFUSE_EXPORT_CONFIG")
 
 
 def test_a_source_that_is_not_written_any_more_is_only_warned_of(
@@ -341,41 +292,6 @@ def test_postgres_that_is_down_is_one_line_without_the_password(monkeypatch: pyt
         load_catalog(Settings())
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("columns", "changes"),
-    [
-        ({"last_sync_at": AT, "next_sync_at": AT, "run_started_at": AT}, False),
-        ({"last_error": "x", "last_error_at": AT, "export_tuning": {"exportStart": "2026-06-01"}}, False),
-        ({"prefix": "elsewhere/"}, True),
-        ({"enabled": False}, True),
-        ({"secret_access_key": encrypted("another")}, True),
-        ({"export_frequency": "daily"}, True),
-        ({"export_tuning": {"partSizeBytes": 6 << 20}}, True),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_the_fingerprint_changes_with_the_configuration_and_not_with_the_cursor(
-    langfuse: LangfusePostgres, settings: Settings, columns: dict[str, Any], changes: bool
-) -> None:
-    langfuse.add("p1", export_mode="FROM_TODAY")
-    before = read_sources(settings).fingerprint
-    assert read_sources(settings).fingerprint == before
-
-    langfuse.change("p1", **columns)
-
-    assert (read_sources(settings).fingerprint != before) is changes
-
-
-def test_the_fingerprint_changes_with_the_file(
-    langfuse: LangfusePostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = _yaml({"id": "a", "destination": "archive", "start": "2026-06-01"})
-    settings = _settings(langfuse, monkeypatch, LANGFUSE_EXPORT_CONFIG=config)
-    before = read_sources(settings).fingerprint
-    _yaml({"id": "b", "destination": "archive", "start": "2026-06-01"})
-    assert read_sources(settings).fingerprint != before
 
 
 def test_a_key_of_the_wrong_length_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
