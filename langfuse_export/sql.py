@@ -1,6 +1,6 @@
 """Renders every query of the export path from the table specs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Condition, Table
@@ -83,8 +83,12 @@ def select(table: Table, part: Part = WHOLE, *, as_text: bool = False, as_csv: b
         as_csv: render every value as the string that CSV quotes; NULL as the empty string.
     """
     render = _csv if as_csv else _text if as_text else _native
-    columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
-    return f"{_with(table)}SELECT\n  {columns}\n{_chosen_rows(table, part)}"
+    return f"{_select(table, render)}\n{_chosen_rows(table, part)}"
+
+
+def select_no_rows(table: Table) -> str:
+    """The columns of `select` without any rows; it reads nothing."""
+    return f"{_select(table, _native)}\nFROM `{table.source}` AS t\nLIMIT 0"
 
 
 def select_by_window(
@@ -214,6 +218,11 @@ def projects(tables: Sequence[Table]) -> str:
 _PROJECT = "t.project_id = {project:String}"
 _START, _END = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
 CLOCK = "toUnixTimestamp64Milli(now64(3))"
+
+
+def _select(table: Table, render: Callable[[Column], str]) -> str:
+    columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
+    return f"{_with(table)}SELECT\n  {columns}"
 
 
 def _with(table: Table) -> str:

@@ -148,9 +148,9 @@ class WindowSource:
         )
 
     def query_without_rows(self) -> Query:
-        """The query whose result is the file of a window without rows; it reads nothing."""
+        """The query whose result is the Parquet file of a window without rows; it reads nothing."""
         query = self.query()
-        return replace(query, sql=f"{query.sql}\nLIMIT 0")
+        return replace(query, sql=sql.select_no_rows(self.table))
 
     @contextmanager
     def stream(self, query: Query) -> Iterator[Iterator[bytes]]:
