@@ -1,12 +1,9 @@
 """What it takes to catch up on a day of a table that ClickHouse sorts by day: one object a window, in S3.
 
-In turn, on the same rows:
+In turn, on the same rows, with the bytes passing through the worker and with `transfer: server`:
 
-- `a query a window`: as if each window were the only one;
-- `split by the worker`: the product's, one read of the day that the worker splits;
-- `PARTITION BY`: ClickHouse writes the objects itself, INSERT INTO FUNCTION s3('…{_partition_id}…')
-  PARTITION BY the window; once with the row groups of an export, once with ones that take as much memory
-  together as the worker's buffer, and once more with every object read back and verified.
+- `a query a window`: as if each window were the only one; with a daily window there is nothing else;
+- `split`: the product's, one read of the day that the worker or ClickHouse splits.
 
 The worker is a process of its own each time, the S3 server is moto. What ClickHouse took is from
 `system.query_log`.
@@ -34,11 +31,11 @@ from benchmarks.medians import medians
 from benchmarks.server_cost import server_cost
 from benchmarks.throughput import fill
 from langfuse_export.windows import Frequency
+from tests.export.http.server_mode import BUCKET, COLLECTION, writing_to_s3
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.s3 import REGION, S3Server
 
 GOAL_BYTES = 1.2
-BUCKET = "catch-up"
 BUFFER = "LANGFUSE_BLOB_STORAGE_EXPORT_CATCHUP_BUFFER_BYTES"
 # An eighth of the default, so that it is smaller than these days as the default is smaller than real ones.
 BUFFER_BYTES = 16 << 20
@@ -55,8 +52,19 @@ class Case:
     words: int
     frequency: Frequency = Frequency.HOURLY
 
+    @property
+    def windows(self) -> int:
+        """How many the day has."""
+        return (DAY.end - DAY.start) // self.frequency.length
+
+    @property
+    def ways(self) -> list[str]:
+        """The ways that are compared: a day of one window cannot be split."""
+        return [way for way in WAYS if self.windows > 1 or not way.startswith("split")]
+
 
 CASES = (
+    Case("5 KB a row, one window", 10_000, 600, Frequency.DAILY),
     Case("5 KB a row, 24 windows", 10_000, 600),
     Case("200 KB a row, 24 windows", 250, 24_000),
     Case("200 KB a row, 72 windows", 250, 24_000, Frequency.EVERY_20_MINUTES),
@@ -100,8 +108,8 @@ def run(cases: Sequence[Case], rounds: int, directory: Path) -> dict[str, dict[s
 
 def run_case(case: Case, rounds: int, directory: Path, s3: S3Server) -> dict[str, Measured]:
     """Medians of every way, on a server of its own."""
-    found: dict[str, list[Measured]] = {way: [] for way in WAYS}
-    with ClickHouseServer(directory / "server") as server:
+    found: dict[str, list[Measured]] = {way: [] for way in case.ways}
+    with writing_to_s3(directory / "server", s3.url) as server:
         fill(server, case.rows, case.words, DAY)
         server.execute("SYSTEM STOP MERGES observations")
         for round_number in range(rounds):
@@ -116,7 +124,7 @@ def measure(
 ) -> Measured:
     """Catch up once, and check that no row is missing."""
     s3.create_bucket(BUCKET)
-    work = Work(way, run_id, case.frequency, BUCKET, s3.url, REGION, str(directory / "scratch"))
+    work = Work(way, run_id, case.frequency, BUCKET, s3.url, REGION, str(directory / "scratch"), COLLECTION)
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.catch_up_worker", json.dumps(asdict(work))],
         env={**server.environment_of_a_worker, BUFFER: str(BUFFER_BYTES)},
@@ -156,11 +164,10 @@ def show(case: Case, measured: Mapping[str, Measured]) -> None:
         table.add_column(heading, justify="right")
     for heading in ("objects", "MB", "row groups each"):
         table.add_column(heading, justify="right")
-    windows = (DAY.end - DAY.start) // case.frequency.length
     for way, result in measured.items():
         table.add_row(
             way,
-            f"{result.read_mb / scan_mb(measured, windows):.2f}",
+            f"{result.read_mb / scan_mb(measured, case.windows):.2f}",
             f"{result.server_cpu_s:.1f}",
             f"{result.server_mb:.0f}",
             f"{result.worker_cpu_s:.1f}",
