@@ -120,9 +120,9 @@ class ProfiledEncoding(Encoding):
 
     profile: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, row_group_rows: int, *, is_part: bool = False) -> Mapping[str, Scalar]:
+    def settings(self, row_group_rows: int, rows: int = 0, *, is_part: bool = False) -> Mapping[str, Scalar]:
         """Those of the format, and those of the profile."""
-        return {**super().settings(row_group_rows, is_part=is_part), **self.profile}
+        return {**super().settings(row_group_rows, rows, is_part=is_part), **self.profile}
 
 
 @contextmanager

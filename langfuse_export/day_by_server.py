@@ -23,11 +23,10 @@ from langfuse_worker.clickhouse import Query
 
 log = structlog.get_logger()
 
-# All objects of the day are open until its last row is read, so each may hold little. FINAL makes blocks of
-# as many rows as it is told, however large these are. By default several threads encode a row group, and an
-# upload holds 16 MB, or 32 MB while it could still become a single request.
+# All objects of the day are open until its last row is read, so each may hold little. By default several
+# threads encode, with a row group each, and an upload holds 16 MB, or 32 MB while it could still become a
+# single request.
 _SETTINGS: Mapping[str, sql.Scalar] = {
-    "max_block_size": 128,
     "output_format_parquet_parallel_encoding": 0,
     "max_insert_threads": 1,
 }

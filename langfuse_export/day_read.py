@@ -237,11 +237,10 @@ def _bytes_of(lines: pa.Array) -> bytes:
     return memoryview(data)[bounds[lines.offset] : bounds[lines.offset + len(lines)]].tobytes()
 
 
-# Strings as they are, valid UTF-8 or not; blocks that are bounded by bytes as in `formats`.
+# Strings as they are, valid UTF-8 or not. Smaller blocks would take the worker longer to split.
 ARROW_SETTINGS: Mapping[str, sql.Scalar] = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
     "output_format_arrow_compression_method": "lz4_frame",
-    "max_block_size": 8192,
-    "preferred_block_size_bytes": 4 << 20,
+    "max_block_size": 1024,
 }

@@ -126,7 +126,7 @@ class TableExport:
     def _export_from_source(self, started: float, before: SourceSummary) -> ExportedTable:
         plan = self._parts.begin(before.rows, self.part_size)
         if plan is None:
-            query = self._source.query()
+            query = self._source.query(rows=before.rows)
             try:
                 return self._export_at_once(started, before, query)
             except ClickHouseError as error:

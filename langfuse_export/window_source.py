@@ -134,10 +134,10 @@ class WindowSource:
         """About how large the window's file will be. Raises ClickHouseError."""
         return expected_bytes(self.table, rows, self._row_bytes)
 
-    def query(self, part: Part | None = None) -> Query:
-        """The query whose result is the window's file, or the file of a part of it."""
+    def query(self, part: Part | None = None, rows: int = 0) -> Query:
+        """The query whose result is the window's file, or that of a part; `rows` are the window's."""
         encoding = self.project.encoding
-        settings = encoding.settings(self.project.row_group_rows, is_part=part is not None)
+        settings = encoding.settings(self.project.row_group_rows, rows, is_part=part is not None)
         return Query(
             encoding.sql(self.table, part or WHOLE),
             self._comment("export"),

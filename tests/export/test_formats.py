@@ -157,3 +157,12 @@ def test_a_damaged_footer_is_an_error_and_nothing_worse(damage: list[tuple[int, 
 def test_what_is_too_short_for_parquet_is_refused(size: int) -> None:
     with pytest.raises(FooterError, match="footer"):
         parse_footer(b"PAR1PAR1PAR1"[:size], size, "timestamp")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(0, 16 << 20), (500_000, 16 << 20), (1_000_000, 32 << 20), (10**8, 128 << 20)]
+)
+def test_row_groups_grow_with_the_window_so_that_its_footer_stays_small(rows: int, expected: int) -> None:
+    settings = Encoding(FileFormat.PARQUET).settings(20_000, rows)
+
+    assert settings["output_format_parquet_row_group_size_bytes"] == expected
