@@ -117,6 +117,8 @@ def _store_config(row: Integration, settings: Settings) -> StoreConfig:
         raise IntegrationError("AZURE_BLOB_STORAGE needs endpoint, access_key_id and secret_access_key")
     secret = row.secret_access_key.get_secret_value() if row.secret_access_key else ""
     has_keys = bool(row.access_key_id and secret)
+    if row.type == "S3_COMPATIBLE" and not has_keys:  # Langfuse takes ambient credentials for S3 alone
+        raise IntegrationError("S3_COMPATIBLE needs access_key_id and secret_access_key")
     key = decrypt(secret, settings.encryption_key) if has_keys else None
     store = StoreConfig(
         url=f"{'az' if is_azure else 's3'}://{row.bucket_name}/{quote(_prefix(row.prefix))}",

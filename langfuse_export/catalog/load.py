@@ -162,7 +162,7 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
     _check_keys_apart(exports)
     return Catalog(
         exports,
-        tuple(export for export in from_postgres if isinstance(export, Rejection)),
+        tuple(export for export in from_postgres if isinstance(export, Rejection) and export.enabled),
         sources.fingerprint,
     )
 
@@ -201,11 +201,13 @@ def _from_postgres(
     if isinstance(row, Rejection):
         return row
     if row.needs_first_row and sources.discovery_error:
-        return Rejection(row.project_id, f"its first row is not known: {sources.discovery_error}")
+        return Rejection(
+            row.project_id, f"its first row is not known: {sources.discovery_error}", row.enabled
+        )
     try:
         return integration_export(row, start_of(row, sources.first_rows, now), settings)
     except (IntegrationError, DecryptionError) as error:
-        return Rejection(row.project_id, str(error))
+        return Rejection(row.project_id, str(error), row.enabled)
 
 
 def _export(

@@ -123,10 +123,12 @@ class Rejection:
 
     Attributes:
         error: one line for the person who set it up; no secrets.
+        enabled: whether it is switched on; nobody needs to hear of one that is not.
     """
 
     project_id: str
     error: str
+    enabled: bool = True
 
 
 def read_integrations(database: Database) -> list[Integration | Rejection]:
@@ -162,7 +164,7 @@ def _integration(row: dict[str, Any]) -> Integration | Rejection:
     try:
         return Integration.model_validate({name: v for name, v in row.items() if v is not None})
     except ValidationError as error:
-        return Rejection(str(row["project_id"]), "; ".join(_messages(error)))
+        return Rejection(str(row["project_id"]), "; ".join(_messages(error)), bool(row.get("enabled", True)))
 
 
 def _messages(error: ValidationError) -> Iterator[str]:

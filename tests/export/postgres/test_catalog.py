@@ -182,6 +182,7 @@ def test_a_secret_from_before_langfuse_encrypted_them(langfuse: LangfusePostgres
         ({"prefix": "/langfuse/"}, "prefix '/langfuse/' has an empty folder"),
         ({"prefix": "a/../b/"}, "prefix 'a/../b/'"),
         ({"type": "AZURE_BLOB_STORAGE"}, "AZURE_BLOB_STORAGE needs endpoint"),
+        ({"access_key_id": None}, "S3_COMPATIBLE needs access_key_id and secret_access_key"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -196,6 +197,17 @@ def test_without_the_key_no_secret_is_read(
 ) -> None:
     settings = settings_of(langfuse, monkeypatch, ENCRYPTION_KEY="")
     assert "ENCRYPTION_KEY is not set" in _error(langfuse, settings)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"secret_access_key": encrypted("s", "00" * 32)}, {"export_frequency": "monthly"}]
+)
+def test_a_bad_row_that_is_switched_off_bothers_nobody(
+    langfuse: LangfusePostgres, settings: Settings, wrong: dict[str, str]
+) -> None:
+    langfuse.add("p1", enabled=False, export_mode="FROM_TODAY", **wrong)
+    catalog = load_catalog(settings)
+    assert (catalog.projects, catalog.rejections) == ((), ())
 
 
 def test_a_bad_row_takes_no_other_project_away(langfuse: LangfusePostgres, settings: Settings) -> None:
