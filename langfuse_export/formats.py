@@ -163,12 +163,8 @@ PARQUET_SETTINGS: Mapping[str, Scalar] = {
     "output_format_parquet_max_dictionary_size": 0,
     "output_format_parquet_string_as_string": 1,
 }
-# The page index holds offsets that joining files would have to rewrite. How many parts there will be is not
-# known when the first is read, so that its groups are of a middle size.
-PARQUET_PART_SETTINGS: Mapping[str, Scalar] = {
-    "output_format_parquet_write_page_index": 0,
-    "output_format_parquet_row_group_size_bytes": 64 << 20,
-}
+# The page index holds offsets that joining files would have to rewrite.
+PARQUET_PART_SETTINGS: Mapping[str, Scalar] = {"output_format_parquet_write_page_index": 0}
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,12 @@ class PartReader:
             raise error
         return after
 
-    def read(self, plan: Plan) -> Plan:
+    def read(self, plan: Plan, rows: int) -> Plan:
         """Read the parts that have not been read; returns the plan with all of them staged.
+
+        Args:
+            plan: the parts.
+            rows: rows of the window.
 
         Raises:
             TooHeavyError: even the smallest parts are.
@@ -98,7 +102,7 @@ class PartReader:
         source = self.source.with_prices_as_of(plan.prices_as_of)
         while plan.pending:
             planned = plan.pending[0]
-            query = source.query(planned.part)
+            query = source.query(planned.part, rows)
             try:
                 staged = self._read(source, planned.part, query)
             except ClickHouseError as error:

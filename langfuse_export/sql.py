@@ -24,6 +24,8 @@ FINAL_SETTINGS: Mapping[str, Scalar] = {
     # Conditions on what versions of a row may differ in must not hide the newest one from FINAL.
     "optimize_move_to_prewhere_if_final": 0,
     "use_skip_indexes_if_final": 0,
+    # Rows are found by their part, and replicas may be at different merges.
+    "allow_experimental_parallel_reading_from_replicas": 0,
 }
 
 # Exact text: no rounding through float, no quotes that depend on the server's version, no lost NaN.

@@ -165,7 +165,7 @@ class TableExport:
         return self._exported(started, before, verified, written, query.query_id)
 
     def _export_in_parts(self, started: float, before: SourceSummary, plan: Plan) -> ExportedTable:
-        plan = self._parts.read(plan)
+        plan = self._parts.read(plan, before.rows)
         stream = self._verified_stream(_ignore)
         expected_bytes = sum(part.bytes for part in plan.staged)
         try:
