@@ -118,7 +118,29 @@ class Ingestion:
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))
         version = next_version(self.redis)
-        kinds = _by_kind(self._histories(keys, segments))
+        named = segments_of(self.clickhouse, keys)
+        while named:
+            self._merge_named(named, segments, version, outcome)
+            # Another consumer may have stored an entity with more events than were known here, after looking
+            # for what is stored and before these rows were there. If its time differs, both rows would stay.
+            version = next_version(self.redis)
+            named = self._with_more_segments(named)
+
+    def _with_more_segments(self, before: dict[EntityKey, list[str]]) -> dict[EntityKey, list[str]]:
+        """The entities of which more segments are known than before."""
+        now = segments_of(self.clickhouse, before)
+        return {key: paths for key, paths in now.items() if set(paths) - set(before[key])}
+
+    def _merge_named(
+        self,
+        named: dict[EntityKey, list[str]],
+        segments: dict[str, Segment],
+        version: str,
+        outcome: Outcome,
+    ) -> None:
+        """Merge and write the entities; what was refused of them before does not count any more."""
+        outcome.refused = [row for row in outcome.refused if row.key not in named]
+        kinds = _by_kind(self._histories(named, segments))
 
         def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
             rows, refused = self._rows_of_kind(kind, kinds[kind], version)
@@ -155,9 +177,8 @@ class Ingestion:
                 rows[target.table].append(pending(key, row, version))
         return rows, refused + unmerged
 
-    def _histories(self, keys: set[EntityKey], segments: dict[str, Segment]) -> list[History]:
+    def _histories(self, named: dict[EntityKey, list[str]], segments: dict[str, Segment]) -> list[History]:
         """All events of each entity; entities that were deleted meanwhile have none and are left out."""
-        named = segments_of(self.clickhouse, keys)
         known = segments | self._earlier(
             {path for paths in named.values() for path in paths} - segments.keys()
         )

@@ -1,9 +1,16 @@
 """The rows do not depend on how events were batched, in which order they came, or how often."""
 
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
+from langfuse_ingest.jobs import ingest_job
+from langfuse_ingest.runtime import build_runtime
+from langfuse_ingest.writer import PendingRow, RefusedRow, Writer
+from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.sessions import START, event, sessions
 
@@ -51,6 +58,28 @@ def test_an_earlier_event_that_comes_later_moves_the_row_and_leaves_none_behind(
     assert (trace["timestamp"][:10], trace["name"], trace["user_id"]) == ("2026-06-01", "b", "u")
     [span] = deployment.rows("events_full")
     assert (span["span_id"], span["start_time"][:10]) == ("t-t", "2026-06-01")
+
+
+def test_two_consumers_that_merge_an_entity_at_once_leave_one_row(deployment: Deployment) -> None:
+    update = event("trace-create", START.replace(second=7), {"id": "t", "name": "b"})
+    create = event("trace-create", START, {"id": "t", "timestamp": "2026-06-01T07:59:00Z", "userId": "u"})
+    segment = deployment.accept([update]).segment
+    assert segment is not None
+
+    def another_consumer() -> None:
+        other = deployment.accept([create]).segment
+        assert other is not None
+        build_runtime(settings()).ingestion.ingest([ingest_job(other)])
+
+    slow = replace(
+        deployment.parts.ingestion, writer=_SlowWriter(deployment.parts.clickhouse, another_consumer)
+    )
+    slow.ingest([ingest_job(segment)])
+
+    [trace] = deployment.rows("traces")
+    assert (trace["name"], trace["user_id"]) == ("b", "u")
+    [span] = deployment.rows("events_full")
+    assert (span["start_time"][:19], span["user_id"]) == ("2026-06-01 07:59:00", "u")
 
 
 def test_a_span_that_turns_out_to_be_a_generation_is_one_row(deployment: Deployment) -> None:
@@ -108,3 +137,17 @@ def test_two_consumers_at_once_lose_no_part_of_an_entity(deployment: Deployment)
     [trace] = deployment.rows("traces")
     assert trace["metadata"] == {f"k{n}": str(n) for n in range(60)}
     assert {row["project_id"] for row in deployment.rows("traces")} == {PROJECT}
+
+
+class _SlowWriter(Writer):
+    """Something happens before its first rows are written."""
+
+    def __init__(self, clickhouse: ClickHouse, before: Callable[[], None]) -> None:
+        super().__init__(clickhouse, 1, lambda *_: None)
+        self._before: Callable[[], None] | None = before
+
+    def write(self, table: str, rows: Sequence[PendingRow]) -> list[RefusedRow]:
+        before, self._before = self._before, None
+        if before is not None:
+            before()
+        return super().write(table, rows)
