@@ -157,7 +157,7 @@ _ROWS_OF_SMALL_GROUPS = 500_000
 PARQUET_SETTINGS: Mapping[str, Scalar] = {
     **BLOCKS,
     "output_format_parquet_compression_method": "zstd",
-    # Level 3, the default, makes files 6 % smaller and takes ClickHouse a half more of CPU.
+    # Level 3, the default, makes files 6 % smaller and takes ClickHouse a quarter more of CPU.
     "output_format_compression_level": 1,
     "output_format_parquet_batch_size": 16,
     "output_format_parquet_max_dictionary_size": 0,

@@ -217,7 +217,6 @@ def projects(tables: Sequence[Table]) -> str:
     return f"SELECT project_id, min(first) FROM ({union}) GROUP BY project_id ORDER BY project_id"
 
 
-_PROJECT = "t.project_id = {project:String}"
 _START, _END = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp64Milli({end_ms:Int64})"
 CLOCK = "toUnixTimestamp64Milli(now64(3))"
 
@@ -258,12 +257,12 @@ def _active_parts(tables: Sequence[Table]) -> str:
 def _chosen_rows(table: Table, part: Part) -> str:
     """The rows of a window by their place: what FINAL leaves of it has passed every condition already.
 
-    The others are repeated for the index. A merge that ends between the two reads of one query would hide
-    rows, which ClickHouse prevents from 25.6 on (`enable_shared_storage_snapshot_in_query`), and which their
-    count tells everywhere.
+    The bounds of the window and the part are repeated for the index. A merge that ends between the two reads
+    of one query would hide rows, which ClickHouse prevents from 25.6 on
+    (`enable_shared_storage_snapshot_in_query`), and which their count tells everywhere.
     """
     places = f"SELECT t._part, t._part_offset\n{_from_window(table, part)}"
-    ranges = [*_exact_conditions(table), *_range_conditions(table, part)]
+    ranges = [*_bounds(f"t.{table.time_column}"), *_range_conditions(table, part)]
     return (
         f"FROM `{table.source}` AS t\nPREWHERE (t._part, t._part_offset) IN (\n{places}\n)\n"
         f"WHERE {_all(ranges)}"
@@ -312,11 +311,10 @@ def _condition(condition: Condition) -> str:
 
 def _window_conditions(table: Table) -> list[str]:
     time = f"t.{table.time_column}"
-    exact = [_PROJECT, f"identity({time}) >= {_START}", f"identity({time}) < {_END}"]
     if not table.time_in_key:
-        return exact
+        return _bounds(f"identity({time})")
     if not table.sorted_by_day:
-        return _exact_conditions(table)
+        return _bounds(time)
     # A newer version of a row may have moved within its day. A plain comparison would let ClickHouse skip
     # the part that holds it before FINAL sees it, and the old version would come back to life. So parts
     # are chosen by the day (in the server's zone, like the sorting key's date), and identity() keeps the
@@ -326,14 +324,12 @@ def _window_conditions(table: Table) -> list[str]:
         f"toDate({time}) BETWEEN toDate({_START}) AND toDate({last})",
         f"{time} >= toStartOfDay({_START})",
         f"{time} < toStartOfDay({last}) + INTERVAL 1 DAY",
-        *exact,
+        *_bounds(f"identity({time})"),
     ]
 
 
-def _exact_conditions(table: Table) -> list[str]:
-    """The bounds of a window as they are, for rows of which no other version counts."""
-    time = f"t.{table.time_column}"
-    return [_PROJECT, f"{time} >= {_START}", f"{time} < {_END}"]
+def _bounds(time: str) -> list[str]:
+    return ["t.project_id = {project:String}", f"{time} >= {_START}", f"{time} < {_END}"]
 
 
 def _native(column: Column) -> str:
