@@ -24,6 +24,10 @@ from tests.servers.postgres import PostgresServer
 _CANCELLING = BulkActionsFilter(statuses=[BulkActionStatus.CANCELING])
 _NUMBERS = itertools.count()
 _KEYS = ["2026-06-01", "2026-06-02", "2026-06-03"]
+_ALL_KEYS = {
+    "dagster/asset_partition_range_start": _KEYS[0],
+    "dagster/asset_partition_range_end": _KEYS[-1],
+}
 
 
 @dg.asset(
@@ -102,10 +106,7 @@ def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
     result = dg.materialize(
         [table],
         instance=instance,
-        tags={
-            "dagster/asset_partition_range_start": _KEYS[0],
-            "dagster/asset_partition_range_end": _KEYS[-1],
-        },
+        tags=_ALL_KEYS,
         raise_on_error=False,
     )
 
@@ -126,10 +127,7 @@ def test_a_run_of_many_partitions_has_one_row_for_each_check_and_its_evaluation_
     result = dg.materialize(
         [checked],
         instance=instance,
-        tags={
-            "dagster/asset_partition_range_start": _KEYS[0],
-            "dagster/asset_partition_range_end": _KEYS[-1],
-        },
+        tags=_ALL_KEYS,
     )
 
     assert result.success

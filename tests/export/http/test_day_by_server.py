@@ -5,8 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,12 +26,12 @@ from tests.export.http.server_mode import (
     SECRET,
     to_bucket,
     writing_to_azure,
-    writing_to_s3,
 )
 from tests.export.http.test_day_read import TABLES, WINDOWS, fill, options
 from tests.export.http.test_limits import DEFAULTS
 from tests.export.http.test_prices import EXACT, PRICED, as_of, insert_calls, moments, prices
 from tests.export.http.test_stopping import Worker
+from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
 from tests.rows import PROJECT, observation, trace
 from tests.servers.azure import AzureServer
 from tests.servers.clickhouse import ClickHouseServer
@@ -45,27 +43,13 @@ BY_WINDOW = "PARTITION BY"
 SHARED = ("row_count", "min_time", "max_time", "source_fingerprint", "columns", "format", "content_type")
 
 
-@pytest.fixture(scope="module")
-def way(s3: S3Server) -> Iterator[S3Proxy]:
-    """The way from ClickHouse to the bucket."""
-    with S3Proxy(s3) as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def server(way: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """ClickHouse with the collection."""
-    with writing_to_s3(tmp_path_factory.mktemp("server-mode"), way.url) as server:
-        yield server
-
-
 @pytest.fixture
-def archiving(server: ClickHouseServer, way: S3Proxy, s3: S3Server) -> Iterator[Deployment]:
+def archiving(writing_server: ClickHouseServer, way: S3Proxy, s3: S3Server) -> Iterator[Deployment]:
     """Exports in server mode of tables that are sorted by day, with rows in three of five windows."""
     s3.create_bucket(BUCKET)
-    server.empty()
+    writing_server.empty()
     way.faults, way.requests = [], []
-    with to_bucket(server, s3).with_(tables=TABLES) as deployment:
+    with to_bucket(writing_server, s3).with_(tables=TABLES) as deployment:
         fill(deployment)
         yield deployment
     way.faults = []
@@ -142,37 +126,14 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
 
 def test_clickhouse_reads_a_day_about_once_for_24_windows(archiving: Deployment, tmp_path: Path) -> None:
     archiving.server.empty()
-    midnight = HOUR.start.replace(hour=0)
-    whole = Window(midnight, midnight + timedelta(days=1))
-    hours = [Window(midnight + timedelta(hours=n), midnight + timedelta(hours=n + 1)) for n in range(24)]
-    for part in range(2):
-        rows = [
-            observation(
-                f"{n * 7919 % 10_007}", midnight + timedelta(seconds=43 * n + part), output="x" * 2000
-            )
-            for n in range(part, 2000, 2)
-        ]
-        archiving.insert("observations", *rows)
-    exporter = replace(archiving.exporter(), run_id="a day by the server")
-    exporter.export(whole, [OBSERVATIONS])
+    exporter = export_whole_day(archiving, "a day by the server")
 
-    with day(archiving, exporter, [OBSERVATIONS], hours) as staged:
-        exported = [exporter.export(hour, [OBSERVATIONS], read_ahead=staged[hour]) for hour in hours]
+    with day(archiving, exporter, [OBSERVATIONS], HOURS) as staged:
+        exported = [exporter.export(hour, [OBSERVATIONS], read_ahead=staged[hour]) for hour in HOURS]
 
-    assert sum(result.exported["observations"].file.row_count for result in exported) == 2000
-    assert_equal_to_final(archiving, hours, tmp_path, [OBSERVATIONS])
-    archiving.server.execute("SYSTEM FLUSH LOGS query_log")
-    rows = archiving.server.rows(
-        "SELECT JSONExtractString(log_comment, 'purpose') AS purpose, toFloat64(sum(read_bytes)) AS bytes, "
-        "groupUniqArray(JSONExtractString(log_comment, 'window')) AS windows FROM system.query_log "
-        "WHERE type = 'QueryFinish' AND JSONExtractString(log_comment, 'run') = 'a day by the server' "
-        "GROUP BY purpose"
-    )
-    read = {row["purpose"]: row for row in rows}
-    assert read.keys() == {"count", "export", "export-day"}
-    assert all(row["windows"] == [str(whole)] for row in read.values())
-    # The counts of both are among `count`.
-    assert read["export-day"]["bytes"] + read["count"]["bytes"] <= 1.2 * read["export"]["bytes"]
+    assert sum(result.exported["observations"].file.row_count for result in exported) == ROWS
+    assert_equal_to_final(archiving, HOURS, tmp_path, [OBSERVATIONS])
+    assert_hours_read_the_day_once(archiving, "a day by the server")
 
 
 def test_every_window_of_a_day_in_azure(azure: AzureServer, tmp_path: Path) -> None:

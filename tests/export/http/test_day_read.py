@@ -12,6 +12,7 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.tables import OBSERVATIONS, SCORES, TRACES
 from langfuse_export.windows import Window
 from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, Deployment
+from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
 from tests.rows import observation, score, trace
 from tests.servers.clickhouse_http import Fault
 
@@ -93,31 +94,10 @@ def test_a_stream_that_ends_early_makes_no_object(deployment: Deployment) -> Non
 
 
 def test_clickhouse_reads_a_day_about_once_for_24_windows(deployment: Deployment) -> None:
-    day = Window(HOUR.start.replace(hour=0), HOUR.start.replace(hour=0) + timedelta(days=1))
-    hours = [Window(day.start + timedelta(hours=n), day.start + timedelta(hours=n + 1)) for n in range(24)]
-    text = "x" * 2000
-    for part in range(2):
-        rows = [
-            observation(f"{n * 7919 % 10_007}", day.start + timedelta(seconds=43 * n + part), output=text)
-            for n in range(part, 2000, 2)
-        ]
-        deployment.insert("observations", *rows)
-    exporter = replace(deployment.exporter(), run_id="a day at once")
-    exporter.export(day, [OBSERVATIONS])
+    exporter = export_whole_day(deployment, "a day at once")
 
-    with day_files(exporter, [(OBSERVATIONS, hours)], options(deployment)) as files:
-        exported = [exporter.export(hour, [OBSERVATIONS], read_ahead=files[hour]) for hour in hours]
+    with day_files(exporter, [(OBSERVATIONS, HOURS)], options(deployment)) as files:
+        exported = [exporter.export(hour, [OBSERVATIONS], read_ahead=files[hour]) for hour in HOURS]
 
-    assert sum(result.exported["observations"].file.row_count for result in exported) == 2000
-    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-    rows = deployment.server.rows(
-        "SELECT JSONExtractString(log_comment, 'purpose') AS purpose, toFloat64(sum(read_bytes)) AS bytes, "
-        "groupUniqArray(JSONExtractString(log_comment, 'window')) AS windows FROM system.query_log "
-        "WHERE type = 'QueryFinish' AND JSONExtractString(log_comment, 'run') = 'a day at once' "
-        "GROUP BY purpose"
-    )
-    read = {row["purpose"]: row for row in rows}
-    assert read.keys() == {"count", "export", "export-day"}
-    assert all(row["windows"] == [str(day)] for row in read.values())
-    # The counts of both are among `count`.
-    assert read["export-day"]["bytes"] + read["count"]["bytes"] <= 1.2 * read["export"]["bytes"]
+    assert sum(result.exported["observations"].file.row_count for result in exported) == ROWS
+    assert_hours_read_the_day_once(deployment, "a day at once")

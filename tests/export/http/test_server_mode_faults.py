@@ -15,7 +15,7 @@ from langfuse_export.errors import WindowError, is_transient, reason_of, user_fa
 from langfuse_export.tables import TABLES
 from langfuse_worker.store_faults import AccessFault
 from tests.export.http.exporting import HOUR, Deployment
-from tests.export.http.server_mode import BUCKET, SECRET, to_bucket, writing_to_s3
+from tests.export.http.server_mode import BUCKET, SECRET, to_bucket
 from tests.export.http.test_stopping import Worker
 from tests.rows import PROJECT, trace
 from tests.servers.clickhouse import ClickHouseServer
@@ -29,29 +29,15 @@ MISSING = "<Error><Code>NoSuchBucket</Code><Message>The specified bucket does no
 SLOW_DOWN = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
 
 
-@pytest.fixture(scope="module")
-def way(s3: S3Server) -> Iterator[S3Proxy]:
-    """The way from ClickHouse to the bucket."""
-    with S3Proxy(s3) as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def server(way: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """ClickHouse with the collection."""
-    with writing_to_s3(tmp_path_factory.mktemp("server-mode"), way.url) as server:
-        yield server
-
-
 @pytest.fixture
 def archiving(
-    server: ClickHouseServer, way: S3Proxy, s3: S3Server, s3_proxy: S3Proxy
+    writing_server: ClickHouseServer, way: S3Proxy, s3: S3Server, s3_proxy: S3Proxy
 ) -> Iterator[Deployment]:
     """Exports of two traces in server mode, the worker's requests through a proxy of their own."""
     s3.create_bucket(BUCKET)
-    server.empty()
+    writing_server.empty()
     way.faults, way.requests = [], []
-    with to_bucket(server, s3, s3_proxy.url).with_(tables=[TRACES]) as deployment:
+    with to_bucket(writing_server, s3, s3_proxy.url).with_(tables=[TRACES]) as deployment:
         deployment.insert("traces", trace("t1"), trace("t2"))
         yield deployment
     way.faults = []
