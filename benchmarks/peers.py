@@ -5,8 +5,8 @@ They take turns, several times, each in a process of its own; medians are report
 - `dlt`: Arrow batches of clickhouse-connect, dlt's filesystem destination, Parquet;
 - `pandas`: clickhouse-connect's DataFrame and its `to_parquet`;
 - `Langfuse's query`: ORDER BY event_ts DESC LIMIT 1 BY, Langfuse's settings, this product's copy path;
-- `export`: this product, with its count, checks, sums and manifest; and once more with as many threads in
-  ClickHouse as there are cores, which the others take.
+- `export`: this product, with its count, checks, sums and manifest; and once more with ZSTD, as files of
+  Langfuse's query have it, instead of Snappy, as those of dlt and pandas.
 
 dlt and pandas send what a user would write: SELECT ... FINAL with a project and a time.
 
@@ -16,7 +16,6 @@ dlt and pandas send what a user would write: SELECT ... FINAL with a project and
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,6 +34,7 @@ from benchmarks.exported_content import Content, content, content_of_file
 from benchmarks.medians import medians
 from benchmarks.server_cost import server_cost
 from benchmarks.versioned_rows import fill
+from langfuse_export.formats import ParquetCodec
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_worker.blobstore import PART_BYTES
 from tests.export.http.exporting import HOUR
@@ -42,7 +42,7 @@ from tests.rows import PROJECT
 from tests.servers.clickhouse import ClickHouseServer
 
 DLT, PANDAS, LANGFUSE = "dlt", "pandas", "Langfuse's query"
-EXPORT, EXPORT_ON_CORES = "export", "export, threads as cores"
+EXPORT, EXPORT_WITH_ZSTD = "export", "export, ZSTD"
 
 # What is compared with whom, and the ratio at most.
 GOALS = (
@@ -71,7 +71,6 @@ class Contender:
         module: what is run.
         sql: what it reads on standard input.
         before, after: arguments around the directory.
-        environment: variables beside those that name the server.
     """
 
     name: str
@@ -79,19 +78,17 @@ class Contender:
     sql: str = ""
     before: Sequence[str] = ()
     after: Sequence[str] = ()
-    environment: Sequence[tuple[str, str]] = ()
 
 
 def contenders() -> list[Contender]:
     """Everything that is compared, in the order of its turns."""
     export = Contender(EXPORT, "tests.export.http.peak_memory", "", [PROJECT], [str(PART_BYTES)])
-    threads = [("LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS", str(os.cpu_count() or 1))]
     return [
         Contender(DLT, "benchmarks.contenders.with_dlt", USERS_QUERY),
         Contender(PANDAS, "benchmarks.contenders.with_pandas", USERS_QUERY),
         Contender(LANGFUSE, "benchmarks.contenders.with_langfuse_query", LANGFUSE_QUERY),
         export,
-        Contender(EXPORT_ON_CORES, export.module, "", export.before, export.after, threads),
+        replace(export, name=EXPORT_WITH_ZSTD, after=[*export.after, ParquetCodec.ZSTD]),
     ]
 
 
@@ -118,8 +115,8 @@ def run_once(contender: Contender, server: ClickHouseServer, target: Path) -> Co
         shutil.rmtree(leftover, ignore_errors=True)
     target.mkdir()
     command = [sys.executable, "-m", contender.module, *contender.before, str(target), *contender.after]
-    environment = server.environment_of_a_worker | dict(contender.environment)
-    environment |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "HOME": str(target.parent)}
+    environment = server.environment_of_a_worker | {"RUNTIME__DLTHUB_TELEMETRY": "false"}
+    environment["HOME"] = str(target.parent)
     [now] = server.rows("SELECT now64(6) AS time")
     cpu_s = [_cpu_of_children_s()]
     subprocess.run([sys.executable, "-c", f"import {contender.module}"], env=environment, check=True)
@@ -226,7 +223,7 @@ def show(result: Result) -> None:
     console.print(table)
     goals = RichTable("", "against", "ratio", "goal")
     for label, other, attribute, goal in GOALS:
-        for name in (EXPORT, EXPORT_ON_CORES):
+        for name in (EXPORT, EXPORT_WITH_ZSTD):
             goals.add_row(
                 f"{label} of {name}", other, f"{result.ratio(name, other, attribute):.2f}", f"{goal}"
             )

@@ -24,7 +24,7 @@ from langfuse_export import sql
 from langfuse_export.day import Day, read_together
 from langfuse_export.errors import VerificationError
 from langfuse_export.exporter import WindowExporter
-from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
 from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
@@ -108,7 +108,8 @@ class DayRead:
 
     def _writer(self, file: BinaryIO, schema: pa.Schema) -> "_Writer":
         if self._encoding.format is FileFormat.PARQUET:
-            return _ParquetWriter(file, schema, self.day.exporter.project.row_group_rows)
+            rows = self.day.exporter.project.row_group_rows
+            return _ParquetWriter(file, schema, rows, self._encoding.codec)
         return _TextWriter(file, self._encoding, self.day.table)
 
 
@@ -134,9 +135,9 @@ class _Writer(Protocol):
 class _ParquetWriter:
     """Types, nullability and encodings as ClickHouse itself writes them."""
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, row_group_rows: int) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema, row_group_rows: int, codec: ParquetCodec) -> None:
         self._row_group_rows = row_group_rows
-        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "store_schema": False}
+        options: dict[str, Any] = {"compression": codec, "use_dictionary": False, "store_schema": False}
         self._writer = pq.ParquetWriter(file, schema, **options)
 
     def write(self, rows: pa.Table) -> None:

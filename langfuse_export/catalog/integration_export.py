@@ -11,6 +11,7 @@ import structlog
 
 from langfuse_export.catalog.encryption import decrypt
 from langfuse_export.catalog.postgres import START_KEY, Integration
+from langfuse_export.formats import ParquetCodec
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_GROUPS, TABLES, Table
 from langfuse_worker.blobstore import PART_BYTES, StoreConfig
@@ -87,7 +88,7 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
         tables=tuple(_table(name, groups, has_prices=has_prices) for name in names),
         frequency=row.frequency,
         start=start.first,
-        encoding=row.encoding,
+        encoding=replace(row.encoding, codec=ParquetCodec(settings.export_parquet_compression)),
         limits=QueryLimits.from_settings(settings),
         row_group_rows=settings.export_parquet_row_group_size,
         destination=_store_config(row, settings),

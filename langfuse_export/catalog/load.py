@@ -20,7 +20,7 @@ from langfuse_export.catalog.model import EVERY_PROJECT, CatalogModel
 from langfuse_export.catalog.postgres import Integration, Rejection, read_integrations
 from langfuse_export.catalog.project import ProjectModel
 from langfuse_export.catalog.yaml_file import read_yaml
-from langfuse_export.formats import Encoding
+from langfuse_export.formats import ParquetCodec
 from langfuse_export.layout import first_clash
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES
@@ -238,7 +238,7 @@ def _export(
         tables=tables,
         frequency=project.frequency,
         start=project.frequency.floor(start),
-        encoding=Encoding(project.format, project.compression),
+        encoding=project.encoding(ParquetCodec(settings.export_parquet_compression)),
         limits=lowered,
         row_group_rows=project.parquet_row_group_size or settings.export_parquet_row_group_size,
         destination=model.destinations[project.destination].store_config(),

@@ -14,7 +14,7 @@ from langfuse_export.catalog.content import (
 )
 from langfuse_export.catalog.schedule import ScheduleModel
 from langfuse_export.catalog.strict import StrictModel
-from langfuse_export.formats import Compression, FileFormat
+from langfuse_export.formats import Compression, Encoding, FileFormat, ParquetCodec
 from langfuse_export.layout import LANGFUSE, KeyTemplate, hive
 from langfuse_export.tables import ALL_GROUPS, ALL_TABLES, TABLES, Table, UnknownColumnError, with_corrections
 from langfuse_export.windows import Frequency
@@ -74,7 +74,11 @@ class ProjectModel(StrictModel):
         description="When what is due is exported. Without it: each window, a lag after its end.",
     )
     format: FileFormat = Field(default=FileFormat.PARQUET, description="File format.")
-    compression: Compression = Field(default=Compression.NONE, description="Around text formats.")
+    compression: Literal["none", "gzip", "zstd", "snappy"] | None = Field(
+        default=None,
+        description="Of Parquet: snappy or zstd, by default as the deployment is set. Around text: none (the "
+        "default), gzip or zstd.",
+    )
     start: date | datetime | None = Field(
         default=None,
         description="First window, UTC. Without it: the day of the project's first row, not before 2023.",
@@ -128,9 +132,10 @@ class ProjectModel(StrictModel):
     def _consistent(self) -> Self:
         if len(set(self.tables)) != len(self.tables):
             raise ValueError(f"tables: {', '.join(self.tables)} names a table twice")
-        if self.format is FileFormat.PARQUET and self.compression is not Compression.NONE:
+        known = tuple(ParquetCodec if self.format is FileFormat.PARQUET else Compression)
+        if self.compression is not None and self.compression not in known:
             raise ValueError(
-                f"compression: {self.compression} is for text formats; Parquet compresses its own pages"
+                f"compression: {self.compression} is none of {self.format}, which has {', '.join(known)}"
             )
         try:
             for name, columns in self.columns.items():
@@ -162,6 +167,12 @@ class ProjectModel(StrictModel):
             self.key_template.check(self.frequency)
         except ValueError as error:
             raise ValueError(f"key: {error}") from None
+
+    def encoding(self, default: ParquetCodec) -> Encoding:
+        """The files that it wants; `default` is what Parquet is compressed with unless it says otherwise."""
+        if self.format is FileFormat.PARQUET:
+            return Encoding(self.format, codec=ParquetCodec(self.compression or default))
+        return Encoding(self.format, Compression(self.compression or Compression.NONE))
 
     @property
     def key_template(self) -> KeyTemplate:

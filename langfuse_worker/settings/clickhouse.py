@@ -1,5 +1,7 @@
 """Where ClickHouse is, and the limits of every export query."""
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
@@ -67,4 +69,10 @@ class ClickHouseSettings(BaseSettings):
         ge=100,
         le=10_000_000,
         description="Rows in a Parquet row group at most; groups are bounded by bytes as well.",
+    )
+    export_parquet_compression: Literal["snappy", "zstd"] = Field(
+        default="snappy",
+        validation_alias=EXPORT_PREFIX + "PARQUET_COMPRESSION",
+        description="Parquet files with snappy, or with zstd: a third smaller, half as much CPU again in "
+        "ClickHouse. See `compression`.",
     )

@@ -89,7 +89,8 @@ projects:
         ({"format": "avro"}, "'parquet', 'jsonl', 'csv' or 'json'"),
         ({"destination": "elsewhere"}, "'elsewhere'; there are archive"),
         ({"tables": ["traces", "traces"]}, "names a table twice"),
-        ({"compression": "gzip"}, "compression: gzip is for text formats"),
+        ({"compression": "gzip"}, "compression: gzip is none of parquet, which has snappy, zstd"),
+        ({"format": "csv", "compression": "snappy"}, "none of csv, which has none, gzip, zstd"),
         ({"id": "a/b"}, "must not contain '/'"),
         ({"intervall": 5}, "projects[0].intervall"),
         ({"start": "tomorrow"}, "projects[0].start"),
@@ -303,6 +304,14 @@ def test_more_columns_more_scores_and_fewer_rows_are_chosen() -> None:
     assert observations.chosen_rows == where
     assert scores.chosen_rows == {"environment": ["production"]}
     assert items.chosen_rows == {}
+
+
+def test_parquet_is_compressed_as_the_project_or_the_deployment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    projects = [PROJECT, {**PROJECT, "id": "archive", "compression": "zstd"}]
+    assert [project.encoding.codec for project in _catalog(*projects).projects] == ["snappy", "zstd"]
+
+    monkeypatch.setenv("LANGFUSE_CLICKHOUSE_DATA_EXPORT_PARQUET_COMPRESSION", "zstd")
+    assert [project.encoding.codec for project in _catalog(*projects).projects] == ["zstd", "zstd"]
 
 
 def test_objects_without_rows_are_written_unless_a_project_skips_them() -> None:

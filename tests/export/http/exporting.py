@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from langfuse_export.exporter import WindowExporter, WindowResult
-from langfuse_export.formats import Compression, Encoding, FileFormat
+from langfuse_export.formats import Compression, Encoding, FileFormat, ParquetCodec
 from langfuse_export.layout import LANGFUSE, KeyTemplate
 from langfuse_export.manifest import Manifest
 from langfuse_export.prices import AttemptPrices
@@ -31,6 +31,7 @@ from tests.servers.clickhouse import ClickHouseServer
 
 HOUR = Window(datetime(2026, 6, 1, 12, tzinfo=UTC), datetime(2026, 6, 1, 13, tzinfo=UTC))
 PARQUET = Encoding(FileFormat.PARQUET)
+ZSTD_PARQUET = Encoding(FileFormat.PARQUET, codec=ParquetCodec.ZSTD)
 JSONL = Encoding(FileFormat.JSONL)
 CSV = Encoding(FileFormat.CSV)
 JSON = Encoding(FileFormat.JSON)
@@ -109,6 +110,14 @@ class Deployment:
         """The rows of the exported object, as a reader of that format sees them."""
         key = self.project.object_key(ALL_TABLES[table], window)
         return read_rows(self.store.read(key), self.encoding)
+
+    def codecs(self, table: str, window: Window = HOUR) -> set[str]:
+        """What the pages of the exported Parquet file are compressed with."""
+        key = self.project.object_key(ALL_TABLES[table], window)
+        footer = pq.read_metadata(io.BytesIO(self.store.read(key)))
+        columns = range(footer.num_columns)
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        return {group.column(column).compression for group in groups for column in columns}
 
     def ids(self, table: str, window: Window = HOUR) -> list[str]:
         """The ids in the exported object, sorted."""

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 from langfuse_export.exporter import WindowExporter
-from langfuse_export.formats import Encoding, FileFormat
+from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import OBSERVATIONS
@@ -21,16 +21,20 @@ from tests.peak import peak_bytes
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-def main(project_id: str, blobs: str, part_bytes: str) -> None:
-    """Args: the project, the directory to export to, and the bytes of an upload's part."""
+def main(project_id: str, blobs: str, part_bytes: str, codec: str = ParquetCodec.SNAPPY) -> None:
+    """Args: the project, the directory to export to, the bytes of an upload's part, and the codec."""
     destination = StoreConfig(f"file://{blobs}/", part_bytes=int(part_bytes))
-    exporter = observations_exporter(project_id, destination, Frequency.HOURLY)
+    exporter = observations_exporter(project_id, destination, Frequency.HOURLY, codec=ParquetCodec(codec))
     exporter.export(Frequency.HOURLY.window(START), [OBSERVATIONS])
     print(peak_bytes())
 
 
 def observations_exporter(
-    project_id: str, destination: StoreConfig, frequency: Frequency, run_id: str | None = None
+    project_id: str,
+    destination: StoreConfig,
+    frequency: Frequency,
+    run_id: str | None = None,
+    codec: ParquetCodec = ParquetCodec.SNAPPY,
 ) -> WindowExporter:
     """What exports a project's observations as Parquet, with the settings of the environment."""
     settings = Settings()
@@ -41,7 +45,7 @@ def observations_exporter(
         tables=(OBSERVATIONS,),
         frequency=frequency,
         start=START,
-        encoding=Encoding(FileFormat.PARQUET),
+        encoding=Encoding(FileFormat.PARQUET, codec=codec),
         limits=QueryLimits.from_settings(settings),
         row_group_rows=settings.export_parquet_row_group_size,
         destination=destination,

@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 from langfuse_export.day_by_server import day_objects
 from langfuse_export.errors import WindowError, reason_of
 from langfuse_export.exporter import WindowExporter
+from langfuse_export.formats import Encoding
 from langfuse_export.server_transfer import StagedWindow
 from langfuse_export.tables import OBSERVATIONS, SCORES, TRACES, Hash, Table
 from langfuse_export.windows import Window
 from langfuse_worker.postgres import Database
 from tests.export import comparing
-from tests.export.http.exporting import HOUR, PARQUET, Deployment
+from tests.export.http.exporting import HOUR, PARQUET, ZSTD_PARQUET, Deployment
 from tests.export.http.server_mode import (
     BUCKET,
     COLLECTION,
@@ -289,3 +290,14 @@ def test_a_worker_that_is_asked_to_stop_kills_the_query_that_writes_a_day(
     [query_id] = [r.parameters["query_id"] for r in requests if r.sql.startswith("INSERT INTO FUNCTION")]
     assert query_id in {r.parameters["param_id"] for r in requests if r.sql.startswith("KILL QUERY")}
     assert [key for key in s3.keys(BUCKET) if "_incomplete" not in key] == []
+
+
+@pytest.mark.parametrize(("encoding", "codec"), [(PARQUET, "SNAPPY"), (ZSTD_PARQUET, "ZSTD")])
+def test_parquet_is_compressed_as_the_project_says(
+    archiving: Deployment, encoding: Encoding, codec: str
+) -> None:
+    archiving = archiving.with_(encoding=encoding)
+
+    export_day(archiving)
+
+    assert archiving.codecs("traces") == {codec}

@@ -11,7 +11,7 @@ from langfuse_export.formats import Encoding
 from langfuse_export.resources import ExportOptions
 from langfuse_export.tables import OBSERVATIONS, SCORES, TRACES
 from langfuse_export.windows import Window
-from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, Deployment
+from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, ZSTD_PARQUET, Deployment
 from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
 from tests.rows import observation, score, trace
 from tests.servers.clickhouse_http import Fault
@@ -101,3 +101,17 @@ def test_clickhouse_reads_a_day_about_once_for_24_windows(deployment: Deployment
 
     assert sum(result.exported["observations"].file.row_count for result in exported) == ROWS
     assert_hours_read_the_day_once(deployment, "a day at once")
+
+
+@pytest.mark.parametrize(("encoding", "codec"), [(PARQUET, "SNAPPY"), (ZSTD_PARQUET, "ZSTD")])
+def test_parquet_is_compressed_as_the_project_says(
+    deployment: Deployment, encoding: Encoding, codec: str
+) -> None:
+    fill(deployment)
+    with deployment.with_(encoding=encoding, tables=TABLES) as exporting:
+        exporter = exporting.exporter()
+
+        with day_files(exporter, [(TRACES, WINDOWS)], options(exporting)) as files:
+            exporter.export(HOUR, [TRACES], read_ahead=files[HOUR])
+
+        assert exporting.codecs("traces") == {codec}

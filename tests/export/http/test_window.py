@@ -9,7 +9,7 @@ import pytest
 from langfuse_export.errors import OccupiedError
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.windows import Frequency, iso
-from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSONL, PARQUET, Deployment
+from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSONL, PARQUET, ZSTD_PARQUET, Deployment
 from tests.rows import NOON, PROJECT, event, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -130,6 +130,19 @@ def test_the_time_zone_of_the_server_moves_no_window_and_no_time(encoding: Encod
         [first] = [row for row in deployment.rows("traces") if row["id"] == "first"]
         assert str(first["timestamp"])[:19] == "2026-06-01 12:00:00"
         assert deployment.manifest().files[1].min_time == "2026-06-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(("encoding", "codec"), [(PARQUET, "SNAPPY"), (ZSTD_PARQUET, "ZSTD")])
+def test_parquet_is_compressed_as_the_project_says(
+    deployment: Deployment, encoding: Encoding, codec: str
+) -> None:
+    deployment.insert("traces", trace("t1", input="words " * 1000))
+
+    with deployment.with_(encoding=encoding) as exporting:
+        exporting.export()
+
+        assert exporting.codecs("traces") == {codec}
+        assert exporting.ids("traces") == ["t1"]
 
 
 def test_rows_of_400_kb_pass_in_small_row_groups(deployment: Deployment) -> None:

@@ -84,6 +84,12 @@ def test_every_file_type(
     assert _export(langfuse, settings, file_type=file_type, compressed=compressed).encoding == encoding
 
 
+def test_parquet_is_compressed_as_the_deployment_says(langfuse: LangfusePostgres, settings: Settings) -> None:
+    settings = settings.model_copy(update={"export_parquet_compression": "zstd"})
+
+    assert _export(langfuse, settings, file_type="PARQUET").encoding.codec == "zstd"
+
+
 @pytest.mark.parametrize(
     ("source", "tables"),
     [
