@@ -80,7 +80,7 @@ def status(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
     elif rows:
-        out.print(_status_table(rows))
+        print_whole(_status_table(rows))
         for trouble in dict.fromkeys(row.trouble for row in rows if row.trouble):
             out.print(trouble, style="yellow", markup=False, soft_wrap=True)
     else:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 from redis import Redis
+from rich.markup import escape
 from rich.table import Table
 
 from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.dead_letters import DeadLetter, dead_letters, purge, replay
-from langfuse_worker.console import err, fail, out
+from langfuse_worker.console import err, fail, out, print_whole
 
 app = typer.Typer(help="Jobs that failed for good: list, inspect, put back, remove.", no_args_is_help=True)
 
@@ -35,8 +36,11 @@ def list_letters(queue: Queues = None, as_json: Json = False) -> None:
     table = Table("Id", "Queue", "Failed at (UTC)", "Events", "Reason", box=None)
     for letter in letters:
         when = f"{letter.failed_at:%Y-%m-%d %H:%M:%S}" if letter.failed_at else "-"
-        table.add_row(letter.id, letter.queue, when, str(letter.events), letter.reason[:120])
-    out.print(table if letters else "No dead letters.", markup=False)
+        table.add_row(letter.id, letter.queue, when, str(letter.events), escape(letter.reason[:120]))
+    if letters:
+        print_whole(table)
+    else:
+        out.print("No dead letters.")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from langfuse_ingest.commands.preconditions import open_runtime
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import decide_queues
 from langfuse_ingest.queues import queues as all_queues
-from langfuse_worker.console import out
+from langfuse_worker.console import print_whole
 from langfuse_worker.settings import settings
 
 
@@ -54,4 +54,4 @@ def queues(
             f"[red]{failed}[/red]" if failed not in (0, "-") else str(failed),
             f"{row['oldest_age_s']:,.0f} s" if row.get("waiting") else "-",
         )
-    out.print(table)
+    print_whole(table)

@@ -135,7 +135,8 @@ def test_queues_shows_what_waits_and_what_does_not_run_here(deployment: Deployme
     assert (rows["ingestion-queue"]["waiting"], rows["ingestion-queue"]["runs_here"]) == (1, True)
     assert rows["ingestion-queue"]["oldest_age_s"] > 0
     assert rows["score-delete"]["reason"] == "QUEUE_CONSUMER_SCORE_DELETE_QUEUE_IS_ENABLED=false"
-    shown = run(deployment.directory, "queues", COLUMNS="160").stdout
+    shown = run(deployment.directory, "queues").stdout
+    assert "secondary-otel-ingestion-queue" in shown
     assert "no: QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED=false" in shown
 
 
@@ -148,6 +149,9 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(deployment: Deploymen
         deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
     listed = json.loads(run(deployment.directory, "dead-letters", "list", "--json").stdout)
     first, second = sorted(listed, key=lambda letter: letter["arguments"]["entity"][1])
+    table = run(deployment.directory, "dead-letters", "list").stdout
+    assert first["id"] in table
+    assert "traces refuses trace 't0'" in table
 
     shown = json.loads(run(deployment.directory, "dead-letters", "show", first["id"]).stdout)
     assert shown["segment_uri"].startswith("file://")
