@@ -33,7 +33,7 @@ class Discovered(BaseModel):
 def discover(
     source: ClickHouse, tables: Sequence[Table], cache_directory: Path, source_url: str
 ) -> Mapping[str, datetime]:
-    """Projects with rows in the tables, and the first of them; cached for five minutes.
+    """Projects with rows in the tables, and the first of them; once there are any, cached for five minutes.
 
     Raises:
         ClickHouseError: ClickHouse does not answer and nothing was found earlier.
@@ -42,7 +42,8 @@ def discover(
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     cache = cache_directory / f"projects-{digest}.json"
     known = _read(cache)
-    if known and time.time() - known.found_at < FRESH_S:
+    # That there is none is not worth keeping: whoever sets the product up waits for the first one.
+    if known and known.first_rows and time.time() - known.found_at < FRESH_S:
         return known.first_rows
     try:
         found = Discovered(found_at=time.time(), first_rows=query_projects(source, tables))
