@@ -1,9 +1,11 @@
 """Connections to Dagster's Postgres, which all storages of a process share and keep."""
 
 import threading
+from typing import Any
 
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres.auth import PgTokenProvider
-from dagster_postgres.utils import create_pg_engine
+from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
 from sqlalchemy.engine import Engine
 
 # Dagster's daemon has about so many threads that ask at once; a run has one.
@@ -12,6 +14,7 @@ _KEPT = 5
 _RECYCLE_S = 180
 
 _engines: dict[str, Engine] = {}
+_with_tables: set[tuple[type, str]] = set()
 _lock = threading.Lock()
 
 
@@ -40,6 +43,38 @@ def shared_engine(postgres_url: str, token_provider: PgTokenProvider | None) -> 
         return _engines[postgres_url]
 
 
-def is_open(postgres_url: str) -> bool:
-    """Whether this process has worked with the address before."""
-    return postgres_url in _engines
+class KeptConnections(ConfigurableClass):
+    """What makes a part of Dagster's storage in Postgres use the connections of its process.
+
+    It comes before Dagster's class of that part.
+
+    Args:
+        postgres_url: an address that SQLAlchemy takes.
+        should_autocreate_tables: whether tables that are missing are made.
+        inst_data: how Dagster makes this object again in another process.
+        token_provider: gives the password of each connection; without it, it is that of the address.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        inst_data: ConfigurableClassData | None = None,
+        token_provider: PgTokenProvider | None = None,
+    ) -> None:
+        part = (type(self), postgres_url)
+        # Looked for once in a process: code servers open a storage for each tick.
+        looks_for_tables = should_autocreate_tables and part not in _with_tables
+        super().__init__(postgres_url, looks_for_tables, inst_data, token_provider)  # pyright: ignore[reportCallIssue]
+        _with_tables.add(part)
+        self._engine = shared_engine(postgres_url, token_provider)
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
+        """See Dagster's `ConfigurableClass`. Its own parts would make Dagster's class, not this one."""
+        return cls(
+            pg_url_from_config(config_value),
+            config_value.get("should_autocreate_tables", True),
+            inst_data,
+            get_token_provider_from_config(config_value),
+        )

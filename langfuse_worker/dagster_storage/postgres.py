@@ -28,7 +28,7 @@ from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
 from langfuse_worker.dagster_storage.checks import OncePlannedChecks
-from langfuse_worker.dagster_storage.connections import is_open, shared_engine
+from langfuse_worker.dagster_storage.connections import KeptConnections
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 _NAME = "postgres"
@@ -61,18 +61,19 @@ def _upsert(asset_key: str, entry: Mapping[str, Any]) -> Insert:
     return insert.on_conflict_do_update(index_elements=[AssetKeyTable.c.asset_key], set_=dict(entry))
 
 
-class PostgresEventLog(OncePlannedChecks, PostgresEventLogStorage):
+class PostgresEventLog(OncePlannedChecks, KeptConnections, PostgresEventLogStorage):
     """Dagster's event log in Postgres. A batch of events is one connection and one transaction."""
 
     def __init__(
         self,
         postgres_url: str,
         should_autocreate_tables: bool = True,
+        inst_data: ConfigurableClassData | None = None,
         token_provider: PgTokenProvider | None = None,
     ) -> None:
         self._open = OpenTransactions()
         self._assets = AssetEntries()
-        super().__init__(postgres_url, should_autocreate_tables, token_provider=token_provider)
+        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of a run in one transaction."""
@@ -108,12 +109,18 @@ class PostgresEventLog(OncePlannedChecks, PostgresEventLogStorage):
             yield connection
 
 
-class PostgresRuns(CancellingRunStorage, PostgresRunStorage):
+class PostgresRuns(CancellingRunStorage, KeptConnections, PostgresRunStorage):
     """Dagster's runs and backfills in Postgres."""
 
 
+class PostgresSchedules(KeptConnections, PostgresScheduleStorage):
+    """Dagster's schedules and sensors in Postgres."""
+
+
 class PostgresStorage(DagsterPostgresStorage):
-    """Dagster's storage in Postgres with these two; tables are Dagster's own.
+    """Dagster's storage in Postgres with these three; tables are Dagster's own.
+
+    An instance may also name the three by themselves, as that of Dagster's Helm chart does.
 
     Args:
         postgres_url: an address that SQLAlchemy takes.
@@ -131,17 +138,13 @@ class PostgresStorage(DagsterPostgresStorage):
     ) -> None:
         # Not Dagster's own constructor: it connects once for each of its parts, and would do so for nothing.
         DagsterStorage.__init__(self)
-        # Looked for once in a process: code servers open a storage for each tick.
-        looks_for_tables = should_autocreate_tables and not is_open(postgres_url)
         self.postgres_url = postgres_url
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        given = (postgres_url, looks_for_tables)
-        self._event_log_storage = PostgresEventLog(*given, token_provider=token_provider)
-        self._run_storage = PostgresRuns(*given, token_provider=token_provider)
-        self._schedule_storage = PostgresScheduleStorage(*given, token_provider=token_provider)
-        for part in (self._event_log_storage, self._run_storage, self._schedule_storage):
-            part._engine = shared_engine(postgres_url, token_provider)
+        given = (postgres_url, should_autocreate_tables, None, token_provider)
+        self._event_log_storage = PostgresEventLog(*given)
+        self._run_storage = PostgresRuns(*given)
+        self._schedule_storage = PostgresSchedules(*given)
 
     @classmethod
     def from_config_value(

@@ -19,9 +19,27 @@ from dagster_k8s import K8sRunLauncher
 from langfuse_worker.role import LOCATIONS, WorkerRole
 from langfuse_worker.settings import Settings, environment_names
 from tests.deploy.test_instance import read
+from tests.servers.postgres import PostgresServer
 
 HELM = Path(__file__).parents[2] / "deploy" / "helm"
 # Those that deploy/dagster.yaml has too and that the chart does not write itself.
+STORAGE = ("run_storage", "event_log_storage", "schedule_storage")
+# How the chart's templates/configmap-instance.yaml names Dagster's own, above what the values add.
+CHART = """
+{name}:
+  module: dagster_postgres.{module}
+  class: {dagsters}
+  config:
+    postgres_db:
+      username: {username}
+      password:
+        env: DAGSTER_PG_PASSWORD
+      hostname: {hostname}
+      db_name: {db_name}
+      port: {port}
+      params: {{}}
+      scheme: {scheme}
+"""
 SECTIONS = {
     "nux",
     "local_artifact_storage",
@@ -33,6 +51,11 @@ SECTIONS = {
     "run_retries",
     "retention",
 }
+
+
+@dg.asset
+def nothing() -> None:
+    """An asset."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +78,7 @@ def snake(name: str) -> str:
 
 def test_runs_are_run_as_with_compose(values: dict[str, Any]) -> None:
     production = read("deploy/dagster.yaml")
-    assert set(values["additionalInstanceConfig"]) == SECTIONS
+    assert set(values["additionalInstanceConfig"]) == SECTIONS | set(STORAGE)
     for section in SECTIONS:
         assert values["additionalInstanceConfig"][section] == production[section], section
 
@@ -69,7 +92,8 @@ def test_the_chart_writes_none_of_these_sections_a_second_time(values: dict[str,
 
 
 def test_dagster_accepts_them_and_queues_runs(values: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(values["additionalInstanceConfig"]))
+    sections = {name: values["additionalInstanceConfig"][name] for name in SECTIONS}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(sections))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
         queue = instance.get_concurrency_config().run_queue_config
@@ -93,9 +117,54 @@ def test_dagster_accepts_the_configuration_of_the_launcher_and_of_compute_logs(
     assert process_config(S3ComputeLogManager.config_type(), config).errors in (None, [])
 
 
-def test_postgres_is_reached_as_with_compose(values: dict[str, Any]) -> None:
+def test_postgres_is_reached_as_with_compose_and_as_the_chart_is_told(values: dict[str, Any]) -> None:
     scheme = read("deploy/dagster.yaml")["storage"]["custom"]["config"]["postgres_db"]["scheme"]
-    assert values["postgresql"]["postgresqlScheme"] == scheme
+    chart = values["postgresql"]
+    assert chart["postgresqlScheme"] == scheme
+    for name in STORAGE:
+        assert values["additionalInstanceConfig"][name]["config"]["postgres_db"] == {
+            "hostname": chart["postgresqlHost"],
+            "port": chart["service"]["port"],
+            "username": chart["postgresqlUsername"],
+            "password": {"env": "DAGSTER_PG_PASSWORD"},
+            "db_name": chart["postgresqlDatabase"],
+            "scheme": scheme,
+        }
+
+
+def test_the_storage_is_the_products_although_the_chart_names_dagsters(
+    values: dict[str, Any], postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.create_database("helm")
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", postgres.password)
+    address = {**values["additionalInstanceConfig"]["run_storage"]["config"]["postgres_db"]}
+    address |= {
+        "hostname": postgres.host,
+        "port": postgres.port,
+        "username": postgres.user,
+        "db_name": "helm",
+    }
+    added = {
+        name: {**values["additionalInstanceConfig"][name], "config": {"postgres_db": address}}
+        for name in STORAGE
+    }
+    dagsters = ("PostgresRunStorage", "PostgresEventLogStorage", "PostgresScheduleStorage")
+    modules = ("run_storage", "event_log", "schedule_storage")
+    written = [
+        CHART.format(name=name, module=module, dagsters=dagster, **address)
+        for name, module, dagster in zip(STORAGE, modules, dagsters, strict=True)
+    ]
+    file = tmp_path / "dagster.yaml"
+
+    for additions, parts in (("", dagsters), (yaml.safe_dump(added), [added[n]["class"] for n in STORAGE])):
+        file.write_text("".join(written) + additions)
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            # As a run or a code server makes the instance again.
+            with dg.DagsterInstance.from_ref(instance.get_ref()) as again:
+                storage = (again.run_storage, again.event_log_storage, again.schedule_storage)
+                assert [type(part).__name__ for part in storage] == list(parts)
+            assert dg.materialize([nothing], instance=instance).success
+    assert instance.get_runs_count() == 2
 
 
 def test_each_role_is_a_code_location(values: dict[str, Any]) -> None:

@@ -73,15 +73,30 @@ def postgres_config(server: PostgresServer) -> dict[str, object]:
     return {"postgres_url": f"postgresql+psycopg2://{address}/{name}"}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+def sqlite_storage(directory: Path) -> dict[str, object]:
+    """A dagster.yaml with SQLite."""
+    custom = {"module": "langfuse_worker.dagster_storage.sqlite", "class": "SqliteStorage"}
+    return {"storage": {"custom": {**custom, "config": {"base_dir": str(directory / "storage")}}}}
+
+
+def postgres_storage(server: PostgresServer, *, in_parts: bool) -> dict[str, object]:
+    """A dagster.yaml with an empty database; `in_parts` names its parts, as Dagster's Helm chart does."""
+    given = {"module": "langfuse_worker.dagster_storage.postgres", "config": postgres_config(server)}
+    if not in_parts:
+        return {"storage": {"custom": {**given, "class": "PostgresStorage"}}}
+    parts = {"run": "PostgresRuns", "event_log": "PostgresEventLog", "schedule": "PostgresSchedules"}
+    return {f"{part}_storage": {**given, "class": name} for part, name in parts.items()}
+
+
+@pytest.fixture(params=["sqlite", "postgres", "postgres in parts"])
 def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance with the product's storage."""
     if request.param == "sqlite":
-        name, config = "SqliteStorage", {"base_dir": str(tmp_path / "storage")}
+        content = sqlite_storage(tmp_path)
     else:
-        name, config = "PostgresStorage", postgres_config(request.getfixturevalue("postgres"))
-    storage = {"module": f"langfuse_worker.dagster_storage.{request.param}", "class": name, "config": config}
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"storage": {"custom": storage}}))
+        server = request.getfixturevalue("postgres")
+        content = postgres_storage(server, in_parts=request.param == "postgres in parts")
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(content))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert isinstance(instance.event_log_storage, TransactionalEventLog)
         yield instance
@@ -138,7 +153,7 @@ def test_a_run_of_many_partitions_has_one_row_for_each_check_and_its_evaluation_
     assert execution.run_id == result.run_id
 
 
-@pytest.mark.parametrize("instance", ["postgres"], indirect=True)
+@pytest.mark.parametrize("instance", ["postgres", "postgres in parts"], indirect=True)
 def test_transactions_that_record_the_same_assets_in_opposite_order_do_not_wait_for_each_other(
     instance: dg.DagsterInstance,
 ) -> None:
