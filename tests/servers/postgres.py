@@ -59,6 +59,14 @@ class PostgresServer:
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         self._execute(f'CREATE DATABASE "{name}"')
 
+    def dagster_storage(self, database: str) -> dict[str, object]:
+        """What a dagster.yaml calls `storage`, of an empty database of that name."""
+        self.create_database(database)
+        address = {"hostname": self.host, "port": self.port, "username": self.user, "password": self.password}
+        config = {"postgres_db": {**address, "db_name": database, "scheme": "postgresql+psycopg2"}}
+        module = "langfuse_worker.dagster_storage.postgres"
+        return {"custom": {"module": module, "class": "PostgresStorage", "config": config}}
+
     def disconnect(self, database: str) -> None:
         """End every connection to the database, as a restart does."""
         self._execute(

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +23,7 @@ from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer
 
 FREQUENCY = Frequency.EVERY_20_MINUTES
+_OF_THE_WORKING_DIRECTORY = {"local_artifact_storage", "compute_logs"}
 
 
 @dataclass
@@ -31,12 +33,14 @@ class Deployment:
     Attributes:
         projects: their ids.
         tick: when their schedule asks for the newest window next; a full minute, UTC.
+        storage: what dagster.yaml says of Dagster's own storage; None: as it is delivered, SQLite.
     """
 
     directory: Path
     clickhouse: ClickHouseServer
     projects: Sequence[str]
     tick: datetime
+    storage: Mapping[str, object] | None = None
 
     @property
     def due(self) -> list[Window]:
@@ -81,9 +85,18 @@ class Deployment:
         }
         (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
         (self.directory / "home").mkdir()
+        if self.storage:
+            self._write_instance(self.storage)
         with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
             server.wait_for(lambda: server.projects() == set(self.projects), 60)
             yield server
+
+    def _write_instance(self, storage: Mapping[str, object]) -> None:
+        delivered = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())
+        kept = {name: delivered[name] for name in delivered.keys() - _OF_THE_WORKING_DIRECTORY}
+        (self.directory / "home" / "dagster").mkdir()
+        file = self.directory / "home" / "dagster" / "dagster.yaml"
+        file.write_text(yaml.safe_dump({**kept, "storage": storage}))
 
     def fill(self) -> None:
         """Insert a trace into each window of each project."""

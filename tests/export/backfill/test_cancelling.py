@@ -13,17 +13,27 @@ from langfuse_export.windows import Window
 from tests.export.backfill.deployment import FREQUENCY, Deployment
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer, Run
+from tests.servers.postgres import PostgresServer
 
 _START_S = 35  # until Dagster is there and has begun a backfill
 _BEFORE_TICK_S = 8  # until a backfill has runs that wait
 _QUEUE_S = 3  # between two looks at the queue of runs
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> dict[str, object] | None:
+    """Dagster's storage as on a laptop, and as in production."""
+    if request.param == "sqlite":
+        return None
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.dagster_storage("backfills")
+
+
 @pytest.fixture
-def deployment(clickhouse: ClickHouseServer, tmp_path: Path) -> Deployment:
+def deployment(clickhouse: ClickHouseServer, storage: dict[str, object] | None, tmp_path: Path) -> Deployment:
     """Two projects, whose next steady window becomes due while the test works."""
     tick = datetime.fromtimestamp(math.ceil((time.time() + _START_S) / 60) * 60, UTC)
-    deployment = Deployment(tmp_path, clickhouse, ("p1", "p2"), tick)
+    deployment = Deployment(tmp_path, clickhouse, ("p1", "p2"), tick, storage)
     deployment.fill()
     return deployment
 
