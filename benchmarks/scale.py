@@ -2,7 +2,8 @@
 
 For each number of projects, with four tables and a year of hourly windows each and no history:
 
-- `load`: CPU of a process that imports the code location and builds it, as every run does, and its snapshot;
+- `load`: CPU of a process that imports the code location and builds it, as a code server does, its snapshot;
+- `run`: CPU of the process of a run that exports a window of one project, without rows;
 - `tick`: CPU of one evaluation of the hourly schedule, which asks for a run of each project;
 - `ready`: seconds from `langfuse-worker start` until the UI lists all assets;
 - the webserver's answers to what its pages ask for, medians of five; the first answer is left out.
@@ -16,6 +17,7 @@ Each number is measured with every storage of Dagster that is asked for, in one 
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -37,8 +39,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from langfuse_export import definitions
+from langfuse_export.catalog import load_catalog
+from langfuse_export.naming import asset_key, job_name
+from langfuse_worker.settings import settings
 from tests.servers.clickhouse import ClickHouseServer
-from tests.servers.dagster import DagsterServer
+from tests.servers.dagster import DagsterServer, command_of_a_run
 from tests.servers.postgres import PostgresServer
 
 ANSWERS = 5
@@ -96,6 +101,21 @@ def measure_location() -> None:
     print(load_s, tick_s, len(snapshot))
 
 
+def measure_run() -> None:
+    """What a process of its own does: has a run executed as a pod does, prints the CPU seconds of that."""
+    project, *_ = load_catalog(settings()).projects
+    assets = {asset_key(project, table) for table in project.tables}
+    window = project.frequency.closed_before(datetime.now(UTC), 1)[0]
+    with dg.DagsterInstance.get() as instance:
+        command = command_of_a_run(
+            instance, job_name(project.frequency), assets, project.frequency.key(window)
+        )
+        subprocess.run(command, check=True, capture_output=True)
+        assert [run.is_success for run in instance.get_runs()] == [True]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(used.ru_utime + used.ru_stime)
+
+
 def measure(projects: int, storage: Mapping[str, object], server: ClickHouseServer) -> dict[str, str]:
     """The figures of a deployment with so many projects, by what they are.
 
@@ -104,22 +124,31 @@ def measure(projects: int, storage: Mapping[str, object], server: ClickHouseServ
     """
     with tempfile.TemporaryDirectory() as directory:
         environment = _deployment(Path(directory), projects, storage, server)
-        command = [sys.executable, "-m", "benchmarks.scale", "--measure-location"]
-        done = subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True)
-        load_s, tick_s, snapshot = done.stdout.split()[-3:]
+        load_s, tick_s, snapshot = _measured("--measure-location", environment)[-3:]
         cost = Cost(float(load_s), float(tick_s), int(snapshot))
         started = time.monotonic()
         with DagsterServer(Path(environment["LANGFUSE_HOME"]), environment) as dagster:
             dagster.wait_for(lambda: len(dagster.projects()) == projects)
             ready_s = time.monotonic() - started
             answers = {page: _answer_ms(dagster, query) for page, query in PAGES.items()}
+        run_s = float(_measured("--measure-run", environment)[-1])
     return {
         "load the code location, CPU": f"{cost.load_s:.1f} s",
         "its snapshot": f"{cost.snapshot_bytes / 1e6:.1f} MB",
+        "a run that exports one project, CPU": f"{run_s:.1f} s",
         "the hourly schedule's tick, CPU": f"{cost.tick_s:.2f} s",
         "`langfuse-worker start` until the UI lists the assets": f"{ready_s:.0f} s",
         **{f"answer: {page}": f"{milliseconds:.0f} ms" for page, milliseconds in answers.items()},
     }
+
+
+def _measured(what: str, environment: Mapping[str, str]) -> list[str]:
+    """The words that a process of this module prints in the end."""
+    command = [sys.executable, "-m", "benchmarks.scale", what]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.split()
 
 
 def _deployment(
@@ -196,9 +225,13 @@ def main() -> None:
     parser.add_argument("--storage", nargs="+", choices=("sqlite", "postgres"), default=["sqlite"])
     parser.add_argument("--page", type=Path)
     parser.add_argument("--measure-location", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--measure-run", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure_location:
         measure_location()
+        return
+    if arguments.measure_run:
+        measure_run()
         return
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())

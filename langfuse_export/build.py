@@ -1,6 +1,6 @@
 """Puts a catalog's projects together into Dagster definitions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -17,42 +17,73 @@ from langfuse_export.sensors.late import build_late_sensor
 from langfuse_export.sensors.recovery import build_recovery_sensor
 from langfuse_export.windows import Frequency
 
+Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
+
 
 def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportResources) -> dg.Definitions:
     """Definitions of every project of the catalog: assets, a job per frequency, schedules, sensors."""
-    groups = list(_by_frequency(catalog.projects))
-    partitions = {
-        frequency: partitions_def(frequency, min(project.start for project in projects))
-        for frequency, projects in groups
-    }
+    partitions = _partitions(catalog)
+    exports = _exports(catalog.projects, partitions, options)
     parts = [
-        _frequency_defs(frequency, projects, partitions[frequency], options) for frequency, projects in groups
+        exports,
+        *(
+            _automation(frequency, projects, partitions[frequency], options)
+            for frequency, projects in _by_frequency(catalog.projects)
+        ),
     ]
-    jobs = [job for part in parts for job in part.jobs or ()]
+    jobs = list(exports.jobs or ())
     if jobs and options.late.interval_s:
         parts.append(dg.Definitions(sensors=[build_late_sensor(catalog.projects, partitions, jobs, options)]))
     if jobs:
         recovery = build_recovery_sensor(catalog.projects, partitions, jobs, options)
         parts.append(dg.Definitions(sensors=[recovery, build_lag_sensor(catalog.projects, options)]))
-    # A run spends 0.3 s in one process, and 5 s and more with a process per step.
-    shared = dg.Definitions(resources=resources.as_dagster(), executor=dg.in_process_executor)
-    return dg.Definitions.merge(*parts, shared)
+    return dg.Definitions.merge(*parts, _shared(resources))
 
 
-def _frequency_defs(
+def build_run_defs(
+    *,
+    catalog: Catalog,
+    projects: Sequence[ProjectExport],
+    options: ExportOptions,
+    resources: ExportResources,
+) -> dg.Definitions:
+    """What a run of some of the catalog's projects needs: their assets and jobs, with its partitions."""
+    return dg.Definitions.merge(_exports(projects, _partitions(catalog), options), _shared(resources))
+
+
+def _partitions(catalog: Catalog) -> Partitions:
+    return {
+        frequency: partitions_def(frequency, min(project.start for project in projects))
+        for frequency, projects in _by_frequency(catalog.projects)
+    }
+
+
+def _exports(
+    projects: Iterable[ProjectExport], partitions: Partitions, options: ExportOptions
+) -> dg.Definitions:
+    assets: list[dg.AssetsDefinition] = []
+    jobs = []
+    for frequency, of_frequency in _by_frequency(projects):
+        built = [build_project_assets(project, partitions[frequency], options) for project in of_frequency]
+        assets += built
+        jobs.append(
+            dg.define_asset_job(
+                job_name(frequency),
+                selection=dg.AssetSelection.assets(*built).without_checks()
+                | dg.AssetSelection.checks_for_assets(*built),
+                description=f"Exports windows of the projects that are exported {frequency.value}.",
+                executor_def=dg.in_process_executor,
+            )
+        )
+    return dg.Definitions(assets=assets, jobs=jobs)
+
+
+def _automation(
     frequency: Frequency,
     projects: list[ProjectExport],
     partitions: dg.TimeWindowPartitionsDefinition,
     options: ExportOptions,
 ) -> dg.Definitions:
-    assets = [build_project_assets(project, partitions, options) for project in projects]
-    job = dg.define_asset_job(
-        job_name(frequency),
-        selection=dg.AssetSelection.assets(*assets).without_checks()
-        | dg.AssetSelection.checks_for_assets(*assets),
-        description=f"Exports windows of the projects that are exported {frequency.value}.",
-        executor_def=dg.in_process_executor,
-    )
     timings = dict.fromkeys(project.timing for project in projects)
     schedules = [
         build_schedule(frequency, timing, [p for p in projects if p.timing == timing], partitions, options)
@@ -60,7 +91,12 @@ def _frequency_defs(
     ]
     catch_up = build_catch_up_sensor(frequency, projects, partitions, options)
     sensors = [catch_up] if catch_up else []
-    return dg.Definitions(assets=assets, jobs=[job], schedules=schedules, sensors=sensors)
+    return dg.Definitions(schedules=schedules, sensors=sensors)
+
+
+def _shared(resources: ExportResources) -> dg.Definitions:
+    # A run spends 0.3 s in one process, and 5 s and more with a process per step.
+    return dg.Definitions(resources=resources.as_dagster(), executor=dg.in_process_executor)
 
 
 def _by_frequency(

@@ -13,6 +13,11 @@ from typing import Any, Self
 
 import dagster as dg
 import urllib3
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._grpc.types import ExecuteRunArgs
+
+from langfuse_export import definitions
+from langfuse_export.naming import PARTITION_TAG
 
 # The backfill daemon looks for work every 30 s, and Dagster has no setting for that.
 _HURRY = """import sys
@@ -26,6 +31,8 @@ _CANCEL = "mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { _
 _REEXECUTE = """mutation($id: String!) {
   reexecutePartitionBackfill(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+_EXECUTE = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
   status assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
     numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed } } } } } }"""
@@ -59,6 +66,27 @@ class Progress:
     in_progress: int
     materialized: int
     failed: int
+
+
+def command_of_a_run(
+    instance: dg.DagsterInstance, job_name: str, assets: set[dg.AssetKey] | None, partition: str
+) -> list[str]:
+    """Create a run; the command with which launchers start its process in a pod or a container.
+
+    Args:
+        assets: what it selects of the job; None is all of it.
+    """
+    repository = ReconstructableRepository.for_module(definitions.__name__, "defs")
+    job = repository.get_reconstructable_job(job_name)
+    run = instance.create_run_for_job(
+        job.get_subset(asset_selection=assets).get_definition(),
+        tags={PARTITION_TAG: partition},
+        asset_selection=assets,
+        job_code_origin=job.get_python_origin(),
+    )
+    arguments = ExecuteRunArgs(job.get_python_origin(), run.run_id, instance.get_ref())
+    program, *rest = arguments.get_command_args()
+    return [str(Path(sys.executable).with_name(program)), *rest]
 
 
 class DagsterServer:
@@ -130,6 +158,18 @@ class DagsterServer:
         """Launch a backfill of the partitions of all the assets; its id."""
         params = {"assetSelection": [{"path": key.path} for key in assets], "partitionNames": partitions}
         return self.query(_LAUNCH, params=params)["launchPartitionBackfill"]["backfillId"]
+
+    def execute_check(self, asset: dg.AssetKey, name: str) -> str:
+        """Run a check by itself, as the button on its page does; the run's id."""
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "langfuse_export",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [],
+            "assetCheckSelection": [{"assetKey": {"path": asset.path}, "name": name}],
+        }
+        params = {"selector": selector, "mode": "default", "runConfigData": {}}
+        return self.query(_EXECUTE, params=params)["launchPipelineExecution"]["run"]["runId"]
 
     def cancel(self, backfill: str) -> None:
         """Cancel a backfill, as its page does."""

@@ -68,9 +68,8 @@ class Deployment:
             "LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN": "12",
         }
 
-    @contextmanager
-    def started(self) -> Iterator[DagsterServer]:
-        """Dagster, once it has the projects."""
+    def write_catalog(self) -> None:
+        """The projects as a person writes them, and an empty home."""
         catalog = {
             "destinations": {"files": {"url": f"file://{self.directory}/blobs/"}},
             "projects": [
@@ -85,6 +84,11 @@ class Deployment:
         }
         (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
         (self.directory / "home").mkdir()
+
+    @contextmanager
+    def started(self) -> Iterator[DagsterServer]:
+        """Dagster, once it has the projects."""
+        self.write_catalog()
         if self.storage:
             self._write_instance(self.storage)
         with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
