@@ -1,5 +1,6 @@
 """Runs windows through the Dagster assets in this process."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
 from langfuse_worker.dagster_home import dagster_home
-from langfuse_worker.settings import settings
+from langfuse_worker.settings import SettingsError, settings
 
 
 @dataclass
@@ -47,8 +48,15 @@ class RunReport:
 
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance that the UI shows."""
-    with dg.DagsterInstance.from_config(str(dagster_home(settings()))) as instance:
+    """The Dagster instance that the UI shows. Raises SettingsError where its dagster.yaml cannot be used."""
+    home = dagster_home(settings())
+    try:
+        opened = dg.DagsterInstance.from_config(str(home))
+    except dg.DagsterInvalidConfigError as error:
+        missing = sorted(set(re.findall(r'environment variable "(\w+)" which is not set', str(error))))
+        why = f"asks for {', '.join(missing)}: not set" if missing else str(error).partition("\n")[0]
+        raise SettingsError(f"{home}/dagster.yaml {why}") from None
+    with opened as instance:
         yield instance
 
 

@@ -12,7 +12,7 @@ from langfuse_worker.clickhouse import QueryLimits
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
-from tests.export.commands.command import Ended, langfuse_worker
+from tests.export.commands.command import ROOT, Ended, langfuse_worker
 from tests.rows import NOON, PROJECT, insert, observation, trace
 
 PERIOD = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")
@@ -156,6 +156,16 @@ def test_a_wrong_setting_is_exit_code_2_and_names_variable_value_and_remedy(
     assert name in ended.err
     assert value in ended.err
     assert allowed in ended.err
+
+
+def test_a_command_by_hand_without_the_variables_of_dagster_yaml_names_them_in_one_line(home: Path) -> None:
+    (home / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text("utf-8"))
+
+    ended = langfuse_worker("export", "status", home=home, DAGSTER_POSTGRES_HOST="postgres")
+
+    assert (ended.code, ended.out, len(ended.err.splitlines())) == (2, "", 1)
+    assert f"{home}/dagster.yaml asks for DAGSTER_POSTGRES_DB, DAGSTER_POSTGRES_PASSWORD" in ended.err
+    assert "DAGSTER_POSTGRES_HOST" not in ended.err
 
 
 def test_a_role_without_exports_refuses_to_export(tmp_path: Path) -> None:
