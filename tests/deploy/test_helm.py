@@ -53,6 +53,12 @@ SECTIONS = {
 }
 
 
+# What deploy/dagster.yaml, which is in the image, asks of its environment.
+OF_THE_IMAGES_INSTANCE = set(
+    re.findall(r"env: (DAGSTER_\w+)", (HELM.parent / "dagster.yaml").read_text("utf-8"))
+)
+
+
 @dg.asset
 def nothing() -> None:
     """An asset."""
@@ -172,11 +178,41 @@ def test_each_role_is_a_code_location(values: dict[str, Any]) -> None:
     served = {deployment["codeServerArgs"][1]: deployment for deployment in deployments}
     assert set(served) == {location.module for location in LOCATIONS}
     for location in LOCATIONS:
-        env = {item["name"]: item["value"] for item in served[location.module]["env"]}
+        env = {item["name"]: item.get("value") for item in served[location.module]["env"]}
         role = WorkerRole(env["LANGFUSE_WORKER_ROLE"])
         assert role.value == location.family.value
-        assert set(env) - set(environment_names().values()) == set()
+        unknown = set(env) - set(environment_names().values())
+        assert unknown <= OF_THE_IMAGES_INSTANCE
         assert served[location.module]["includeConfigInLaunchedRuns"] == {"enabled": True}
+
+
+def test_commands_by_hand_find_dagsters_state_and_the_catalog_the_web_server(values: dict[str, Any]) -> None:
+    env = values["dagster-user-deployments"]["deployments"][0]["env"]
+    given = {item["name"]: item.get("value") for item in env}
+    chart = values["postgresql"]
+    assert given.keys() >= OF_THE_IMAGES_INSTANCE
+    assert given["DAGSTER_POSTGRES_HOST"] == chart["postgresqlHost"]
+    assert given["DAGSTER_POSTGRES_PORT"] == str(chart["service"]["port"])
+    assert (
+        given["DAGSTER_COMPUTE_LOGS_BUCKET"]
+        == (values["computeLogManager"]["config"]["s3ComputeLogManager"]["bucket"])
+    )
+    [secret] = [item["valueFrom"]["secretKeyRef"] for item in env if "valueFrom" in item]
+    assert secret == {"name": values["global"]["postgresqlSecretName"], "key": "postgresql-password"}
+
+    webserver = values["dagsterWebserver"]
+    install = re.search(r"upgrade --install (\S+) dagster/dagster", (HELM / "values.yaml").read_text("utf-8"))
+    assert install is not None
+    service = f"{install[1]}-{webserver['nameOverride']}"
+    assert given["DAGSTER_WEBSERVER_URL"] == f"http://{service}:{webserver['service']['port']}"
+
+
+def test_runs_are_as_confined_as_everything_else(values: dict[str, Any]) -> None:
+    config = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    parts = [values["dagsterDaemon"], values["dagsterWebserver"]]
+    for part in [*parts, *values["dagster-user-deployments"]["deployments"]]:
+        assert part["podSecurityContext"] == config["podSpecConfig"]["securityContext"]
+        assert part["securityContext"] == config["containerConfig"]["securityContext"]
 
 
 def test_the_chart_is_that_of_the_pinned_dagster() -> None:
