@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from redis.client import Pipeline
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.job_lifecycle import record_job_failure
 from rq.registry import FailedJobRegistry
@@ -20,6 +21,7 @@ from rq.serializers import JSONSerializer
 
 from langfuse_ingest.enqueue import FOREVER, rq_queue
 from langfuse_ingest.ingest import Outcome
+from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queues import QueueSpec, queue, queues
 
 # What a person has to want, as in Langfuse's own retry service: rows that ClickHouse refused fail again.
@@ -103,13 +105,23 @@ def dead_letter(redis: Redis, letter: str) -> DeadLetter:
 def replay(redis: Redis, letter: DeadLetter) -> bool:
     """Put a dead letter back into its queue, with all its attempts; False if it is gone."""
     try:
-        job = Job.fetch(letter.id, redis, JSONSerializer)
-        retry = queue(letter.queue).retry()
-        job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
-        _registry(letter.queue, redis).requeue(job)
-    except (NoSuchJobError, InvalidJobOperation):
+        job = QueueJob.fetch(letter.id, redis, JSONSerializer)
+    except NoSuchJobError:
         return False
-    return True
+    retry = queue(letter.queue).retry()
+    job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
+    job.started_at = job.ended_at = None
+    key, target = _registry(letter.queue, redis).key, rq_queue(letter.queue, redis)
+
+    def move(pipeline: Pipeline) -> None:
+        # RQ's `requeue` takes two transactions, and a job is nowhere if its process ends in between.
+        is_there = pipeline.zscore(key, letter.id) is not None
+        pipeline.multi()
+        if is_there:
+            pipeline.zrem(key, letter.id)
+            target.enqueue_job(job, pipeline=pipeline)
+
+    return bool(redis.transaction(move, key))
 
 
 def purge(redis: Redis, letter: DeadLetter) -> bool:

@@ -9,6 +9,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queues import QueueSpec
 
 FOREVER = -1  # dead letters wait until somebody replays or purges them
@@ -30,7 +31,7 @@ class NewJob:
 
 def rq_queue(name: str, redis: Redis) -> Queue:
     """A queue or a shard, as RQ has it."""
-    return Queue(name, connection=redis, serializer=JSONSerializer)
+    return Queue(name, connection=redis, job_class=QueueJob, serializer=JSONSerializer)
 
 
 def enqueue(

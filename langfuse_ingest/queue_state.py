@@ -1,16 +1,16 @@
 """How full the queues are."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import islice
 
 from redis import Redis
-from rq import Queue
-from rq.job import Job
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from redis.client import Pipeline
 from rq.serializers import JSONSerializer
 
 from langfuse_ingest.enqueue import rq_queue
+from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queues import QueueSpec
 
 
@@ -44,35 +44,53 @@ class QueueState:
         }
 
 
+@dataclass(frozen=True)
+class _Shard:
+    waiting: int
+    taken: int
+    started: int
+    scheduled: int
+    failed: int
+    oldest: bytes | None
+
+
 def queue_states(redis: Redis, specs: Iterable[QueueSpec]) -> list[QueueState]:
-    """The state of each queue. Raises redis.RedisError."""
-    return [_state(redis, spec) for spec in specs]
+    """The state of each queue, all at one moment: a job that moves on meanwhile is in one of the numbers.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    shards = [(spec, name) for spec in specs for name in spec.shard_names]
+    with redis.pipeline() as pipeline:
+        for _, name in shards:
+            _ask(pipeline, name)
+        answers = iter(pipeline.execute())
+    found: dict[str, list[_Shard]] = {}
+    for spec, _ in shards:
+        found.setdefault(spec.name, []).append(_Shard(*islice(answers, len(fields(_Shard)))))
+    return [_state(redis, name, of_queue) for name, of_queue in found.items()]
 
 
-def _state(redis: Redis, spec: QueueSpec) -> QueueState:
-    names = spec.shard_names
-    queues = [rq_queue(name, redis) for name in names]
+def _ask(pipeline: Pipeline, name: str) -> None:
+    """Ask for the fields of a shard. A job is taken first, which its consumer then notes as started."""
+    queue = rq_queue(name, pipeline)
+    pipeline.llen(queue.key)
+    pipeline.llen(queue.intermediate_queue_key)
+    for registry in (queue.started_job_registry, queue.scheduled_job_registry, queue.failed_job_registry):
+        pipeline.zcard(registry.key)
+    pipeline.lindex(queue.key, 0)
 
-    def count(registry: type[FailedJobRegistry | ScheduledJobRegistry | StartedJobRegistry]) -> int:
-        keys = [registry(name, connection=redis, serializer=JSONSerializer).key for name in names]
-        return sum(int(redis.zcard(key)) for key in keys)  # pyright: ignore[reportArgumentType]
 
-    oldest = [job for queue in queues for job in _first(queue.get_job_ids(0, 1), redis)]
+def _state(redis: Redis, name: str, shards: Sequence[_Shard]) -> QueueState:
+    oldest = [shard.oldest.decode() for shard in shards if shard.oldest is not None]
+    jobs = QueueJob.fetch_many(oldest, redis, JSONSerializer)
     now = datetime.now(UTC)
-    ages = [(now - job.enqueued_at).total_seconds() for job in oldest if job.enqueued_at]
+    ages = [(now - job.enqueued_at).total_seconds() for job in jobs if job and job.enqueued_at]
     return QueueState(
-        queue=spec.name,
-        waiting=sum(queue.count for queue in queues),
-        active=count(StartedJobRegistry) + sum(_length(queue, redis) for queue in queues),
-        scheduled=count(ScheduledJobRegistry),
-        failed=count(FailedJobRegistry),
+        queue=name,
+        waiting=sum(shard.waiting for shard in shards),
+        active=sum(shard.taken + shard.started for shard in shards),
+        scheduled=sum(shard.scheduled for shard in shards),
+        failed=sum(shard.failed for shard in shards),
         oldest_age_s=max(ages, default=0.0),
     )
-
-
-def _length(queue: Queue, redis: Redis) -> int:
-    return int(redis.llen(queue.intermediate_queue_key))  # pyright: ignore[reportArgumentType]
-
-
-def _first(ids: list[str], redis: Redis) -> list[Job]:
-    return [job for job in Job.fetch_many(ids, redis, JSONSerializer) if job is not None]

@@ -51,7 +51,9 @@ def _wait(queue: Queue, seconds: float) -> list[str]:
 
 def _fetch(queue: Queue, ids: list[str]) -> list[Job]:
     found: list[Job] = []
-    for job_id, job in zip(ids, Job.fetch_many(ids, queue.connection, queue.serializer), strict=True):
+    for job_id, job in zip(
+        ids, queue.job_class.fetch_many(ids, queue.connection, queue.serializer), strict=True
+    ):
         if job is None:  # purged while it waited
             queue.connection.lrem(queue.intermediate_queue_key, 1, job_id)
         else:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import structlog
 from redis import Redis
-from rq.registry import StartedJobRegistry
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
@@ -17,8 +16,11 @@ log = structlog.get_logger()
 _REACQUIRE_S = 5.0
 _RECOVERY_LOCK = "langfuse:ingestion:recovery"
 # Starting a job takes it off the intermediate queue, so what is not there any more must not be put back.
+# A job that was queued twice may be done already: nobody could start it, and it would come back for ever.
 _PUT_BACK = """
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 then redis.call('LPUSH', KEYS[2], ARGV[1]) end
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 and redis.call('EXISTS', KEYS[3]) == 1 then
+    redis.call('LPUSH', KEYS[2], ARGV[1])
+end
 """
 
 
@@ -60,7 +62,7 @@ class Recovery:
 
     def _recover(self) -> None:
         for name in self._queues:
-            StartedJobRegistry(name, self._redis, serializer=JSONSerializer).cleanup()
+            rq_queue(name, self._redis).started_job_registry.cleanup()
             self._recover_intermediate(name)
 
     def _recover_intermediate(self, name: str) -> None:
@@ -73,6 +75,7 @@ class Recovery:
             seen = self._moved.setdefault((name, job_id), now)
             if now - seen < self._lease_s:
                 continue
-            self._redis.eval(_PUT_BACK, 2, queue.intermediate_queue_key, queue.key, job_id)
+            keys = (queue.intermediate_queue_key, queue.key, queue.job_class.key_for(job_id))
+            self._redis.eval(_PUT_BACK, len(keys), *keys, job_id)
             del self._moved[name, job_id]
             log.warning("queue_job_recovered", queue=name, jobId=job_id)

@@ -23,9 +23,11 @@ from rq.worker.base import WorkerStatus
 from langfuse_ingest.consumers.batch import collect, count_of
 from langfuse_ingest.consumers.lease import Lease
 from langfuse_ingest.dead_letters import add_refused
+from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import SegmentError
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
+from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
 from langfuse_ingest.writer import is_transient
@@ -44,6 +46,7 @@ _HOPELESS = (SegmentError, ObjectNotFoundError, PoisonedJobError)
 class ConsumerWorker(SimpleWorker):
     """Works off one queue or shard; takes the jobs of a batched queue many at a time."""
 
+    job_class = QueueJob
     log_job_description = False
     log_result_lifespan = False
     progress: "Synchronized[float] | None" = None
@@ -56,7 +59,7 @@ class ConsumerWorker(SimpleWorker):
         """
         kwargs.setdefault("worker_ttl", _WORKER_TTL_S)
         kwargs["serializer"] = JSONSerializer
-        super().__init__(queues, *args, **kwargs)
+        super().__init__([rq_queue(queue.name, queue.connection) for queue in queues], *args, **kwargs)
         if len(self.queues) != 1:
             raise SettingsError("a consumer listens to one queue, or a job could be lost on its way to it")
         self.spec: QueueSpec = require_registered(self.queues[0].name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+from redis import Redis
 from rq import Queue
 from rq.job import Job
 
@@ -92,15 +93,8 @@ class Deployment:
 
     def work(self, *names: str) -> None:
         """Work off, in this process, what waits in the queues; by default in all that ingest."""
-        handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-        try:
-            for name in names or ("ingestion-queue", "secondary-ingestion-queue", "otel-ingestion-queue"):
-                connection = self.redis.client
-                worker = ConsumerWorker([Queue(name, connection=connection)], connection=connection)
-                worker.work(burst=True, logging_level="ERROR")
-        finally:
-            for signum, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
-                signal.signal(signum, handler)
+        for name in names or ("ingestion-queue", "secondary-ingestion-queue", "otel-ingestion-queue"):
+            work_off(name, self.redis.client)
 
     def ingest(self, events: Sequence[Event], size: int = 50) -> None:
         """Put events in and work them off."""
@@ -180,6 +174,17 @@ class Deployment:
 
     def _id(self, table: str) -> str:
         return "span_id" if table == "events_full" else "id"
+
+
+def work_off(name: str, connection: Redis) -> None:
+    """Work off, in this process, what waits in a queue; signals are handled afterwards as before."""
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        worker = ConsumerWorker([Queue(name, connection=connection)], connection=connection)
+        worker.work(burst=True, logging_level="ERROR")
+    finally:
+        for signum, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(signum, handler)
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float, state: Callable[[], str]) -> None:

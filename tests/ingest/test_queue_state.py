@@ -1,0 +1,184 @@
+"""No job is missed by the figures, and none is lost, wherever its consumer is killed."""
+
+import threading
+from collections.abc import Callable
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+from redis import ConnectionPool, Redis
+from redis.connection import Connection
+
+from langfuse_ingest.consumers.recovery import Recovery
+from langfuse_ingest.dead_letters import dead_letters, replay
+from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.queue_state import queue_states
+from langfuse_ingest.queues import queue, queues
+from tests.ingest.deployment import Deployment, wait_for, work_off
+from tests.ingest.sessions import START, event
+from tests.servers.clickhouse_http import Fault
+
+QUEUE = "ingestion-queue"
+
+
+def put_in(deployment: Deployment) -> None:
+    """Put one job in."""
+    deployment.accept([event("trace-create", START, {"id": "t"}, id="event of t")])
+
+
+@pytest.mark.parametrize("start", range(4))
+def test_a_job_that_moves_on_while_the_figures_are_read_is_in_one_of_them(
+    deployment: Deployment, start: int
+) -> None:
+    put_in(deployment)
+    redis, of_rq = deployment.redis.client, deployment.rq_queue(QUEUE)
+    [job_id] = of_rq.job_ids
+    places = [
+        of_rq.key,
+        of_rq.intermediate_queue_key,
+        of_rq.started_job_registry.key,
+        of_rq.scheduled_job_registry.key,
+    ]
+    steps = islice(cycle(places), start, None)
+
+    def move_on() -> None:
+        place = next(steps)
+        with redis.pipeline() as pipeline:
+            pipeline.delete(*places)
+            if place in (of_rq.key, of_rq.intermediate_queue_key):
+                pipeline.rpush(place, job_id)
+            else:
+                pipeline.zadd(place, {job_id: 1})
+            pipeline.execute()
+
+    class MovesOn(Connection):
+        """Lets the job move on whenever an answer has come."""
+
+        def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            answer = super().read_response(*args, **kwargs)
+            move_on()
+            return answer
+
+    move_on()
+    states = queue_states(
+        Redis(connection_pool=ConnectionPool(MovesOn, port=deployment.redis.port)), queues()
+    )
+
+    assert sum(state.waiting + state.active + state.scheduled for state in states) == 1
+
+
+def consume(redis: Redis) -> None:
+    """Work off what waits, as a consumer does."""
+    work_off(QUEUE, redis)
+
+
+def recover(redis: Redis) -> None:
+    """Look for lost jobs and due retries, as the supervisor does."""
+    Recovery(redis, [QUEUE], 2).tick()
+
+
+def replay_all(redis: Redis) -> None:
+    """Put every dead letter back."""
+    for letter in dead_letters(redis):
+        replay(redis, letter)
+
+
+class _Killed(BaseException):
+    """No `except Exception` sees it, as none sees SIGKILL."""
+
+
+def killed(deployment: Deployment, work: Callable[[Redis], object], before: str) -> None:
+    """Do work whose process ends before it sends a transaction with these words."""
+    dead = threading.Event()
+
+    class Dies(Connection):
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            sent = b"".join(command).decode(errors="replace")
+            if dead.is_set() or ("EXEC" in sent and before in sent):
+                dead.set()
+                raise _Killed
+            super().send_packed_command(command, check_health)
+
+    with pytest.raises(_Killed):
+        work(Redis(connection_pool=ConnectionPool(Dies, port=deployment.redis.port)))
+
+
+def expire(deployment: Deployment) -> None:
+    """Let the leases of all jobs expire."""
+    key = deployment.rq_queue(QUEUE).started_job_registry.key
+    for execution, _ in deployment.redis.client.zscan_iter(key):
+        deployment.redis.client.zadd(key, {execution: 1})
+
+
+def leave_taken(deployment: Deployment) -> None:
+    """Killed when the job is no longer in the queue and not yet noted as started."""
+    killed(deployment, consume, before="rq:wip:")
+
+
+def leave_stored(deployment: Deployment) -> None:
+    """Killed when the rows are stored and the job is not yet done."""
+    killed(deployment, consume, before="successful_job_count")
+
+
+def leave_failed(deployment: Deployment) -> None:
+    """Killed when the job has failed and is not yet put back for its next attempt."""
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+    killed(deployment, consume, before="rq:scheduled:")
+    deployment.clickhouse.break_next()
+
+
+def leave_half_recovered(deployment: Deployment) -> None:
+    """Killed, and so was the process that was about to take the job up again."""
+    leave_stored(deployment)
+    expire(deployment)
+    killed(deployment, recover, before="rq:scheduled:")
+
+
+def leave_half_queued_again(deployment: Deployment) -> None:
+    """Killed when the job's next attempt is due and not yet in the queue."""
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+    deployment.work(QUEUE)
+    deployment.clickhouse.break_next()
+    scheduled = deployment.rq_queue(QUEUE).scheduled_job_registry
+    for job_id in scheduled.get_job_ids():
+        deployment.redis.client.zadd(scheduled.key, {job_id: 1})
+    killed(deployment, recover, before="rq:queue:")
+
+
+@pytest.mark.parametrize(
+    "leave", [leave_taken, leave_stored, leave_failed, leave_half_recovered, leave_half_queued_again]
+)
+def test_a_job_is_counted_and_taken_up_again_wherever_its_consumer_was_killed(
+    deployment: Deployment, leave: Callable[[Deployment], None]
+) -> None:
+    put_in(deployment)
+
+    leave(deployment)
+
+    assert deployment.backlog == 1
+    deployment.clickhouse.empty()
+    deployment.redis.client.delete(f"rq:scheduler-lock:{QUEUE}")  # of a killed process: expires in a minute
+    with deployment.consumers("--queue", QUEUE) as consumers:
+        wait_for(lambda: deployment.ids("traces") == ["t"], 30, consumers.log.read_text)
+        deployment.wait_until_empty()
+    assert deployment.letters == []
+
+
+def test_a_dead_letter_stays_one_if_its_replay_is_killed(deployment: Deployment) -> None:
+    enqueue(deployment.redis.client, queue(QUEUE), [NewJob({"segment": "p1/missing"})])
+    deployment.work(QUEUE)
+    assert len(deployment.letters) == 1
+
+    killed(deployment, replay_all, before="rq:queue:")
+
+    assert (deployment.backlog, len(deployment.letters)) == (0, 1)
+
+
+def test_a_job_that_was_queued_twice_and_is_done_does_not_come_back_for_ever(deployment: Deployment) -> None:
+    put_in(deployment)
+    of_rq = deployment.rq_queue(QUEUE)
+    deployment.redis.client.rpush(of_rq.key, *of_rq.job_ids)
+
+    with deployment.consumers("--queue", QUEUE) as consumers:
+        wait_for(lambda: deployment.ids("traces") == ["t"], 30, consumers.log.read_text)
+        deployment.wait_until_empty(20)
