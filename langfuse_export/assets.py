@@ -83,9 +83,10 @@ def _spec(
         partitions_def=partitions,
         group_name=safe_name(project.project_id),
         description=(
-            f"`{table.source}` of project **{project.name}** by `{table.time_column}`: one "
-            f"{project.encoding.extension} object per {project.frequency.value} window in "
-            f"`{project.destination.url}`."
+            # The catalog shows it as it is, without rendering Markdown.
+            f"{table.source} of project {project.name} by {table.time_column}: one "
+            f"{project.encoding.extension} object per window ({project.frequency.value.replace('_', ' ')}) "
+            f"in {project.destination.url}"
         ),
         kinds={"clickhouse", str(project.encoding.format), storage},
         owners=list(OWNERS),

@@ -104,7 +104,7 @@ def _rows_result(key: dg.AssetKey, exported: Mapping[Window, ExportedTable]) -> 
             "windows": len(exported),
             "rows": sum(e.file.row_count for e in exported.values()),
             "source_rows": sum(e.source_rows for e in exported.values()),
-            "differing_windows": dg.MetadataValue.json(differing),
+            **({"differing_windows": dg.MetadataValue.json(differing)} if differing else {}),
         },
     )
 
@@ -118,5 +118,8 @@ def _manifest_result(
         check_name=MANIFEST_CHECK,
         passed=not missing,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"windows": len(exported), "missing": dg.MetadataValue.json(missing)},
+        metadata={
+            "windows": len(exported),
+            **({"missing": dg.MetadataValue.json(missing)} if missing else {}),
+        },
     )

@@ -114,14 +114,20 @@ def data_retention() -> None:
 def build_dead_letter_schedule(*, running: bool) -> dg.ScheduleDefinition:
     """Every ten minutes, as Langfuse's own retry service; stopped unless its queue's flag is on."""
     return dg.ScheduleDefinition(
-        job=retry_dead_letters, cron_schedule="*/10 * * * *", default_status=_status(running)
+        job=retry_dead_letters,
+        cron_schedule="*/10 * * * *",
+        default_status=_status(running),
+        description="Puts dead letters back into their queues. Off unless the queue's flag is on.",
     )
 
 
 def build_retention_schedule(*, running: bool) -> dg.ScheduleDefinition:
     """Every night at 3:15 UTC, as Langfuse's."""
     return dg.ScheduleDefinition(
-        job=data_retention, cron_schedule="15 3 * * *", default_status=_status(running)
+        job=data_retention,
+        cron_schedule="15 3 * * *",
+        default_status=_status(running),
+        description="Removes what is older than LANGFUSE_DATA_RETENTION. Off unless that is set.",
     )
 
 

@@ -34,7 +34,7 @@ def build_queue_assets(specs: Sequence[QueueSpec]) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 key,
                 group_name=GROUP,
-                description=f"Jobs of `{spec.handler}`.",
+                description=f"Jobs of {spec.handler}",
                 kinds={"redis"},
                 metadata={"flag": spec.flag, "shards": spec.shards, "consumers": spec.consumers},
             )
@@ -55,11 +55,14 @@ def build_queue_assets(specs: Sequence[QueueSpec]) -> dg.AssetsDefinition:
 
 def build_queue_schedule(assets: dg.AssetsDefinition) -> dg.ScheduleDefinition:
     """Observes every queue each ten minutes."""
+    about = "Looks at the depth and the age of every queue, and evaluates their checks."
+    # A job with a name, so that the list of runs says what they are.
+    job = dg.define_asset_job("observe_all_queues", dg.AssetSelection.assets(*assets.keys), description=about)
     return dg.ScheduleDefinition(
-        name="observe_queues",
-        target=dg.AssetSelection.assets(*assets.keys),
+        job=job,
         cron_schedule="*/10 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=about,
     )
 
 

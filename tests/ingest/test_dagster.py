@@ -134,7 +134,7 @@ def test_schedules_run_where_there_is_something_to_do(
     clear_caches()
     schedules = {s.name: s.default_status.value for s in load().get_repository_def().schedule_defs}
     assert schedules == {
-        "observe_queues": "RUNNING",
+        "observe_all_queues_schedule": "RUNNING",
         "retry_dead_letters_schedule": "STOPPED",
         "data_retention_schedule": status,
     }
