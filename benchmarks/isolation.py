@@ -10,8 +10,9 @@ Interactive queries, as a dashboard sends them, run one after the other on many 
   `deploy/clickhouse`.
 
 The four take turns, several times. Exports are processes of the product's own export path, over and over.
+People look at what they got before they ask for more: for `--pause-s` seconds after each three queries.
 
-    .venv/bin/python -m benchmarks.isolation [--rows 3000000] [--rounds 5] [--plot docs/isolation.png]
+    .venv/bin/python -m benchmarks.isolation [--rounds 5] [--pause-s 2] [--plot docs/isolation.png]
 """
 
 import argparse
@@ -183,7 +184,7 @@ class Measured:
         return quantiles(self.ratios(idle), n=100, method="inclusive")[percent - 1]
 
 
-def run(rows: int, heavy_rows: int, rounds: int, directory: Path) -> dict[str, Measured]:
+def run(rows: int, heavy_rows: int, rounds: int, pause_s: float, directory: Path) -> dict[str, Measured]:
     """Measure every mode, in turn."""
     compared = modes()
     measured = {mode.name: Measured() for mode in compared}
@@ -197,17 +198,18 @@ def run(rows: int, heavy_rows: int, rounds: int, directory: Path) -> dict[str, M
         for round_number in range(rounds):
             for mode in compared:
                 console.print(f"round {round_number + 1} of {rounds}: {mode.name}", style="dim")
-                measure(mode, server, measured[mode.name])
+                measure(mode, server, pause_s, measured[mode.name])
     return measured
 
 
-def measure(mode: Mode, server: ClickHouseServer, result: Measured) -> None:
+def measure(mode: Mode, server: ClickHouseServer, pause_s: float, result: Measured) -> None:
     """One round of one mode."""
     with exports(mode, server) as running:
         started = time.monotonic()
         for _ in range(ROUND_QUERIES):
             for sql in DASHBOARD:
                 result.waits_s[sql].append(ask(server, sql, mode.dashboard_settings))
+            time.sleep(pause_s)
         result.seconds += time.monotonic() - started
         for process in running:
             process.kill()
@@ -266,6 +268,7 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=3_000_000, help="rows that dashboards aggregate")
     arguments.add_argument("--heavy-rows", type=int, default=60_000, help="rows of 5 KB that are exported")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--pause-s", type=float, default=2, help="pause after three queries, seconds")
     arguments.add_argument("--plot", type=Path)
     arguments.add_argument("--json", type=Path, help="keep every wait in this file")
     arguments.add_argument("--export-forever", help=argparse.SUPPRESS)
@@ -273,7 +276,7 @@ def main() -> None:
     if options.export_forever:
         return export_forever(options.export_forever)
     with tempfile.TemporaryDirectory() as directory:
-        measured = run(options.rows, options.heavy_rows, options.rounds, Path(directory))
+        measured = run(options.rows, options.heavy_rows, options.rounds, options.pause_s, Path(directory))
     show(measured)
     if options.plot:
         plot(measured, options.plot)
