@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from langfuse_export import sql
-from langfuse_export.errors import PricesError, VerificationError
+from langfuse_export.errors import PricesError, VerificationError, reason_of
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.tables import Table
 from langfuse_export.window_source import Cancellation, SourceSummary
@@ -20,6 +20,8 @@ from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryC
 log = structlog.get_logger()
 
 Rows = TypeVar("Rows")
+
+_READ_ONE_BY_ONE = (ClickHouseError, StoreError, OSError, VerificationError, PricesError)
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ def read_together(
     for table, windows in reads:
         try:
             rows_by_window = read(Day(exporter, exporter.prices.put_into(table), windows))
-        except (ClickHouseError, StoreError, OSError, VerificationError, PricesError) as error:
-            date = str(windows[0].start.date())
-            log.warning("blob_export_day_read_failed", table=table.name, day=date, error=str(error))
+        except BaseException as error:
+            fields = {"table": table.name, "day": str(windows[0].start.date()), "reason": reason_of(error)}
+            log.warning("blob_export_day_read_failed", **fields, error=str(error))
+            if not isinstance(error, _READ_ONE_BY_ONE):
+                raise
             continue
         for window, rows in rows_by_window.items():
             found[window][table.name] = rows

@@ -286,6 +286,8 @@ def test_a_worker_that_is_asked_to_stop_kills_the_query_that_writes_a_day(
     gate.set()
     _, logs = process.communicate(timeout=60)
     assert process.returncode not in (0, None), logs
+    [line] = [line for line in logs.splitlines() if "blob_export_day_read_failed" in line]
+    assert '"reason": "cancelled"' in line
     requests = archiving.server.requests[seen:]
     [query_id] = [r.parameters["query_id"] for r in requests if r.sql.startswith("INSERT INTO FUNCTION")]
     assert query_id in {r.parameters["param_id"] for r in requests if r.sql.startswith("KILL QUERY")}
