@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 
 from obstore import exceptions
 
@@ -41,6 +42,10 @@ _ACCESS = (
 )
 # What obstore writes between the request, whose names are somebody's own words, and the store's answer.
 _ANSWER = re.compile(r" in [\d.]+\w*s - ")
+# Of an error's XML, what says what is wrong and what to do; S3 names the right endpoint and region apart.
+_CODE = re.compile(r"<Code>(.*?)</Code>", re.DOTALL)
+_SAID = re.compile(r"<(Message|Details|AuthenticationErrorDetail|Endpoint|Region)>(.*?)</\1>", re.DOTALL)
+_NAMED = ("Endpoint", "Region")
 
 
 @contextmanager
@@ -53,8 +58,10 @@ def store_errors(uri: str) -> Iterator[None]:
     except EndpointError as error:
         raise refused(uri, error) from error
     except Exception as error:
-        message = f"{uri}: {_without_dump(error).strip()[:1000]}"
-        fault = access_fault(_ANSWER.split(_without_dump(error))[-1])
+        said = _without_dump(error).strip()
+        answer = _ANSWER.split(said)[-1]
+        message = f"{uri}: {(_readable(answer) or said)[:1000]}"
+        fault = access_fault(answer)
         if fault or isinstance(error, _ACCESS):
             raise StoreAccessError(message, fault or AccessFault.CREDENTIALS) from error
         if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
@@ -70,6 +77,19 @@ def refused(uri: str, error: EndpointError) -> StoreError:
     if error.reason is EndpointReason.DNS_LOOKUP_FAILED:
         return StoreError(message)
     return StoreAccessError(message, AccessFault.ENDPOINT)
+
+
+def _readable(answer: str) -> str | None:
+    """Code and message of an answer in XML, in one line; None if it has none."""
+    code = _CODE.search(answer)
+    if code is None:
+        return None
+    said: list[str] = [code[1]]
+    for name, text in _SAID.findall(answer):
+        # Azure ends a message with lines of the request's id and time.
+        line = " ".join(text.partition("\nRequestId:")[0].split())
+        said.append(f"{name} {line}" if name in _NAMED else line)
+    return unescape(": ".join(filter(None, said)))
 
 
 def _without_dump(error: Exception) -> str:

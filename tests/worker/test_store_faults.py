@@ -84,6 +84,32 @@ def test_a_refusal_says_what_to_change(
         assert error.value.fault is fault
 
 
+@pytest.mark.parametrize(
+    ("code", "rest", "shown"),
+    [
+        (
+            "PermanentRedirect",
+            "<Message>Use\n the endpoint</Message><Endpoint>b.s3.eu-west-1.amazonaws.com</Endpoint>",
+            "PermanentRedirect: Use the endpoint: Endpoint b.s3.eu-west-1.amazonaws.com",
+        ),
+        (
+            "AuthenticationFailed",
+            "<Message>Check &apos;Authorization&apos;.\nRequestId:1\nTime:2</Message>"
+            "<AuthenticationErrorDetail>Signature did not match.</AuthenticationErrorDetail>",
+            "AuthenticationFailed: Check 'Authorization'.: Signature did not match.",
+        ),
+    ],
+)
+def test_what_says_what_to_do_is_kept_of_an_answer(refusing: str, code: str, rest: str, shown: str) -> None:
+    Refusing.status = 400
+    Refusing.body = f"<?xml version='1.0'?>\n<Error><Code>{code}</Code>{rest}</Error>".encode()
+
+    with pytest.raises(StoreAccessError) as error:
+        BlobStore(_config("s3", refusing)).read("key")
+
+    assert str(error.value) == f"s3://bucket/key: {shown}"
+
+
 def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: str) -> None:
     Refusing.status, Refusing.body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
     store = BlobStore(StoreConfig("s3://bucket/AccessDenied/", refusing, "eu", "key", "secret"))

@@ -15,6 +15,7 @@ from langfuse_worker.blobstore import (
     BlobStore,
     ObjectNotFoundError,
     ObjectTooLargeError,
+    StoreAccessError,
     StoreConfig,
 )
 from langfuse_worker.blobstore.parts import LIMITS, Limits
@@ -122,6 +123,13 @@ def test_an_object_that_is_not_there_is_said_with_its_address(config: StoreConfi
 
 
 @pytest.mark.defect("D9")
+def test_what_s3_answers_is_one_line_of_its_code_and_message(s3: S3Server) -> None:
+    store = BlobStore(s3.store_config("nowhere"))
+    with pytest.raises(StoreAccessError) as error:
+        store.write_bytes("a.csv", b"x", "text/csv")
+    assert str(error.value) == "s3://nowhere/a.csv: NoSuchBucket: The specified bucket does not exist"
+
+
 def test_an_upload_that_has_no_more_parts_fails(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect D9 of Langfuse."""
     s3.create_bucket(BUCKET)
