@@ -22,7 +22,7 @@ from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.telemetry import Telemetry
 
 # The order of Langfuse's own manifests; what Langfuse does not export comes after it.
-_FILE_ORDER = ("scores", "traces", "observations", "observations_v2", "dataset_run_items")
+_FILE_ORDER = {name: at for at, name in enumerate(("scores", "traces", "observations", "observations_v2"))}
 
 
 class Progress(Protocol):
@@ -259,7 +259,7 @@ class WindowExporter:
         if set(files) != {table.name for table in self.project.tables}:
             return None
         self._check_unchanged(window, exported)
-        ordered = sorted(files.values(), key=lambda file: _FILE_ORDER.index(file.table))
+        ordered = sorted(files.values(), key=lambda file: _FILE_ORDER.get(file.table, len(_FILE_ORDER)))
         manifest = build_manifest(
             self.project.project_id, window, ordered, datetime.now(UTC), revision=revision, mode=self.mode
         )
