@@ -4,6 +4,7 @@ A FreshnessPolicy of Dagster looks at materializations alone, and a queue has no
 the age of the oldest job instead.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -28,21 +29,26 @@ def build_queue_assets(specs: Sequence[QueueSpec]) -> dg.AssetsDefinition:
     """An observable asset for each queue."""
     by_key = {queue_key(spec): spec for spec in specs}
 
-    @dg.multi_observable_source_asset(
-        name="observe_queues",
-        specs=[
-            dg.AssetSpec(
-                key,
-                group_name=GROUP,
-                description=f"Jobs of {spec.handler}",
-                kinds={"redis"},
-                metadata={"flag": spec.flag, "shards": spec.shards, "consumers": spec.consumers},
-            )
-            for key, spec in by_key.items()
-        ],
-        check_specs=[check for key in by_key for check in _check_specs(key)],
-        can_subset=True,
-    )
+    with warnings.catch_warnings():
+        # Nobody who starts a code server can do anything about it.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        asset_of_all = dg.multi_observable_source_asset(
+            name="observe_queues",
+            specs=[
+                dg.AssetSpec(
+                    key,
+                    group_name=GROUP,
+                    description=f"Jobs of {spec.handler}",
+                    kinds={"redis"},
+                    metadata={"flag": spec.flag, "shards": spec.shards, "consumers": spec.consumers},
+                )
+                for key, spec in by_key.items()
+            ],
+            check_specs=[check for key in by_key for check in _check_specs(key)],
+            can_subset=True,
+        )
+
+    @asset_of_all
     def observe_queues(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         chosen = {key: spec for key, spec in by_key.items() if key in context.selected_asset_keys}
         with running_redis(settings()) as redis:
