@@ -4,12 +4,15 @@ A run loads the catalog itself: a changed destination or format counts from the 
 needs a reload are projects that come and go, and those that change their frequency or tables.
 """
 
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import dagster as dg
 
 from langfuse_export.catalog import Catalog
 from langfuse_export.catalog.load import read_sources
+from langfuse_export.notify.left_out import tell_left_out
+from langfuse_export.notify.notifier import Notifier
 from langfuse_worker.settings import Settings
 
 INTERVAL_S = 60
@@ -34,8 +37,9 @@ def build_catalog_sensor(settings: Settings, loaded: Catalog) -> dg.SensorDefini
             "and reloads this code location when they differ."
         ),
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier]) -> dg.SkipReason:
         if read_sources(settings).fingerprint == loaded.fingerprint:
+            tell_left_out(context.instance, notifier, loaded.rejections, datetime.now(UTC))
             return dg.SkipReason("\n".join(["the catalog has not changed", *left_out]))
         origin = context.code_location_origin
         reload_location(settings.dagster_url, origin.location_name if origin else "langfuse_export")

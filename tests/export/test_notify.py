@@ -12,12 +12,14 @@ import pytest
 
 from langfuse_export.catalog.load import Sources, resolve
 from langfuse_export.catalog.model import CatalogModel
+from langfuse_export.catalog.postgres import Rejection
 from langfuse_export.health.fingerprint import fingerprint
 from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.health.state import Failure, Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.notify.channels import signature
+from langfuse_export.notify.left_out import tell_left_out
 from langfuse_export.notify.notice import Notice, message_of
 from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.project import ProjectExport
@@ -182,6 +184,23 @@ def test_of_two_processes_one_tells_people(
 
         assert len(webhook.requests) == 1
         assert not store.replace("p1", stale, None)  # who read before is too late
+
+
+def test_an_invalid_row_is_told_once_and_again_when_it_is_mended(
+    webhook: WebhookReceiver, tmp_path: Path
+) -> None:
+    notifier = Notifier.from_settings(Settings(**{PREFIX + "WEBHOOK_URL": webhook.url}))  # type: ignore[arg-type]
+    invalid = [Rejection("p1", "type 'FTP' must be one of S3"), Rejection("p2", "bucket_name is empty")]
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for rejections in ([], invalid[:1], invalid[:1], invalid, invalid[1:], invalid[1:]):
+            tell_left_out(instance, notifier, rejections, NOW)
+
+    sent = [json.loads(body)["notices"] for _, body in webhook.requests]
+    assert sent == [
+        [{"kind": "left_out", "projectId": "p1", "error": "type 'FTP' must be one of S3"}],
+        [{"kind": "left_out", "projectId": "p2", "error": "bucket_name is empty"}],
+        [{"kind": "taken_in", "projectId": "p1", "error": None}],
+    ]
 
 
 def test_a_fingerprint_changes_with_every_setting_and_holds_none(project: ProjectExport) -> None:

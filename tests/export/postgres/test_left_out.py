@@ -1,5 +1,6 @@
 """A project whose row in Langfuse's Postgres cannot be exported: everybody who looks is told why."""
 
+import json
 from pathlib import Path
 
 import dagster as dg
@@ -8,10 +9,13 @@ import pytest
 from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.postgres import check_rows
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.notify.channels import Webhook
+from langfuse_export.notify.notifier import Notifier
 from langfuse_worker.doctor import Status
 from langfuse_worker.settings import Settings
 from tests.export.commands.command import langfuse_worker
 from tests.export.postgres.deployment import Deployment
+from tests.servers.notifications import WebhookReceiver
 
 WHY = "bad is left out: export_frequency 'monthly' must be one of"
 
@@ -34,14 +38,24 @@ def test_the_doctor_names_it(with_a_bad_row: Deployment) -> None:
     assert found.status is Status.OK
 
 
-def test_the_ticks_of_the_sensor_name_it_while_it_has_no_assets(with_a_bad_row: Deployment) -> None:
+def test_the_ticks_of_the_sensor_name_it_while_it_has_no_assets(
+    with_a_bad_row: Deployment, webhook: WebhookReceiver
+) -> None:
     repository = with_a_bad_row.load().get_repository_def()
     sensor = repository.get_sensor_def("export_catalog_sensor")
-    context = dg.build_sensor_context(instance=with_a_bad_row.instance, repository_def=repository)
+    notifier = Notifier((Webhook(webhook.url, None),))
+    context = dg.build_sensor_context(
+        instance=with_a_bad_row.instance, repository_def=repository, resources={"notifier": notifier}
+    )
     said = sensor.evaluate_tick(context).skip_message
     assert said is not None
     assert said.splitlines()[0] == "the catalog has not changed"
     assert WHY in said
+    sensor.evaluate_tick(context)
+    [(_, body)] = webhook.requests  # of two ticks
+    [notice] = json.loads(body)["notices"]
+    assert (notice["kind"], notice["projectId"]) == ("left_out", "bad")
+    assert f"bad is left out: {notice['error']}" in said
 
 
 @pytest.mark.usefixtures("with_a_bad_row")
