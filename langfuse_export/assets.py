@@ -21,7 +21,6 @@ from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.postgres import Database
 from langfuse_worker.telemetry import Telemetry
 
-OWNERS = ("team:data-platform",)
 MAX_RETRIES = 3
 
 
@@ -89,7 +88,7 @@ def _spec(
             f"in {project.destination.url}"
         ),
         kinds={"clickhouse", str(project.encoding.format), storage},
-        owners=list(OWNERS),
+        owners=list(project.owners),
         tags={PROJECT_TAG: safe_name(project.project_id), "langfuse/table": table.name},
         metadata=definition_metadata(project, table),
         code_version="1",

@@ -12,6 +12,8 @@ from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import QueryLimits
 
+OWNERS = ("team:data-platform",)  # of projects that name nobody
+
 
 @dataclass(frozen=True)
 class ProjectExport:
@@ -32,6 +34,7 @@ class ProjectExport:
         named_collection: with which ClickHouse writes objects itself; None: they pass through the worker.
         skip_empty: whether a table without rows in a window has no object there.
         layout: where objects and manifests lie below the destination's prefix.
+        owners: whom Dagster shows as the owners of its assets, as Dagster writes them.
     """
 
     project_id: str
@@ -51,6 +54,7 @@ class ProjectExport:
     layout: KeyTemplate = LANGFUSE
     named_collection: str | None = None
     skip_empty: bool = False
+    owners: tuple[str, ...] = OWNERS
 
     @property
     def scheduled_from(self) -> datetime:

@@ -247,4 +247,5 @@ def _export(
         layout=project.key_template,
         named_collection=model.named_collection_of(project),
         skip_empty=project.skip_empty,
+        owners=tuple(project.owners),
     )

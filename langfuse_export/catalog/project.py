@@ -1,5 +1,6 @@
 """A project's entry in `exports.yaml`."""
 
+import re
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Literal, Self
 
@@ -16,14 +17,24 @@ from langfuse_export.catalog.schedule import ScheduleModel
 from langfuse_export.catalog.strict import StrictModel
 from langfuse_export.formats import Compression, Encoding, FileFormat, ParquetCodec
 from langfuse_export.layout import LANGFUSE, KeyTemplate, hive
+from langfuse_export.project import OWNERS
 from langfuse_export.tables import ALL_GROUPS, ALL_TABLES, TABLES, Table, UnknownColumnError, with_corrections
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import QueryLimits
+
+# What Dagster takes as the owner of an asset.
+_OWNER = re.compile(r"team:.+|[\w.%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}", re.ASCII)
 
 
 def _project_id(value: str) -> str:
     if "/" in value or any(ord(c) < 32 for c in value) or value in (".", ".."):
         raise ValueError("must not contain '/' or control characters: it is a folder of the object keys")
+    return value
+
+
+def _owner(value: str) -> str:
+    if not _OWNER.fullmatch(value):
+        raise ValueError("is neither a mail address nor team: and a name")
     return value
 
 
@@ -59,6 +70,10 @@ class ProjectModel(StrictModel):
         min_length=1, description="Langfuse's project id, or * for every other project found in ClickHouse."
     )
     name: str | None = Field(default=None, description="A name for people.")
+    owners: list[Annotated[str, AfterValidator(_owner)]] = Field(
+        default_factory=lambda: list(OWNERS),
+        description="Whom Dagster shows as owners: mail addresses, or teams such as team:search.",
+    )
     enabled: bool = Field(default=True, description="false pauses the project.")
     destination: str = Field(description="Name of an entry of destinations.")
     tables: list[TableName] = Field(

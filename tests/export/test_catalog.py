@@ -92,6 +92,7 @@ projects:
         ({"compression": "gzip"}, "compression: gzip is none of parquet, which has snappy, zstd"),
         ({"format": "csv", "compression": "snappy"}, "none of csv, which has none, gzip, zstd"),
         ({"id": "a/b"}, "must not contain '/'"),
+        ({"owners": ["search"]}, "neither a mail address nor team: and a name"),
         ({"intervall": 5}, "projects[0].intervall"),
         ({"start": "tomorrow"}, "projects[0].start"),
         ({"columns": {"traces": ["nmae"]}}, "traces has no column 'nmae'"),
@@ -312,6 +313,12 @@ def test_parquet_is_compressed_as_the_project_or_the_deployment_says(monkeypatch
 
     monkeypatch.setenv("LANGFUSE_CLICKHOUSE_DATA_EXPORT_PARQUET_COMPRESSION", "zstd")
     assert [project.encoding.codec for project in _catalog(*projects).projects] == ["zstd", "zstd"]
+
+
+def test_owners_are_those_that_a_project_names() -> None:
+    usual, owned = _catalog(PROJECT, {**PROJECT, "id": "other", "owners": ["team:search"]}).projects
+
+    assert (usual.owners, owned.owners) == (("team:data-platform",), ("team:search",))
 
 
 def test_objects_without_rows_are_written_unless_a_project_skips_them() -> None:

@@ -52,13 +52,14 @@ def test_every_window_of_a_run_has_its_own_numbers(deployment: Deployment) -> No
 
 
 def test_an_asset_says_what_it_is(deployment: Deployment) -> None:
+    deployment.projects = [deployment.project(owners=("team:search", "jane@example.com"))]
     key = asset_key(deployment.first, TABLES["observations"])
     graph = deployment.defs.resolve_asset_graph()
     node = graph.get(key)
 
     assert key.path == ["langfuse", PROJECT, "observations"]
     assert node.kinds == {"clickhouse", "parquet", "file"}
-    assert node.owners == ["team:data-platform"]
+    assert node.owners == ["team:search", "jane@example.com"]
     assert node.group_name == PROJECT
     assert "start_time" in (node.description or "")
     assert node.pools == {f"export_{PROJECT}"}
