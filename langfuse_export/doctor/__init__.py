@@ -3,16 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from langfuse_export.doctor import (
-    dagster,
-    destinations,
-    isolation,
-    langfuse,
-    postgres,
-    server_mode,
-    tables,
-    threads,
-)
+from langfuse_export.doctor import dagster, destinations, isolation, langfuse, postgres, server_mode, tables
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.notify.owner_mail import owner_mail
 from langfuse_worker.doctor import Check
@@ -55,8 +46,7 @@ def export_checks(settings: Settings) -> Sequence[Check]:
 def _isolation_checks(subject: Subject) -> list[Check]:
     if subject.settings.embedded:  # which has one user
         return []
-    checks = {**isolation.CHECKS, threads.THREADS: threads.check_threads}
-    return [Check(name, partial(run, subject), (CLICKHOUSE,)) for name, run in checks.items()]
+    return [Check(name, partial(run, subject), (CLICKHOUSE,)) for name, run in isolation.CHECKS.items()]
 
 
 def _postgres_checks(subject: Subject) -> list[Check]:

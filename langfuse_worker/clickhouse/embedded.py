@@ -94,7 +94,7 @@ class EmbeddedClickHouse:
     """
 
     def __init__(self, address: Address, limits: QueryLimits) -> None:
-        self.limits = limits
+        self.limits = limits.on(os.cpu_count() or 1)
         self._address = address
         self._path = Path(unquote(urlsplit(address.url).path))
 

@@ -22,6 +22,9 @@ from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 log = structlog.get_logger()
 
 CHUNK_BYTES = 1 << 20
+# The server's own default, whatever profiles and queries say: 'auto(8)', in quotes on older releases.
+_DEFAULT_THREADS = "SELECT default FROM system.settings WHERE name = 'max_threads'"
+_AUTO = re.compile(r"auto\((\d+)\)")
 _KEPT_BYTES = 16 << 10  # ClickHouse cuts the message that it appends to a broken stream at 16 KiB
 
 _TRANSPORT = {
@@ -59,12 +62,19 @@ class _Connection:
         self._limits = limits
         self._lock = threading.Lock()
         self._opened: Client | None = None
+        self._cores: int | None = None
 
     def client(self) -> Client:
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()
+                self._cores = _cores(self._opened)
             return self._opened
+
+    def within(self, limits: QueryLimits) -> QueryLimits:
+        """The limits on this server, as far as it says how many cores it has."""
+        self.client()
+        return limits if self._cores is None else limits.on(self._cores)
 
     def _open(self) -> Client:
         parts = urlsplit(self.address.url)
@@ -92,6 +102,11 @@ class _Connection:
                 self._opened = None
 
 
+def _cores(client: Client) -> int | None:
+    found = _AUTO.search(str(client.query(_DEFAULT_THREADS).result_rows))
+    return int(found[1]) if found else None
+
+
 class HttpClickHouse:
     """The implementation of `ClickHouse` for http:// and https:// URLs."""
 
@@ -102,7 +117,7 @@ class HttpClickHouse:
 
     def rows(self, query: Query) -> list[tuple[Any, ...]]:
         """See `ClickHouse.rows`."""
-        query = prepared(query, self.limits)
+        query = self._prepared(query)
         with self._errors():
             result = self._connection.client().query(
                 query.sql,
@@ -114,7 +129,7 @@ class HttpClickHouse:
     @contextmanager
     def stream(self, query: Query, output_format: str) -> Iterator[Iterator[bytes]]:
         """See `ClickHouse.stream`."""
-        query = prepared(query, self.limits)
+        query = self._prepared(query)
         with self._errors():
             response = self._connection.client().raw_stream(
                 query.sql,
@@ -133,7 +148,7 @@ class HttpClickHouse:
 
     def execute(self, query: Query, data: bytes | None = None) -> None:
         """See `ClickHouse.execute`."""
-        query = prepared(query, self.limits)
+        query = self._prepared(query)
         with self._errors():
             self._connection.client().command(
                 query.sql,
@@ -167,6 +182,10 @@ class HttpClickHouse:
     def close(self) -> None:
         """See `ClickHouse.close`."""
         self._connection.close()
+
+    def _prepared(self, query: Query) -> Query:
+        with self._errors():
+            return prepared(query, self._connection.within(self.limits))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

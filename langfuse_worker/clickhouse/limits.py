@@ -1,7 +1,7 @@
 """What one query may take from ClickHouse, and how it signs itself in `system.query_log`."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from langfuse_worker.settings import Settings
@@ -33,6 +33,10 @@ class QueryLimits:
             max_memory_usage=settings.export_max_memory_usage,
             max_execution_time_s=-(-settings.export_request_timeout_ms // 1000),
         )
+
+    def on(self, cores: int) -> Self:
+        """The same, with at most a thread a core of the server: more take memory and are not faster."""
+        return replace(self, max_threads=min(self.max_threads, cores))
 
     def settings(self) -> dict[str, int]:
         """The limits as ClickHouse settings."""

@@ -42,7 +42,7 @@ class ClickHouseSettings(BaseSettings):
         validation_alias=EXPORT_PREFIX + "MAX_THREADS",
         ge=1,
         le=1024,
-        description="max_threads of every export query.",
+        description="max_threads of every export query, where ClickHouse has as many cores.",
     )
     export_priority: int = Field(
         default=2,

@@ -9,8 +9,8 @@ from langfuse_worker.clickhouse import Query, QueryComment, connect
 from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, trace
 
+# Beside max_threads, which depends on the machine.
 DEFAULTS = {
-    "max_threads": "10",
     "priority": "2",
     "max_memory_usage": "20000000000",
     "max_execution_time": "3600",
@@ -32,6 +32,7 @@ def test_every_query_of_an_export_carries_the_limits(deployment: Deployment) -> 
     assert {"handshake", "discover", "kill"} <= set(purposes)
     for query in queries:
         assert {name: query["settings"].get(name) for name in DEFAULTS} == DEFAULTS, query
+        assert 1 <= int(query["settings"]["max_threads"]) <= 10, query
 
 
 def test_no_request_of_the_client_lacks_the_limits(deployment: Deployment) -> None:
@@ -44,6 +45,22 @@ def test_no_request_of_the_client_lacks_the_limits(deployment: Deployment) -> No
     assert len(ours) > 8  # more than the queries of the tables: the driver's handshake too
     for request in ours:
         assert {name: request.parameters.get(name) for name in DEFAULTS} == DEFAULTS, request.sql
+        assert 1 <= int(request.parameters["max_threads"]) <= 10, request.sql
+
+
+def test_a_query_has_no_more_threads_than_the_server_has_cores(deployment: Deployment) -> None:
+    [own] = deployment.server.rows("SELECT default FROM system.settings WHERE name = 'max_threads'")
+    deployment.source.rows(Query("SELECT 1", QueryComment(purpose="warm-up")))
+    seen = len(deployment.server.exports_in_query_log())
+
+    many = {"LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS": "1000"}
+    with deployment.with_(environment=many) as exporting:
+        exporting.export()
+
+    queries = deployment.server.exports_in_query_log()[seen:]
+    purposes = {json.loads(query["comment"])["purpose"]: query["settings"] for query in queries}
+    for purpose in ("count", "export"):
+        assert f"auto({purposes[purpose]['max_threads']})" in own["default"]
 
 
 def test_the_comment_names_product_project_table_and_window(deployment: Deployment) -> None:
@@ -64,7 +81,7 @@ def test_the_comment_names_product_project_table_and_window(deployment: Deployme
 
 def test_the_settings_of_the_deployment_reach_the_server(deployment: Deployment) -> None:
     prefix = "LANGFUSE_CLICKHOUSE_DATA_EXPORT_"
-    own = {prefix + "MAX_THREADS": "3", prefix + "PRIORITY": "7", prefix + "REQUEST_TIMEOUT_MS": "90500"}
+    own = {prefix + "MAX_THREADS": "1", prefix + "PRIORITY": "7", prefix + "REQUEST_TIMEOUT_MS": "90500"}
     own[prefix + "MAX_MEMORY_USAGE"] = "500000000"
     seen = len(deployment.server.exports_in_query_log())
 
@@ -72,7 +89,7 @@ def test_the_settings_of_the_deployment_reach_the_server(deployment: Deployment)
 
     for query in deployment.server.exports_in_query_log()[seen:]:
         settings = query["settings"]
-        assert (settings["max_threads"], settings["priority"]) == ("3", "7")
+        assert (settings["max_threads"], settings["priority"]) == ("1", "7")
         assert (settings["max_memory_usage"], settings["max_execution_time"]) == ("500000000", "91")
 
 
