@@ -79,7 +79,7 @@ class Measured:
         wall_s: seconds.
         worker_cpu_s, server_cpu_s: CPU seconds of the worker's process, and of ClickHouse's queries.
         worker_mb, server_mb: peak memory of the worker's process, and of ClickHouse's heaviest query.
-        read_mb: what ClickHouse read.
+        scans: what ClickHouse read, one read of all columns of the day being 1.
         objects: how many were written.
         object_mb: all of them together.
         groups: Parquet row groups in an object, on average.
@@ -90,7 +90,7 @@ class Measured:
     server_cpu_s: float
     worker_mb: float
     server_mb: float
-    read_mb: float
+    scans: float
     objects: float
     object_mb: float
     groups: float
@@ -112,15 +112,23 @@ def run_case(case: Case, rounds: int, directory: Path, s3: S3Server) -> dict[str
     with writing_to_s3(directory / "server", s3.url) as server:
         fill(server, case.rows, case.words, DAY)
         server.execute("SYSTEM STOP MERGES observations")
+        server.execute("SELECT * FROM observations FORMAT Null", {"log_comment": "scan"})
+        scan_bytes = server_cost(server, "log_comment = 'scan'").read_bytes
         for round_number in range(rounds):
             for way, results in found.items():
-                results.append(measure(case, way, f"{way} {round_number}", directory, server, s3))
+                results.append(measure(case, way, f"{way} {round_number}", scan_bytes, directory, server, s3))
                 console.print(f"{case.name}, round {round_number + 1}, {way}: {results[-1]}", style="dim")
     return {way: medians(results) for way, results in found.items()}
 
 
 def measure(
-    case: Case, way: str, run_id: str, directory: Path, server: ClickHouseServer, s3: S3Server
+    case: Case,
+    way: str,
+    run_id: str,
+    scan_bytes: float,
+    directory: Path,
+    server: ClickHouseServer,
+    s3: S3Server,
 ) -> Measured:
     """Catch up once, and check that no row is missing."""
     s3.create_bucket(BUCKET)
@@ -143,16 +151,11 @@ def measure(
         server_cpu_s=cost.cpu_s,
         worker_mb=taken.peak_bytes / 1e6,
         server_mb=cost.peak_bytes / 1e6,
-        read_mb=cost.read_bytes / 1e6,
+        scans=cost.read_bytes / scan_bytes,
         objects=len(objects),
         object_mb=sum(map(len, objects)) / 1e6,
         groups=sum(footer.num_row_groups for footer in footers) / len(footers),
     )
-
-
-def scan_mb(measured: Mapping[str, Measured], windows: int) -> float:
-    """What one scan of the day reads: a query a window reads it once for each."""
-    return measured["a query a window"].read_mb / windows
 
 
 def show(case: Case, measured: Mapping[str, Measured]) -> None:
@@ -167,7 +170,7 @@ def show(case: Case, measured: Mapping[str, Measured]) -> None:
     for way, result in measured.items():
         table.add_row(
             way,
-            f"{result.read_mb / scan_mb(measured, case.windows):.2f}",
+            f"{result.scans:.2f}",
             f"{result.server_cpu_s:.1f}",
             f"{result.server_mb:.0f}",
             f"{result.worker_cpu_s:.1f}",
