@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.job_lifecycle import record_job_failure
 from rq.registry import FailedJobRegistry
@@ -161,6 +161,14 @@ def _letter(name: str, job: Job) -> DeadLetter:
         queue=name,
         reason=reason.strip().splitlines()[-1],
         failed_at=job.ended_at or (result.created_at if result else None),
-        arguments=job.kwargs or {},
+        arguments=_arguments(job),
         events=job.meta.get("events", 1),
     )
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    """What the job was to be called with; nothing if somebody else has queued something that is not JSON."""
+    try:
+        return job.kwargs or {}
+    except DeserializationError:
+        return {}

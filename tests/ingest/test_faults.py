@@ -89,6 +89,20 @@ def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deplo
     ]
 
 
+def test_a_job_that_is_not_json_fails_alone_and_can_be_listed(deployment: Deployment) -> None:
+    deployment.accept([trace("good")])
+    redis = deployment.redis.client
+    [broken] = enqueue(redis, queue("ingestion-queue"), [NewJob({"segment": "p1/x"})])
+    redis.hset(broken.key, "data", b"\x80nonsense")
+
+    deployment.work()
+
+    assert deployment.ids("traces") == ["good"]
+    [letter] = deployment.letters
+    assert (letter.id, letter.arguments) == (broken.id, {})
+    assert "not the arguments of an ingestion job" in letter.reason
+
+
 def test_an_event_in_the_log_that_nobody_validated_fails_alone(deployment: Deployment) -> None:
     fine = {
         "id": "e",
