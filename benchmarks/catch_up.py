@@ -207,7 +207,7 @@ def plot(measured: Mapping[str, Mapping[str, Measured]], path: Path) -> None:
             axes.tick_params(labelsize=8)
         for axes in row[1:]:
             axes.set_yticklabels([])
-    grid[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -254,7 +254,6 @@ def plot(measured: Mapping[str, Measured], path: Path) -> None:
     for name, result in measured.items():
         axes.ecdf(result.ratios(measured["idle"]), label=name, color=colors[name])
     axes.axhline(0.95, color="#d0d5db", linewidth=0.8)
-    axes.set_xscale("log")
     axes.set_xlabel("wait, relative to the median of the same query on the idle server")
     axes.set_ylabel("share of queries")
     axes.spines[["top", "right"]].set_visible(False)
