@@ -43,7 +43,24 @@ def shared_engine(postgres_url: str, token_provider: PgTokenProvider | None) -> 
         return _engines[postgres_url]
 
 
-class KeptConnections(ConfigurableClass):
+class OfAddress(ConfigurableClass):
+    """What Dagster makes from an address in `dagster.yaml`. It comes before Dagster's class.
+
+    Dagster's own parts would make Dagster's class, whatever class was asked.
+    """
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
+        """See Dagster's `ConfigurableClass`."""
+        return cls(
+            pg_url_from_config(config_value),  # pyright: ignore[reportCallIssue]
+            config_value.get("should_autocreate_tables", True),
+            inst_data,
+            get_token_provider_from_config(config_value),
+        )
+
+
+class KeptConnections(OfAddress):
     """What makes a part of Dagster's storage in Postgres use the connections of its process.
 
     It comes before Dagster's class of that part.
@@ -68,13 +85,3 @@ class KeptConnections(ConfigurableClass):
         super().__init__(postgres_url, looks_for_tables, inst_data, token_provider)  # pyright: ignore[reportCallIssue]
         _with_tables.add(part)
         self._engine = shared_engine(postgres_url, token_provider)
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
-        """See Dagster's `ConfigurableClass`. Its own parts would make Dagster's class, not this one."""
-        return cls(
-            pg_url_from_config(config_value),
-            config_value.get("should_autocreate_tables", True),
-            inst_data,
-            get_token_provider_from_config(config_value),
-        )

@@ -19,8 +19,6 @@ from dagster_postgres import (
 from dagster_postgres.auth import PgTokenProvider
 from dagster_postgres.utils import (
     create_pg_connection,
-    get_token_provider_from_config,
-    pg_url_from_config,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
@@ -28,7 +26,7 @@ from sqlalchemy.engine import Connection
 
 from langfuse_worker.dagster_storage.backfills import CancellingRunStorage
 from langfuse_worker.dagster_storage.checks import OncePlannedChecks
-from langfuse_worker.dagster_storage.connections import KeptConnections
+from langfuse_worker.dagster_storage.connections import KeptConnections, OfAddress
 from langfuse_worker.dagster_storage.transactions import OpenTransactions
 
 _NAME = "postgres"
@@ -117,7 +115,7 @@ class PostgresSchedules(KeptConnections, PostgresScheduleStorage):
     """Dagster's schedules and sensors in Postgres."""
 
 
-class PostgresStorage(DagsterPostgresStorage):
+class PostgresStorage(OfAddress, DagsterPostgresStorage):
     """Dagster's storage in Postgres with these three; tables are Dagster's own.
 
     An instance may also name the three by themselves, as that of Dagster's Helm chart does.
@@ -145,15 +143,3 @@ class PostgresStorage(DagsterPostgresStorage):
         self._event_log_storage = PostgresEventLog(*given)
         self._run_storage = PostgresRuns(*given)
         self._schedule_storage = PostgresSchedules(*given)
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> "PostgresStorage":
-        """See Dagster's `ConfigurableClass`."""
-        return cls(
-            pg_url_from_config(config_value),
-            config_value.get("should_autocreate_tables", True),
-            inst_data,
-            get_token_provider_from_config(config_value),
-        )
