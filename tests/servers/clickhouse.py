@@ -1,6 +1,7 @@
 """A ClickHouse server of the tests' own, started as a process."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -166,3 +167,9 @@ class ClickHouseServer:
         while len(running := self.running_exports()) != count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(running)} queries run instead of {count}: {running}")
+
+
+def cores_of(server: ClickHouseServer) -> int:
+    """How many threads ClickHouse gives a query by itself: one a core."""
+    [row] = server.rows("SELECT default FROM system.settings WHERE name = 'max_threads'")
+    return int(re.sub(r"\D", "", row["default"]))

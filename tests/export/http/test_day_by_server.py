@@ -29,7 +29,7 @@ from tests.export.http.server_mode import (
     writing_to_azure,
 )
 from tests.export.http.test_day_read import TABLES, WINDOWS, fill, options
-from tests.export.http.test_limits import DEFAULTS
+from tests.export.http.test_limits import default_limits
 from tests.export.http.test_prices import EXACT, PRICED, as_of, insert_calls, moments, prices
 from tests.export.http.test_stopping import Worker
 from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
@@ -168,7 +168,8 @@ def test_the_query_carries_limits_choices_and_masks_and_no_secret(archiving: Dep
     assert (row["id"], len(row["user_id"])) == ("a", 64)
     logged = archiving.server.exports_in_query_log()[seen:]
     [writing] = [query for query in logged if BY_WINDOW in query["query"]]
-    assert {name: writing["settings"].get(name) for name in DEFAULTS} == DEFAULTS
+    usual = default_limits(archiving.server)
+    assert {name: writing["settings"].get(name) for name in usual} == usual
     comment = json.loads(writing["comment"])
     assert (comment["purpose"], comment["project"], comment["table"]) == ("export-day", PROJECT, "traces")
     assert comment["window"] == str(Window(WINDOWS[0].start, WINDOWS[-1].end))
