@@ -37,8 +37,8 @@ _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   status assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
     numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed } } } } } }"""
 _RUNS = """query($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}, limit: 500) { ... on Runs {
-  results { runId status creationTime endTime tags { key value }
-    stats { ... on RunStatsSnapshot { launchTime } } } } } }"""
+  results { runId status endTime tags { key value }
+    stats { ... on RunStatsSnapshot { enqueuedTime launchTime } } } } } }"""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Run:
     """A run as the UI lists it; times in seconds since 1970, None for what has not happened.
 
     Attributes:
+        queued: when it came into the queue of runs.
         launched: when the queue let it go.
     """
 
     run_id: str
     status: str
-    created: float
+    queued: float | None
     launched: float | None
     ended: float | None
     tags: Mapping[str, str]
@@ -197,7 +198,7 @@ class DagsterServer:
             Run(
                 run["runId"],
                 run["status"],
-                run["creationTime"],
+                run["stats"].get("enqueuedTime"),
                 run["stats"].get("launchTime"),
                 run["endTime"],
                 {tag["key"]: tag["value"] for tag in run["tags"]},
