@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from langfuse_worker.clickhouse.client import Address
@@ -12,6 +13,11 @@ from langfuse_worker.clickhouse.limits import QueryLimits
 from langfuse_worker.settings import Settings, settings
 
 pytest_plugins = ["tests.servers.fixtures"]
+
+# An example that takes long says something of the machine, and of what else it does.
+_SLOW = hypothesis.HealthCheck.too_slow
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[_SLOW])
+hypothesis.settings.load_profile("any machine")
 
 _OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_", "DATABASE_URL", "ENCRYPTION_KEY")
 

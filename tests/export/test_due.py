@@ -116,7 +116,7 @@ def test_a_tick_in_the_hour_that_clocks_leave_out_is_the_first_moment_after_it()
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.sampled_from([Frequency.HOURLY, Frequency.DAILY, Frequency.WEEKLY]),
     st.builds(Timing, st.sampled_from(CRONS), st.sampled_from(ZONES)),

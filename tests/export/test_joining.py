@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langfuse_export.errors import VerificationError
@@ -77,7 +77,6 @@ def _parquet(ids: Sequence[int], *, group: int = 3, name: str = "id") -> bytes:
 IDS = st.lists(st.integers(-(2**40), 2**40), max_size=12)
 
 
-@settings(deadline=None)
 @given(parts=st.lists(IDS, min_size=1, max_size=5), size=st.integers(1, 5000))
 def test_a_joined_parquet_file_has_every_row_group_and_row_in_order(
     parts: list[list[int]], size: int

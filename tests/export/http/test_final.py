@@ -40,7 +40,7 @@ def test_every_object_holds_exactly_what_final_returns(
     table = ALL_TABLES[name]
     deployment.encoding = encoding
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+    @settings(max_examples=8, suppress_health_check=SLOW)
     @given(st.lists(versions(name), max_size=12), st.booleans())
     def check(rows: list[Row], merged: bool) -> None:
         deployment.server.execute(f"TRUNCATE TABLE {table.source}")

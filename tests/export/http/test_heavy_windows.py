@@ -85,7 +85,7 @@ def test_parts_of_random_rows_are_exactly_what_final_returns(
     table = TABLES[name]
     deployment.encoding = encoding
 
-    @settings(max_examples=4, deadline=None, suppress_health_check=SLOW)
+    @settings(max_examples=4, suppress_health_check=SLOW)
     @given(st.lists(versions(name), max_size=9), st.booleans())
     def check(rows: list[Row], merged: bool) -> None:
         deployment.server.execute(f"TRUNCATE TABLE {table.source}")

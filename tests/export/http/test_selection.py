@@ -221,7 +221,7 @@ def test_all_filters_together_and_a_table_without_them_is_whole(deployment: Depl
 
 
 def test_values_of_a_filter_are_never_part_of_the_query(deployment: Deployment) -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+    @settings(max_examples=25, suppress_health_check=SLOW)
     @given(st.lists(TEXT.filter(bool), min_size=1, max_size=3, unique=True))
     def check(names: Sequence[str]) -> None:
         deployment.server.execute("TRUNCATE TABLE traces")
