@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -206,11 +207,17 @@ def _health_of(consumers: Consumers) -> bool:
 
 
 def kill_tree(pid: int) -> None:
-    """End a process and everything below it, the parents first so that they start nothing new."""
+    """End a process and everything below it, the parents first so that they start nothing new.
+
+    Returns once all have ended: until then Redis may give a job to a consumer that is being killed.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
         children = _children(pid)
+        ended = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
+        select.select([ended], [], [])
+        os.close(ended)
         for child in children:
             kill_tree(child)
 
