@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Deployment:
 
     @property
     def backfilled(self) -> list[Window]:
-        """Windows of half a day, two days ago."""
-        day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+        """Windows of half a day, two days before the tick."""
+        day = Frequency.DAILY.floor(self.tick) - timedelta(days=2)
         return list(FREQUENCY.windows(day, day + timedelta(hours=12)))
 
     @property
@@ -92,7 +92,7 @@ class Deployment:
         if self.storage:
             self._write_instance(self.storage)
         with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
-            server.wait_for(lambda: server.projects() == set(self.projects), 60)
+            server.wait_for(lambda: server.projects() == set(self.projects))
             yield server
 
     def _write_instance(self, storage: Mapping[str, object]) -> None:

@@ -272,10 +272,12 @@ def test_full_history_begins_with_the_first_row_of_any_table(
     langfuse.add("empty", export_mode="FULL_HISTORY")
     langfuse.add("p1", export_mode="FULL_HISTORY", export_source="TRACES_OBSERVATIONS_EVENTS")
 
+    this_hour = Frequency.HOURLY.floor(datetime.now(UTC))
+
     starts = {project.project_id: project.start for project in load_catalog(settings).projects}
 
     assert starts["p1"] == JUNE + timedelta(hours=1)
-    assert datetime.now(UTC) - starts["empty"] < timedelta(hours=1)
+    assert this_hour <= starts["empty"] <= datetime.now(UTC)
 
 
 @pytest.mark.defect("D13")
