@@ -34,7 +34,7 @@ def test_every_accepted_event_is_stored_whatever_is_killed(deployment: Deploymen
                 time.sleep(chance.random())
                 deployment.clickhouse.start()
         accepted += _accept(deployment, events, chance)
-        wait_for(lambda: _is_stored(deployment), 180, consumers.log.read_text)
+        wait_for(lambda: _is_stored(deployment), consumers.log.read_text)
 
     assert len(accepted) == 240 * 8
     assert deployment.letters == []

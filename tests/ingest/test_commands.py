@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.deployment import PROJECT, Deployment, wait_for
 from tests.ingest.sessions import START, event, sessions
 from tests.ingest.test_otel import ROOT, export, span
 
@@ -202,11 +202,7 @@ def test_without_any_server_the_embedded_ones_do(tmp_path: Path) -> None:
             cwd=tmp_path,
         )
     try:
-        deadline = 60
-        while "queue_batch_finished" not in log.read_text() and consumers.poll() is None and deadline:
-            deadline -= 1
-            with pytest.raises(subprocess.TimeoutExpired):
-                consumers.wait(1)
+        wait_for(lambda: "queue_batch_finished" in log.read_text() or consumers.poll(), log.read_text)
         consumers.terminate()
         assert consumers.wait(60) == 0, log.read_text()
     finally:

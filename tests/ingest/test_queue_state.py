@@ -19,6 +19,11 @@ from tests.ingest.sessions import START, event
 from tests.servers.clickhouse_http import Fault
 
 QUEUE = "ingestion-queue"
+# Threads and destructors of what is `killed` in this process go on, and end as it did.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def put_in(deployment: Deployment) -> None:
@@ -99,8 +104,10 @@ def killed(deployment: Deployment, work: Callable[[Redis], object], before: str)
                 raise _Killed
             super().send_packed_command(command, check_health)
 
+    pool = ConnectionPool(Dies, port=deployment.redis.port)
     with pytest.raises(_Killed):
-        work(Redis(connection_pool=ConnectionPool(Dies, port=deployment.redis.port)))
+        work(Redis(connection_pool=pool))
+    pool.disconnect()  # the thread that listens for RQ's commands, too
 
 
 def expire(deployment: Deployment) -> None:
@@ -159,7 +166,7 @@ def test_a_job_is_counted_and_taken_up_again_wherever_its_consumer_was_killed(
     deployment.clickhouse.empty()
     deployment.redis.client.delete(f"rq:scheduler-lock:{QUEUE}")  # of a killed process: expires in a minute
     with deployment.consumers("--queue", QUEUE) as consumers:
-        wait_for(lambda: deployment.ids("traces") == ["t"], 30, consumers.log.read_text)
+        wait_for(lambda: deployment.ids("traces") == ["t"], consumers.log.read_text)
         deployment.wait_until_empty()
     assert deployment.letters == []
 
@@ -180,5 +187,5 @@ def test_a_job_that_was_queued_twice_and_is_done_does_not_come_back_for_ever(dep
     deployment.redis.client.rpush(of_rq.key, *of_rq.job_ids)
 
     with deployment.consumers("--queue", QUEUE) as consumers:
-        wait_for(lambda: deployment.ids("traces") == ["t"], 30, consumers.log.read_text)
-        deployment.wait_until_empty(20)
+        wait_for(lambda: deployment.ids("traces") == ["t"], consumers.log.read_text)
+        deployment.wait_until_empty()

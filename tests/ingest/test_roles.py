@@ -74,7 +74,7 @@ def started(deployment: Deployment, role: str) -> Iterator[Started]:
         )
     running = Started(process, log, f"http://127.0.0.1:{port}")
     try:
-        wait_for(lambda: _answers(running), 120, log.read_text)
+        wait_for(lambda: _answers(running), log.read_text)
         yield running
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -132,7 +132,7 @@ def test_ingestion_registers_no_export_and_cannot_run_one(deployment: Deployment
         assert "replay_event_log" in names
         launched = running.graphql(_LAUNCH, location="langfuse_ingest", job="export_hourly")
         assert launched["data"]["launchRun"]["__typename"] == "PipelineNotFoundError"
-        wait_for(lambda: len(queues_of_workers(deployment)) == 8, 60, running.log.read_text)
+        wait_for(lambda: len(queues_of_workers(deployment)) == 8, running.log.read_text)
         deployment.wait_until_empty()
     assert len(deployment.ids("traces")) == 2
 
@@ -141,7 +141,7 @@ def test_all_registers_everything(deployment: Deployment) -> None:
     deployment.ingest(list(sessions(2)))
     with started(deployment, "all") as running:
         assert sorted(running.repositories()) == ["langfuse_export", "langfuse_ingest"]
-        wait_for(lambda: len(queues_of_workers(deployment)) == 8, 60, running.log.read_text)
+        wait_for(lambda: len(queues_of_workers(deployment)) == 8, running.log.read_text)
 
 
 @pytest.mark.parametrize(

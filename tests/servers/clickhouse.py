@@ -161,12 +161,13 @@ class ClickHouseServer:
         sql += "AND NOT is_cancelled AND query NOT LIKE '%system.processes%'"
         return [row["query"] for row in self.rows(sql)]
 
-    def wait_for_running_exports(self, count: int, timeout_s: float = 20) -> None:
+    def wait_for_running_exports(self, count: int, timeout_s: float = 120) -> None:
         """Return once so many export queries run; raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while len(running := self.running_exports()) != count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(running)} queries run instead of {count}: {running}")
+            time.sleep(0.05)
 
 
 def cores_of(server: ClickHouseServer) -> int:

@@ -78,6 +78,7 @@ class MailServer:
             authenticator=self._authenticate,
             auth_required=True,
             auth_require_tls=False,
+            ready_timeout=60,
         )
         self._controller.start()
         self.port = self._controller.port

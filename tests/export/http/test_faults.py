@@ -139,7 +139,7 @@ def test_a_cancelled_export_kills_its_query_and_commits_nothing(deployment: Depl
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(120)
     deployment.server.wait_for_running_exports(1)
     cancellation.cancel()
     deployment.server.wait_for_running_exports(0)
