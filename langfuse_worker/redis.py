@@ -16,6 +16,8 @@ from redis.retry import Retry
 from langfuse_worker.settings import Settings, SettingsError
 
 _CONNECT_TIMEOUT_S = 5
+# It reads all it holds before it answers, and a laptop may do other things meanwhile.
+_START_TIMEOUT_S = 120
 
 
 def open_redis(settings: Settings) -> Redis:
@@ -122,7 +124,7 @@ class EmbeddedRedis:
         options = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         port = _embedded_port(self._settings) or None
         self._server = ValkeyServer(port=port, data_dir=self._directory, persist=True, config=options)
-        self._server.start()
+        self._server.start(_START_TIMEOUT_S)
         (self._directory / "port").write_text(str(self._server.port))
 
 
