@@ -242,10 +242,11 @@ def test_a_nightly_project_has_until_the_morning(deployment: Deployment, webhook
 def test_the_hours_of_the_last_night_count_as_one_window(
     deployment: Deployment, webhook: WebhookReceiver, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
-    deployment.settings = Settings()
     watched = _watched(deployment, webhook, timing=AT_NIGHT)
     watched.export(0, 0)
+    # Not before: what runs send would be sent when the receiver is gone.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    deployment.settings = Settings()
     seen: dict[datetime, float] = {}
 
     for hours in (12, 26, 49, 50):
