@@ -4,12 +4,13 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from langfuse_worker.clickhouse.limits import INGESTION_LIMITS, QueryComment, QueryLimits
 from langfuse_worker.clickhouse.literals import quoted_array
-from langfuse_worker.settings import Settings
+from langfuse_worker.settings import Settings, SettingsError
 
 # ClickHouse parses 256 KiB unless it is told to parse more.
 _LONG_QUERY_BYTES = 64 << 20
@@ -127,12 +128,16 @@ class Address:
 
 
 def connect(settings: Settings) -> ClickHouse:
-    """The ClickHouse that exports read, as the deployment's settings name it. Connects on first use."""
+    """The ClickHouse that exports read, as the deployment's settings name it. Connects on first use.
+
+    Raises:
+        SettingsError: no server is named and the embedded engine is not installed.
+    """
     return _connect(settings.export_source_url, settings, QueryLimits.from_settings(settings))
 
 
 def connect_for_ingestion(settings: Settings) -> ClickHouse:
-    """The ClickHouse that consumers write to. Connects on first use."""
+    """The ClickHouse that consumers write to. Connects on first use; raises as `connect` does."""
     return _connect(settings.ingestion_url, settings, INGESTION_LIMITS)
 
 
@@ -143,6 +148,11 @@ def _connect(url: str, settings: Settings, limits: QueryLimits) -> ClickHouse:
 
     address = Address.of(url, settings)
     if url.startswith("chdb://"):
+        if find_spec("chdb") is None:
+            raise SettingsError(
+                "no ClickHouse server is named, and the embedded engine is not installed: set "
+                "CLICKHOUSE_URL, or pip install 'langfuse-export[embedded]'"
+            )
         return EmbeddedClickHouse(address, limits)
     return HttpClickHouse(address, limits)
 
