@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment, connect_for_ingestion
-from langfuse_worker.settings import Settings
+from langfuse_worker.settings import Settings, SettingsError
 
 
 class Health:
@@ -64,12 +64,15 @@ class HealthServer:
     """Serves the two answers."""
 
     def __init__(self, port: int, health: Health) -> None:
-        """Bind to the port, on every interface; 0 picks one."""
+        """Bind to the port, on every interface; 0 picks one. Raises SettingsError when it is in use."""
 
         class Handler(_Handler):
             answers = health
 
-        self._server = ThreadingHTTPServer(("", port), Handler)
+        try:
+            self._server = ThreadingHTTPServer(("", port), Handler)
+        except OSError as error:
+            raise SettingsError(f"LANGFUSE_WORKER_HEALTH_PORT={port}: {error.strerror}") from None
         self._server.daemon_threads = True
 
     @property

@@ -52,14 +52,20 @@ class Supervisor:
         self._gauges_due = 0.0
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; the exit code: 0, or 1 if consumers had to be killed."""
+        """Run until SIGTERM or SIGINT; the exit code: 0, or 1 if consumers had to be killed.
+
+        Raises:
+            SettingsError: the port of the health checks is in use, or no ClickHouse can be opened.
+        """
         signal.signal(signal.SIGINT, self._request_stop)
         signal.signal(signal.SIGTERM, self._request_stop)
+        # Before the consumers, which would be left behind if it cannot be had.
+        health = Health(self._settings, self._pools, self._redis)
+        health_server = HealthServer(self._settings.health_port, health)
         for pool in self._pools:
             pool.start_workers(burst=False)
-        health = Health(self._settings, self._pools, self._redis)
         metrics = build_metrics(self._settings)
-        with HealthServer(self._settings.health_port, health) as server:
+        with health_server as server:
             log.info(
                 "consumers_started", processes=sum(p.num_workers for p in self._pools), health=server.url
             )

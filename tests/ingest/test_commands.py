@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_errors_are_one_line_that_names_the_setting(
     assert ended.returncode == code, ended.stderr
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use_is_one_line_and_no_consumer_is_left(deployment: Deployment) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run(deployment.directory, "consume", LANGFUSE_WORKER_HEALTH_PORT=port)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[1:] == [
+        f"langfuse-worker: LANGFUSE_WORKER_HEALTH_PORT={port}: Address already in use"
+    ]
 
 
 def test_a_password_of_redis_is_not_shown(deployment: Deployment) -> None:
