@@ -19,14 +19,17 @@ ARG EXTRAS=aws,kubernetes,postgres
 WORKDIR /src
 RUN python -m venv --without-pip /opt/langfuse
 # Without the packages' source pip installs what they need, and that layer stays until a version changes.
-COPY pyproject.toml constraints.txt README.md ./
-RUN pip --python /opt/langfuse/bin/python install --constraint constraints.txt ".[${EXTRAS}]"
+COPY pyproject.toml constraints.txt ./
+RUN touch README.md && pip --python /opt/langfuse/bin/python install --constraint constraints.txt ".[${EXTRAS}]"
 COPY langfuse_worker langfuse_worker
 COPY langfuse_export langfuse_export
 COPY langfuse_ingest langfuse_ingest
 RUN pip --python /opt/langfuse/bin/python install --no-deps --force-reinstall .
 
 FROM ${PYTHON_IMAGE}
+# Python's image has its library without bytecode, and this image's user may not write any: every process, and each
+# run is one, would compile for a second.
+RUN python -m compileall -q -x '/(ensurepip|idlelib|lib2to3|site-packages|tests?)/' /usr/local/lib/python3.*
 # Numeric, so that Kubernetes can see that it is not root.
 RUN groupadd --gid 10001 langfuse \
     && useradd --uid 10001 --gid langfuse --no-create-home --home-dir /opt/dagster langfuse \
@@ -36,7 +39,8 @@ COPY deploy/dagster.yaml deploy/workspace.yaml /opt/dagster/
 COPY --chmod=0755 deploy/healthcheck.py /usr/local/bin/healthcheck
 ENV PATH=/opt/langfuse/bin:$PATH \
     DAGSTER_HOME=/opt/dagster \
-    LANGFUSE_HOME=/opt/dagster \
+    # With a volume at /tmp the root file system may be read-only.
+    LANGFUSE_HOME=/tmp/langfuse \
     PYTHONUNBUFFERED=1 \
     # As `langfuse-worker start` sets them, see langfuse_worker/start.py.
     DAGSTER_EVENT_BATCH_SIZE=200 \

