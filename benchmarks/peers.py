@@ -5,8 +5,9 @@ They take turns, several times, each in a process of its own; medians are report
 - `dlt`: Arrow batches of clickhouse-connect, dlt's filesystem destination, Parquet;
 - `pandas`: clickhouse-connect's DataFrame and its `to_parquet`;
 - `Langfuse's query`: ORDER BY event_ts DESC LIMIT 1 BY, Langfuse's settings, this product's copy path;
-- `export`: this product, with its count, checks, sums and manifest; and once more with ZSTD, as files of
-  Langfuse's query have it, instead of Snappy, as those of dlt and pandas.
+- `export`: this product, with its count, checks, sums and manifest; once more with ZSTD, as files of
+  Langfuse's query have it, instead of Snappy, as those of dlt and pandas; and once with `transfer: server`,
+  into an S3 server (moto) that has its share of the same cores.
 
 dlt and pandas send what a user would write: SELECT ... FINAL with a project and a time.
 
@@ -30,6 +31,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks.contenders import by_server
 from benchmarks.exported_content import Content, content, content_of_file
 from benchmarks.medians import medians
 from benchmarks.server_cost import server_cost
@@ -38,11 +40,13 @@ from langfuse_export.formats import ParquetCodec
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_worker.blobstore import PART_BYTES
 from tests.export.http.exporting import HOUR
+from tests.export.http.server_mode import writing_to_s3
 from tests.rows import PROJECT
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.s3 import S3Server
 
 DLT, PANDAS, LANGFUSE = "dlt", "pandas", "Langfuse's query"
-EXPORT, EXPORT_WITH_ZSTD = "export", "export, ZSTD"
+EXPORT, EXPORT_WITH_ZSTD, BY_SERVER = "export", "export, ZSTD", "export, transfer: server"
 
 # What is compared with whom, and the ratio at most.
 GOALS = (
@@ -65,12 +69,12 @@ console = Console(width=140)
 
 @dataclass(frozen=True)
 class Contender:
-    """A program that exports the window to a directory and prints the most memory it had, bytes.
+    """A program that exports the window and prints the most memory it had, bytes.
 
     Attributes:
         module: what is run.
         sql: what it reads on standard input.
-        before, after: arguments around the directory.
+        before, after: arguments around the directory that it exports to.
     """
 
     name: str
@@ -80,7 +84,7 @@ class Contender:
     after: Sequence[str] = ()
 
 
-def contenders() -> list[Contender]:
+def contenders(s3: S3Server) -> list[Contender]:
     """Everything that is compared, in the order of its turns."""
     export = Contender(EXPORT, "tests.export.http.peak_memory", "", [PROJECT], [str(PART_BYTES)])
     return [
@@ -89,6 +93,7 @@ def contenders() -> list[Contender]:
         Contender(LANGFUSE, "benchmarks.contenders.with_langfuse_query", LANGFUSE_QUERY),
         export,
         replace(export, name=EXPORT_WITH_ZSTD, after=[*export.after, ParquetCodec.ZSTD]),
+        Contender(BY_SERVER, by_server.__name__, before=[s3.url]),
     ]
 
 
@@ -169,19 +174,21 @@ class Result:
 
 def run(rows: int, rounds: int, directory: Path) -> Result:
     """Measure everything on a server of its own."""
-    compared = contenders()
-    costs: dict[str, list[Cost]] = {contender.name: [] for contender in compared}
-    targets = {contender.name: directory / f"to-{number}" for number, contender in enumerate(compared)}
-    with ClickHouseServer(directory / "server") as server:
+    with S3Server() as s3, writing_to_s3(directory / "server", s3.url) as server:
+        compared = contenders(s3)
+        costs: dict[str, list[Cost]] = {contender.name: [] for contender in compared}
+        targets = {contender.name: directory / f"to-{number}" for number, contender in enumerate(compared)}
         fill(server, rows)
         for number in range(rounds + 1):
             for contender in compared:
+                s3.create_bucket(by_server.BUCKET)
                 cost = run_once(contender, server, targets[contender.name])
                 console.print(
                     f"round {number} of {rounds}: {contender.name} {cost.wall_s:.1f} s", style="dim"
                 )
                 if number:  # the first one warms up
                     costs[contender.name].append(cost)
+        download(s3, targets[BY_SERVER])
         [size] = server.rows(f"SELECT sum(length(input) + length(output)) AS bytes FROM ({USERS_QUERY})")
         outcomes = {
             name: Outcome(
@@ -192,6 +199,12 @@ def run(rows: int, rounds: int, directory: Path) -> Result:
             for name, target in targets.items()
         }
         return Result(int(size["bytes"]), content(server, f"({USERS_QUERY})"), outcomes)
+
+
+def download(s3: S3Server, directory: Path) -> None:
+    """Fetch the file that ClickHouse has written, so that it can be compared with the others."""
+    [key] = [key for key in s3.keys(by_server.BUCKET) if key.endswith(".parquet")]
+    (directory / "observations.parquet").write_bytes(s3.read(by_server.BUCKET, key))
 
 
 def show(result: Result) -> None:
@@ -223,7 +236,7 @@ def show(result: Result) -> None:
     console.print(table)
     goals = RichTable("", "against", "ratio", "goal")
     for label, other, attribute, goal in GOALS:
-        for name in (EXPORT, EXPORT_WITH_ZSTD):
+        for name in (EXPORT, EXPORT_WITH_ZSTD, BY_SERVER):
             goals.add_row(
                 f"{label} of {name}", other, f"{result.ratio(name, other, attribute):.2f}", f"{goal}"
             )
