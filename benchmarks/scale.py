@@ -26,18 +26,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from pathlib import Path
 from statistics import median
-from urllib.parse import quote
 
 import dagster as dg
-import yaml
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_shared.serdes import serialize_value
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks.projects import deployment
 from langfuse_export import definitions
 from langfuse_export.catalog import load_catalog
 from langfuse_export.naming import asset_key, job_name
@@ -116,14 +114,14 @@ def measure_run() -> None:
     print(used.ru_utime + used.ru_stime)
 
 
-def measure(projects: int, storage: Mapping[str, object], server: ClickHouseServer) -> dict[str, str]:
+def measure(projects: int, storage: Mapping[str, object] | None, server: ClickHouseServer) -> dict[str, str]:
     """The figures of a deployment with so many projects, by what they are.
 
     Args:
-        storage: Dagster's, as in `storage: {custom: ...}` of a dagster.yaml; empty is the default, SQLite.
+        storage: what dagster.yaml says of Dagster's own storage; None is SQLite.
     """
     with tempfile.TemporaryDirectory() as directory:
-        environment = _deployment(Path(directory), projects, storage, server)
+        environment = deployment(Path(directory), projects, server, FIRST_WINDOW, storage)
         load_s, tick_s, snapshot = _measured("--measure-location", environment)[-3:]
         cost = Cost(float(load_s), float(tick_s), int(snapshot))
         started = time.monotonic()
@@ -151,35 +149,6 @@ def _measured(what: str, environment: Mapping[str, str]) -> list[str]:
     return done.stdout.split()
 
 
-def _deployment(
-    directory: Path, projects: int, storage: Mapping[str, object], server: ClickHouseServer
-) -> dict[str, str]:
-    catalog = {
-        "destinations": {"files": {"url": f"file://{directory}/blobs/"}},
-        "projects": [
-            {"id": f"project{number}", "destination": "files", "start": FIRST_WINDOW}
-            for number in range(projects)
-        ],
-    }
-    (directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    instance = directory / "home" / "dagster"
-    instance.mkdir(parents=True)
-    content = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())
-    content["storage"]["custom"]["config"]["base_dir"] = str(instance)
-    content["storage"]["custom"] = storage or content["storage"]["custom"]
-    for section in ("local_artifact_storage", "compute_logs"):  # relative to where Dagster is started
-        del content[section]
-    (instance / "dagster.yaml").write_text(yaml.safe_dump(content))
-    return {
-        "DAGSTER_HOME": str(instance),
-        **server.environment_of_a_worker,
-        "LANGFUSE_HOME": str(directory / "home"),
-        "LANGFUSE_EXPORT_CONFIG": str(directory / "exports.yaml"),
-        "LANGFUSE_WORKER_ROLE": "export",
-        "LANGFUSE_LOG_LEVEL": "warning",
-    }
-
-
 def _answer_ms(dagster: DagsterServer, query: str) -> float:
     took: list[float] = []
     for _ in range(ANSWERS + 1):
@@ -187,17 +156,6 @@ def _answer_ms(dagster: DagsterServer, query: str) -> float:
         assert dagster.query(query), query
         took.append((time.monotonic() - started) * 1000)
     return median(took[1:])
-
-
-def postgres_storage(server: PostgresServer, name: str) -> dict[str, object]:
-    """An empty database of that name."""
-    server.create_database(name)
-    address = f"{server.user}:{quote(server.password, safe='')}@{server.host}:{server.port}"
-    return {
-        "module": "langfuse_worker.dagster_storage.postgres",
-        "class": "PostgresStorage",
-        "config": {"postgres_url": f"postgresql+psycopg2://{address}/{name}"},
-    }
 
 
 def rows_of(figures: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
@@ -240,7 +198,7 @@ def main() -> None:
         figures = {
             f"{projects}, {name}": measure(
                 projects,
-                postgres_storage(postgres, f"scale{projects}") if postgres and name == "postgres" else {},
+                postgres.dagster_storage(f"scale{projects}") if postgres and name == "postgres" else None,
                 server,
             )
             for projects in arguments.projects

@@ -54,6 +54,11 @@ class PostgresServer:
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate", f"--pgdata={self._data}")
         shutil.rmtree(self._directory)
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of the server come from."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
     def create_database(self, name: str) -> None:
         """Make a database; one that is there is replaced."""
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
