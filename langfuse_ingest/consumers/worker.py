@@ -85,6 +85,12 @@ class ConsumerWorker(SimpleWorker):
         self.beat()
         super().heartbeat(*args, **kwargs)
 
+    def unsubscribe(self) -> None:
+        """As RQ does it, but at once: its thread looks whether it shall end when the answer has come."""
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+        super().unsubscribe()
+
     def beat(self) -> None:
         """Show whoever watches this process that its main thread gets on."""
         if self.progress is not None:

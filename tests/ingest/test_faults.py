@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,6 +240,13 @@ def test_jobs_of_a_killed_consumer_are_taken_up(deployment: Deployment) -> None:
         assert any('"event": "consumer_died"' in line for line in consumers.lines)
     assert sorted(deployment.ids("traces")) == sorted(f"t{n}" for n in range(10))
     assert deployment.letters == []
+
+
+def test_a_consumer_that_has_stopped_has_no_thread_left(deployment: Deployment) -> None:
+    before = threading.active_count()
+    for _ in range(25):  # in RQ's own order of steps about every fifth kept one
+        deployment.work("ingestion-queue")
+    assert threading.active_count() == before
 
 
 def test_consumers_stop_when_their_supervisor_was_killed(deployment: Deployment) -> None:
