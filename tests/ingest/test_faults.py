@@ -26,6 +26,11 @@ def trace(id: str, **body: object) -> dict[str, object]:
     return event("trace-create", START, {"id": id, **body}, id=f"event of {id}"[:800])
 
 
+def writes_traces(deployment: Deployment, seen: int) -> bool:
+    """Whether a consumer has begun to write traces since there were so many requests."""
+    return any("INSERT INTO traces" in request.sql for request in deployment.clickhouse.requests[seen:])
+
+
 @pytest.fixture
 def poison(deployment: Deployment) -> Iterator[Deployment]:
     """A deployment whose traces must not be called poison."""
@@ -227,12 +232,10 @@ def test_a_down_clickhouse_costs_attempts_once_and_then_jobs_wait(deployment: De
 def test_jobs_of_a_killed_consumer_are_taken_up(deployment: Deployment) -> None:
     stall = Fault("stall", match="INSERT INTO traces", times=-1)
     deployment.clickhouse.break_next(stall)
+    seen = len(deployment.clickhouse.requests)
     with deployment.consumers("--queue", "ingestion-queue") as consumers:
         deployment.accept_all([trace(f"t{n}") for n in range(10)], size=5)
-        wait_for(
-            lambda: any("INSERT INTO traces" in r.sql for r in deployment.clickhouse.requests),
-            consumers.log.read_text,
-        )
+        wait_for(lambda: writes_traces(deployment, seen), consumers.log.read_text)
         assert consumers.kill_children() >= 1
         deployment.clickhouse.break_next()
         deployment.wait_until_empty()
@@ -297,14 +300,12 @@ def test_sigterm_finishes_the_batch_and_loses_nothing(deployment: Deployment) ->
 
 def test_consumers_that_do_not_stop_in_time_are_killed_and_their_jobs_kept(deployment: Deployment) -> None:
     deployment.clickhouse.break_next(Fault("stall", match="INSERT INTO traces", times=-1))
+    seen = len(deployment.clickhouse.requests)
     with deployment.consumers(
         "--queue", "ingestion-queue", LANGFUSE_WORKER_SHUTDOWN_DEADLINE_S="1"
     ) as consumers:
         deployment.accept([trace("t")])
-        wait_for(
-            lambda: any("INSERT INTO traces" in r.sql for r in deployment.clickhouse.requests),
-            consumers.log.read_text,
-        )
+        wait_for(lambda: writes_traces(deployment, seen), consumers.log.read_text)
         assert consumers.stop() == 1
     deployment.clickhouse.break_next()
     assert deployment.backlog == 1
