@@ -48,6 +48,7 @@ class ExportOptions:
     Attributes:
         scratch: directory for the rows of a day on their way into its windows.
         catchup_buffer_bytes: rows of a day that are held in memory meanwhile, bytes.
+        run_lease_s: seconds after which a run that is not heard of counts as killed.
         health: how patient the deployment is with a project that fails.
         now: the clock of runs and sensors.
     """
@@ -59,6 +60,7 @@ class ExportOptions:
     lookback_hours: int
     scratch: Path
     catchup_buffer_bytes: int
+    run_lease_s: int
     late: LateOptions = LateOptions()
     health: HealthPolicy = field(default_factory=HealthPolicy)
     now: Callable[[], datetime] = utc_now
@@ -74,6 +76,7 @@ class ExportOptions:
             lookback_hours=settings.export_lookback_hours,
             scratch=settings.home / "scratch",
             catchup_buffer_bytes=settings.export_catchup_buffer_bytes,
+            run_lease_s=settings.export_run_lease_s,
             late=LateOptions(
                 interval_s=settings.export_late_interval_s,
                 lookback_hours=settings.export_late_lookback_hours,

@@ -38,6 +38,7 @@ from langfuse_worker.blobstore import BlobStore, StoreError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.dagster_storage.transactions import one_transaction
 from langfuse_worker.postgres import Database
+from langfuse_worker.run_lease import held, renew
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -99,7 +100,8 @@ class ProjectRun:
         """
         self._listener.run_started(self._project)
         try:
-            failures = self._export_windows()
+            with held(self._context.instance, self._context.run_id, self._options.run_lease_s):
+                failures = self._export_windows()
         except Exception as error:
             failures = [error]
         except BaseException:  # somebody stops the run
@@ -275,6 +277,7 @@ class ProjectRun:
         self._listener.run_failed(self._project, told, retrying)
         if retrying:
             delay_s = retries.calculate_delay(attempt)
+            renew(self._context.instance, self._context.run_id, delay_s + self._options.run_lease_s)
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]
         raise dg.Failure(
             "\n".join(": ".join([*getattr(error, "__notes__", ()), str(error)]) for error in failures),

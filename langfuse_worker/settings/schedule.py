@@ -58,6 +58,13 @@ class ScheduleSettings(BaseSettings):
         le=3600,
         description="Seconds before the first retry of a transient fault; doubles, with jitter.",
     )
+    export_run_lease_s: int = Field(
+        default=300,
+        validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_RUN_LEASE_S",
+        ge=30,
+        le=14_400,
+        description="Seconds after which a run that is not heard of counts as killed, and is retried.",
+    )
     export_late_interval_s: int = Field(
         default=3_600,
         validation_alias=LATE_PREFIX + "INTERVAL_S",

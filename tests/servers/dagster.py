@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
+import psutil
 import urllib3
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._grpc.types import ExecuteRunArgs
@@ -105,7 +107,7 @@ class DagsterServer:
         self.home = home
         self._environment = {**os.environ, "LANGFUSE_HOME": str(home), **(environment or {})}
         if hurry:
-            (home / "hurry").mkdir()
+            (home / "hurry").mkdir(exist_ok=True)
             (home / "hurry" / "sitecustomize.py").write_text(_HURRY)
             self._environment["PYTHONPATH"] = str(home / "hurry")
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -121,6 +123,14 @@ class DagsterServer:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(120)
         self._log.close()
+
+    def kill(self) -> None:
+        """End all of its processes, those of runs too, as a machine that loses its power does."""
+        started = psutil.Process(self.process.pid)
+        for process in [started, *started.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
 
     @property
     def log(self) -> str:

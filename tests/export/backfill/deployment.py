@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -33,14 +33,16 @@ class Deployment:
     Attributes:
         projects: their ids.
         tick: when their schedule asks for the newest window next; a full minute, UTC.
-        storage: what dagster.yaml says of Dagster's own storage; None: as it is delivered, SQLite.
+        dagster_yaml: sections that are not as they are delivered, Dagster's storage for example.
+        settings: further variables of the worker.
     """
 
     directory: Path
     clickhouse: ClickHouseServer
     projects: Sequence[str]
     tick: datetime
-    storage: Mapping[str, object] | None = None
+    dagster_yaml: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def due(self) -> list[Window]:
@@ -66,10 +68,11 @@ class Deployment:
             "LANGFUSE_BLOB_STORAGE_EXPORT_LOOKBACK_HOURS": "1",
             "LANGFUSE_BLOB_STORAGE_EXPORT_LATE_INTERVAL_S": "0",
             "LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN": "12",
+            **self.settings,
         }
 
     def write_catalog(self) -> None:
-        """The projects as a person writes them, and an empty home."""
+        """The projects as a person writes them, and a home."""
         catalog = {
             "destinations": {"files": {"url": f"file://{self.directory}/blobs/"}},
             "projects": [
@@ -83,24 +86,23 @@ class Deployment:
             ],
         }
         (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
-        (self.directory / "home").mkdir()
+        (self.directory / "home" / "dagster").mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def started(self) -> Iterator[DagsterServer]:
         """Dagster, once it has the projects."""
         self.write_catalog()
-        if self.storage:
-            self._write_instance(self.storage)
+        self._write_instance()
         with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
             server.wait_for(lambda: server.projects() == set(self.projects))
             yield server
 
-    def _write_instance(self, storage: Mapping[str, object]) -> None:
+    def _write_instance(self) -> None:
         delivered = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())
+        instance = self.directory / "home" / "dagster"
+        delivered["storage"]["custom"]["config"]["base_dir"] = str(instance)
         kept = {name: delivered[name] for name in delivered.keys() - _OF_THE_WORKING_DIRECTORY}
-        (self.directory / "home" / "dagster").mkdir()
-        file = self.directory / "home" / "dagster" / "dagster.yaml"
-        file.write_text(yaml.safe_dump({**kept, "storage": storage}))
+        (instance / "dagster.yaml").write_text(yaml.safe_dump({**kept, **self.dagster_yaml}))
 
     def fill(self) -> None:
         """Insert a trace into each window of each project."""

@@ -20,19 +20,19 @@ _BEFORE_TICK_S = 8  # until a backfill has runs that wait
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest) -> dict[str, object] | None:
+def dagster_yaml(request: pytest.FixtureRequest) -> dict[str, object]:
     """Dagster's storage as on a laptop, and as in production."""
     if request.param == "sqlite":
-        return None
+        return {}
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.dagster_storage("backfills")
+    return {"storage": server.dagster_storage("backfills")}
 
 
 @pytest.fixture
-def deployment(clickhouse: ClickHouseServer, storage: dict[str, object] | None, tmp_path: Path) -> Deployment:
+def deployment(clickhouse: ClickHouseServer, dagster_yaml: dict[str, object], tmp_path: Path) -> Deployment:
     """Two projects, whose next steady window becomes due while the test works."""
     tick = datetime.fromtimestamp(math.ceil((time.time() + _START_S) / 60) * 60, UTC)
-    deployment = Deployment(tmp_path, clickhouse, ("p1", "p2"), tick, storage)
+    deployment = Deployment(tmp_path, clickhouse, ("p1", "p2"), tick, dagster_yaml)
     deployment.fill()
     return deployment
 

@@ -1,0 +1,81 @@
+"""What run monitoring hears of runs whose processes are gone."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.launcher.base import WorkerStatus
+
+from langfuse_worker.run_launcher import LeasedRunLauncher
+from langfuse_worker.run_lease import LEASE_TAG, held, lease_until, renew
+
+NOW = datetime.now(UTC)
+AN_HOUR = timedelta(hours=1)
+
+
+@dg.job
+def exports() -> None:
+    """A job."""
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance with the launcher of the product's dagster.yaml."""
+    launcher = {"module": LeasedRunLauncher.__module__, "class": LeasedRunLauncher.__name__}
+    with dg.instance_for_test(overrides={"run_launcher": launcher}) as instance:
+        yield instance
+
+
+def started_run(instance: dg.DagsterInstance, started: datetime, tags: dict[str, str]) -> dg.DagsterRun:
+    """A run that began then."""
+    run = instance.create_run_for_job(exports, tags=tags)
+    event = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
+    instance.run_storage.handle_run_event(run.run_id, event, update_timestamp=started)
+    return run_of(instance, run.run_id)
+
+
+def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    """The run as it is now."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
+
+
+@pytest.mark.parametrize(
+    ("started", "lease", "status"),
+    [
+        (NOW - AN_HOUR, NOW + AN_HOUR, WorkerStatus.RUNNING),
+        (NOW - 2 * AN_HOUR, NOW - AN_HOUR, WorkerStatus.FAILED),
+        (NOW, NOW - AN_HOUR, WorkerStatus.RUNNING),
+        (NOW - 2 * AN_HOUR, None, WorkerStatus.RUNNING),
+    ],
+    ids=["alive", "killed", "a retry with the lease of the run that was killed", "of another kind"],
+)
+def test_a_run_counts_as_killed_once_its_own_lease_is_over(
+    instance: dg.DagsterInstance, started: datetime, lease: datetime | None, status: WorkerStatus
+) -> None:
+    run = started_run(instance, started, {LEASE_TAG: lease.isoformat()} if lease else {})
+    assert instance.run_launcher.supports_check_run_worker_health
+    health = instance.run_launcher.check_run_worker_health(run)
+    assert health.status is status
+    assert ("it was killed" in str(health)) == (status is WorkerStatus.FAILED)
+
+
+def test_a_lease_is_renewed_while_the_run_works(instance: dg.DagsterInstance) -> None:
+    run = started_run(instance, NOW, {})
+    with held(instance, run.run_id, 10):
+        first = until = lease_until(run_of(instance, run.run_id))
+        while until == first:
+            until = lease_until(run_of(instance, run.run_id))
+    assert first is not None
+    assert until is not None
+    assert until > first
+
+
+def test_a_lease_that_dagster_refuses_stops_nobody(
+    instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renew(instance, "no-such-run", 60)
+    assert "run_lease_not_renewed" in capsys.readouterr().out
