@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.launcher.base import WorkerStatus
+from structlog.testing import capture_logs
 
 from langfuse_worker.run_launcher import LeasedRunLauncher
 from langfuse_worker.run_lease import LEASE_TAG, held, lease_until, renew
@@ -74,8 +75,7 @@ def test_a_lease_is_renewed_while_the_run_works(instance: dg.DagsterInstance) ->
     assert until > first
 
 
-def test_a_lease_that_dagster_refuses_stops_nobody(
-    instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
-) -> None:
-    renew(instance, "no-such-run", 60)
-    assert "run_lease_not_renewed" in capsys.readouterr().out
+def test_a_lease_that_dagster_refuses_stops_nobody(instance: dg.DagsterInstance) -> None:
+    with capture_logs() as logs:
+        renew(instance, "no-such-run", 60)
+    assert [(line["event"], line["runId"]) for line in logs] == [("run_lease_not_renewed", "no-such-run")]
