@@ -46,7 +46,7 @@ from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.s3 import S3Server
 
 DLT, PANDAS, LANGFUSE = "dlt", "pandas", "Langfuse's query"
-EXPORT, EXPORT_WITH_ZSTD, BY_SERVER = "export", "export, ZSTD", "export, transfer: server"
+EXPORT, EXPORT_WITH_ZSTD, BY_SERVER = "export", "export, ZSTD", "export, server mode, moto"
 
 # What is compared with whom, and the ratio at most.
 GOALS = (
