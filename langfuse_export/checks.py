@@ -7,11 +7,11 @@ import dagster as dg
 
 from langfuse_export.health.describe import describe
 from langfuse_export.health.state import Health, State
+from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.runs import ProjectRun
 from langfuse_export.table_export import ExportedTable
-from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 
 ROWS_CHECK = "rows_match_source"
@@ -49,13 +49,16 @@ def check_results(
 ) -> Iterator[dg.AssetCheckResult]:
     """The results of the selected checks, over all windows of the run."""
     yield from health_results(context, project, run.health)
+    selected = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
+    is_asked = any((asset_key(project, table), MANIFEST_CHECK) in selected for table in project.tables)
+    manifests = run.standing_manifests() if is_asked else {}
     for table in project.tables:
         key = asset_key(project, table)
         exported = run.exported.get(table.name, {})
-        if dg.AssetCheckKey(key, ROWS_CHECK) in context.selected_asset_check_keys:
+        if (key, ROWS_CHECK) in selected:
             yield _rows_result(key, exported)
-        if dg.AssetCheckKey(key, MANIFEST_CHECK) in context.selected_asset_check_keys:
-            yield _manifest_result(key, exported, run, table)
+        if (key, MANIFEST_CHECK) in selected:
+            yield _manifest_result(key, exported, manifests)
 
 
 def health_results(
@@ -110,9 +113,13 @@ def _rows_result(key: dg.AssetKey, exported: Mapping[Window, ExportedTable]) -> 
 
 
 def _manifest_result(
-    key: dg.AssetKey, exported: Mapping[Window, ExportedTable], run: ProjectRun, table: Table
+    key: dg.AssetKey, exported: Mapping[Window, ExportedTable], manifests: Mapping[Window, Manifest]
 ) -> dg.AssetCheckResult:
-    missing = [str(window) for window in exported if not run.has_manifest(window, table)]
+    missing = [
+        str(window)
+        for window, table in exported.items()
+        if window not in manifests or not _describes(manifests[window], table.file)
+    ]
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=MANIFEST_CHECK,
@@ -123,3 +130,8 @@ def _manifest_result(
             **({"missing": dg.MetadataValue.json(missing)} if missing else {}),
         },
     )
+
+
+def _describes(manifest: Manifest, file: ManifestFile) -> bool:
+    ours = (file.key, file.query_id, file.sha256)
+    return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.entries)

@@ -276,11 +276,19 @@ class WindowExporter:
         return written.uri
 
     def _check_unchanged(self, window: Window, exported: Mapping[str, ExportedTable]) -> None:
-        for name, table in exported.items():
-            key = self.project.object_key(self.project.table(name), window)
-            has_tag = table.e_tag is not None or not table.file.has_object
-            if has_tag and standing_tag(self.store, key) != table.e_tag:
-                raise ConflictError(f"another run wrote {self.store.uri(key)} at the same time")
+        """Raises ConflictError if another object stands where one of the window's has been committed."""
+        tags = {
+            self.project.object_key(self.project.table(name), window): table.e_tag
+            for name, table in exported.items()
+            if table.e_tag is not None or not table.file.has_object
+        }
+        if not tags:
+            return
+        with ThreadPoolExecutor(len(tags), thread_name_prefix="unchanged") as pool:
+            standing = pool.map(lambda key: standing_tag(self.store, key), tags)
+            changed = [key for key, tag in zip(tags, standing, strict=True) if tag != tags[key]]
+        if changed:
+            raise ConflictError(f"another run wrote {self.store.uri(changed[0])} at the same time")
 
 
 def _window_error(

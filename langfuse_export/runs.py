@@ -1,6 +1,7 @@
 """One Dagster run of a project: its windows one after the other, each recorded as it finishes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
@@ -42,6 +43,8 @@ from langfuse_worker.run_lease import held, renew
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
+
+_READERS = 8  # of manifests, side by side; a request to a bucket takes some 20 ms
 
 
 class ProjectRun:
@@ -190,15 +193,18 @@ class ProjectRun:
                     rows = self._exporter.count(table, window)
                     self.exported[table.name] = {window: ExportedTable(table.name, uri, None, rows, file)}
 
-    def has_manifest(self, window: Window, table: Table) -> bool:
-        """Whether the window's manifest stands in the store and describes the object of this run."""
+    def standing_manifests(self) -> dict[Window, Manifest]:
+        """The manifests that stand in the store now, of windows that this run has exported."""
+        windows = sorted({window for done in self.exported.values() for window in done})
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
+            manifests = pool.map(self._standing_manifest, windows)
+            return {window: manifest for window, manifest in zip(windows, manifests, strict=True) if manifest}
+
+    def _standing_manifest(self, window: Window) -> Manifest | None:
         try:
-            manifest = Manifest.model_validate_json(self._store.read(self._project.manifest_key(window)))
+            return Manifest.model_validate_json(self._store.read(self._project.manifest_key(window)))
         except (StoreError, ValueError):
-            return False
-        file = self.exported[table.name][window].file
-        ours = (file.key, file.query_id, file.sha256)
-        return any((entry.key, entry.query_id, entry.sha256) == ours for entry in manifest.entries)
+            return None
 
     def _export_window(
         self, window: Window, done: Mapping[str, ManifestFile], read_ahead: Mapping[str, WindowRows]

@@ -1,12 +1,15 @@
 """Asset checks, as part of a run and by themselves."""
 
+from collections import Counter
 from datetime import timedelta
 
 import dagster as dg
+import pytest
 
 from langfuse_export.checks import MANIFEST_CHECK, ROWS_CHECK
 from langfuse_export.naming import asset_key
 from langfuse_export.tables import TABLES
+from langfuse_worker.blobstore import BlobStore
 from tests.export.dagster.deployment import START, Deployment, hour
 from tests.rows import trace
 
@@ -37,6 +40,21 @@ def test_the_checks_of_a_run_pass_and_carry_its_numbers(deployment: Deployment) 
     assert all(evaluation.passed for evaluation in evaluations.values())
     rows = evaluations["traces", ROWS_CHECK].metadata
     assert (rows["rows"].value, rows["source_rows"].value, rows["windows"].value) == (3, 3, 2)
+
+
+def test_a_run_reads_each_manifest_once_for_the_checks_of_all_tables(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _export_two_hours(deployment)
+    manifests = [deployment.first.manifest_key(hour(number)) for number in (0, 1)]
+    read: list[str] = []
+    reads = BlobStore.read
+    monkeypatch.setattr(BlobStore, "read", lambda store, key: read.append(key) or reads(store, key))
+
+    _export_two_hours(deployment)
+
+    # And once to find out the revision that an export replaces.
+    assert Counter(key for key in read if key in manifests) == dict.fromkeys(manifests, 2)
 
 
 def test_windows_without_rows_and_objects_pass_their_checks(deployment: Deployment) -> None:
