@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ class BlobStore:
     ) -> WrittenObject:
         """Upload a stream as one object; an exception in the stream aborts the upload.
 
+        What fits into one part is sent in one request, once the stream has ended.
+
         Args:
             key: key below the store's prefix.
             chunks: the content.
@@ -95,12 +98,13 @@ class BlobStore:
         counted = _Counted(chunks, plan)
         with self._errors(key, counted):
             self._remove_leftovers(key)
+            is_whole, content = _first_part(counted, plan.part_bytes)
             result = obstore.put(
                 self._store,
                 self._prefix + key,
-                counted,
+                content,
                 attributes=self._attributes(content_type),
-                use_multipart=True,
+                use_multipart=not is_whole,
                 chunk_size=plan.part_bytes,
                 max_concurrency=plan.in_flight,
             )
@@ -260,6 +264,23 @@ class BlobStore:
                 with suppress(FileNotFoundError):  # its writer has finished meanwhile
                     if entry.stat().st_mtime < abandoned:
                         os.unlink(entry)
+
+
+def _first_part(chunks: Iterator[bytes], part_bytes: int) -> tuple[bool, Iterator[bytes]]:
+    """Whether less than a part is all there is, and the same chunks; as many as make a part are read."""
+    first: deque[bytes] = deque()
+    size = 0
+    for chunk in chunks:
+        first.append(chunk)
+        size += len(chunk)
+        if size >= part_bytes:
+            return False, chain(_drained(first), chunks)
+    return True, iter(first)
+
+
+def _drained(chunks: deque[bytes]) -> Iterator[bytes]:
+    while chunks:
+        yield chunks.popleft()
 
 
 class _Counted(Iterator[bytes]):

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from langfuse_worker.blobstore import (
@@ -17,7 +18,8 @@ from langfuse_worker.doctor.finding import Finding, ok, problem
 from langfuse_worker.store_faults import AccessFault
 
 _TYPE = "application/octet-stream"
-_FIRST, _SECOND = b"langfuse-worker doctor, first\n", b"langfuse-worker doctor, second\n"
+# Of one length.
+_FIRST, _SECOND = b"langfuse-worker doctor, before\n", b"langfuse-worker doctor, after.\n"
 # Of faults that no right on the store mends.
 _REMEDIES = {
     AccessFault.BUCKET: "make the bucket or container, or correct its name",
@@ -38,6 +40,8 @@ def try_store(what: str, config: StoreConfig) -> Iterator[Finding]:
         config: the store.
     """
     store = BlobStore(config)
+    # Its parts are so small that what is written takes one.
+    in_parts = BlobStore(replace(config, part_bytes=len(_FIRST)))
     key = f"langfuse-doctor-{uuid.uuid4()}.bin"
     step, remedy = "write an object", "allow PutObject there"
     try:
@@ -49,14 +53,14 @@ def try_store(what: str, config: StoreConfig) -> Iterator[Finding]:
             return
         modified_at = store.modified_at(key)
         step, remedy = "overwrite it by a multipart upload", "allow PutObject, and no object lock there"
-        store.write(key, iter([_SECOND]), _TYPE)
+        in_parts.write(key, iter([_SECOND]), _TYPE)
         if store.read(key) != _SECOND:
             yield problem(
                 what, f"{config.url} keeps an overwritten object", "switch off object lock or caching"
             )
             return
         step, remedy = "abort a multipart upload", "allow AbortMultipartUpload there"
-        if _abort_leaves_an_object(store, f"aborted-{key}"):
+        if _abort_leaves_an_object(in_parts, f"aborted-{key}"):
             yield problem(what, f"{config.url}: an upload that broke left an object", remedy)
             return
         step, remedy = (

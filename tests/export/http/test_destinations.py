@@ -9,7 +9,7 @@ import pytest
 from langfuse_export.errors import WindowError, is_transient, reason_of
 from langfuse_export.exporter import NoProgress
 from langfuse_export.tables import TABLES
-from langfuse_worker.blobstore import StoreAccessError
+from langfuse_worker.blobstore import BlobStore, StoreAccessError
 from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, trace
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
@@ -59,15 +59,27 @@ def test_encryption_with_a_key_and_the_storage_class_are_asked_for(
 
     on_s3.with_(destination=destination).export(tables=[TABLES["traces"]])
 
-    [created] = [r for r in s3_proxy.requests if r.method == "POST" and r.query.startswith("uploads")]
-    assert created.headers["x-amz-server-side-encryption"] == "aws:kms"
-    assert created.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "arn:aws:kms:k"
-    assert created.headers["x-amz-storage-class"] == "STANDARD_IA"
+    in_parts = BlobStore(replace(destination, part_bytes=5 << 20))
+    in_parts.write("large", iter([bytes(5 << 20)]), "text/plain")
+
+    small, *_ = [r for r in s3_proxy.requests if r.method == "PUT"]
+    [large] = [r for r in s3_proxy.requests if r.method == "POST" and r.query.startswith("uploads")]
+    for created in (small, large):
+        assert created.headers["x-amz-server-side-encryption"] == "aws:kms"
+        assert created.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "arn:aws:kms:k"
+        assert created.headers["x-amz-storage-class"] == "STANDARD_IA"
+
+
+def test_what_fits_into_a_part_takes_one_request(on_s3: Deployment, s3_proxy: S3Proxy) -> None:
+    on_s3.export()
+
+    writes = [request for request in s3_proxy.requests if request.method in ("PUT", "POST")]
+    assert len(writes) == len(on_s3.project.tables) + 1  # and the manifest
 
 
 @pytest.mark.parametrize(
     "fault",
-    [S3Fault("POST", "uploads", 403, DENIED), S3Fault("POST", "uploads", 404, MISSING)],
+    [S3Fault("PUT", "traces", 403, DENIED), S3Fault("PUT", "traces", 404, MISSING)],
     ids=["access denied", "no such bucket"],
 )
 def test_a_destination_that_says_no_is_permanent_and_named(

@@ -52,15 +52,15 @@ def sts_calls(proxy: S3Proxy) -> list[dict[str, str]]:
     return [{name: values[0] for name, values in parse_qs(body.decode()).items()} for body in bodies]
 
 
-def completed(proxy: S3Proxy, key: str) -> S3Request:
-    """The request that completed the upload of a key."""
-    [request] = [r for r in proxy.requests if r.path.endswith(f"/{key}") and r.query.startswith("uploadId")]
+def written(proxy: S3Proxy, key: str) -> S3Request:
+    """The request that wrote a key."""
+    [request] = [r for r in proxy.requests if r.path.endswith(f"/{key}") and r.method == "PUT"]
     return request
 
 
 def test_temporary_keys_come_with_their_token(config: StoreConfig, s3_proxy: S3Proxy) -> None:
     write(replace(config, session_token="the-token"), "a")
-    assert completed(s3_proxy, "a").headers["x-amz-security-token"] == "the-token"
+    assert written(s3_proxy, "a").headers["x-amz-security-token"] == "the-token"
 
 
 def test_keys_are_not_mixed_with_a_token_from_the_environment(
@@ -68,7 +68,7 @@ def test_keys_are_not_mixed_with_a_token_from_the_environment(
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-somebody-else")
     write(config, "a")
-    assert "x-amz-security-token" not in completed(s3_proxy, "a").headers
+    assert "x-amz-security-token" not in written(s3_proxy, "a").headers
 
 
 def test_a_role_is_assumed_with_the_external_id_and_used(role: StoreConfig, s3_proxy: S3Proxy) -> None:
@@ -76,7 +76,7 @@ def test_a_role_is_assumed_with_the_external_id_and_used(role: StoreConfig, s3_p
 
     [call] = sts_calls(s3_proxy)
     assert (call["RoleArn"], call["ExternalId"]) == (ROLE, "langfuse")
-    headers = completed(s3_proxy, "b").headers
+    headers = written(s3_proxy, "b").headers
     assert "Credential=ASIA" in headers["authorization"]
     assert headers["x-amz-security-token"]
 
@@ -130,7 +130,7 @@ def test_an_instance_profile_is_ambient(
 
     write(replace(config, access_key_id=None, secret_access_key=None), "a")
 
-    assert "Credential=ASIAPROFILE" in completed(s3_proxy, "a").headers["authorization"]
+    assert "Credential=ASIAPROFILE" in written(s3_proxy, "a").headers["authorization"]
 
 
 def test_the_identity_of_a_pod_is_ambient(
@@ -148,7 +148,7 @@ def test_the_identity_of_a_pod_is_ambient(
 
     [asked] = [r for r in s3_proxy.requests if r.path == "/v1/credentials"]
     assert asked.headers["authorization"] == "token-of-the-pod"
-    assert "Credential=ASIAPOD" in completed(s3_proxy, "a").headers["authorization"]
+    assert "Credential=ASIAPOD" in written(s3_proxy, "a").headers["authorization"]
 
 
 def test_nothing_is_sent_that_googles_s3_interface_refuses(
