@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from langfuse_ingest.queues import queues
 from langfuse_ingest.runtime import Runtime, runtime
 from langfuse_worker.settings import settings
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.processes import children_of, kill_tree
 from tests.servers.redis import RedisServer
 
 PROJECT = "p1"
@@ -61,9 +61,14 @@ class Consumers:
         self.process.send_signal(signum)
         return self.process.wait(60)
 
+    @property
+    def children(self) -> list[int]:
+        """Process ids of the consumers."""
+        return children_of(self.process.pid)
+
     def kill_children(self) -> int:
         """End every consumer, as a crash does; how many there were."""
-        children = _children(self.process.pid)
+        children = self.children
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -206,27 +211,6 @@ def _health_of(consumers: Consumers) -> bool:
             consumers.health = line.partition('"health": "')[2].partition('"')[0]
             return True
     return False
-
-
-def kill_tree(pid: int) -> None:
-    """End a process and everything below it, the parents first so that they start nothing new.
-
-    Returns once all have ended: until then Redis may give a job to a consumer that is being killed.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)
-        children = _children(pid)
-        ended = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        select.select([ended], [], [])
-        os.close(ended)
-        for child in children:
-            kill_tree(child)
-
-
-def _children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 def _sorted(value: object) -> object:

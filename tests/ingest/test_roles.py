@@ -16,8 +16,9 @@ import pytest
 import urllib3
 from rq import Worker
 
-from tests.ingest.deployment import Deployment, kill_tree, wait_for
+from tests.ingest.deployment import Deployment, wait_for
 from tests.ingest.sessions import sessions
+from tests.servers.processes import kill_tree
 from tests.servers.redis import RedisServer
 
 _CATALOG = """

@@ -7,19 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
-import psutil
 import urllib3
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._grpc.types import ExecuteRunArgs
 
 from langfuse_export import definitions
 from langfuse_export.naming import PARTITION_TAG
+from tests.servers.processes import kill_tree
 
 # The backfill daemon looks for work every 30 s, and Dagster has no setting for that.
 _HURRY = """import sys
@@ -126,10 +125,7 @@ class DagsterServer:
 
     def kill(self) -> None:
         """End all of its processes, those of runs too, as a machine that loses its power does."""
-        started = psutil.Process(self.process.pid)
-        for process in [started, *started.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_tree(self.process.pid)
         self.process.wait()
 
     @property
