@@ -5,6 +5,7 @@ Ready: besides, Redis and ClickHouse answer, and nobody has asked to stop.
 """
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +75,8 @@ class HealthServer:
         except OSError as error:
             raise SettingsError(f"LANGFUSE_WORKER_HEALTH_PORT={port}: {error.strerror}") from None
         self._server.daemon_threads = True
+        # Consumers are forked. Those that outlive a killed supervisor would keep its port from the next one.
+        os.register_at_fork(after_in_child=self._server.socket.close)
 
     @property
     def url(self) -> str:

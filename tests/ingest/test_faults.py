@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,6 +21,7 @@ from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, wait_for
 from tests.ingest.sessions import START, event, sessions
 from tests.servers.clickhouse_http import Fault
+from tests.servers.processes import kill_tree
 
 
 def trace(id: str, **body: object) -> dict[str, object]:
@@ -258,6 +261,22 @@ def test_consumers_stop_when_their_supervisor_was_killed(deployment: Deployment)
         consumers.process.kill()
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), consumers.log.read_text)
     assert deployment.backlog == 0
+
+
+def test_the_port_of_a_killed_supervisor_is_free_while_its_consumers_end(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        port, children = urlsplit(consumers.health).port, consumers.children
+        assert children
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            consumers.process.kill()
+            consumers.process.wait()
+            with socket.create_server(("", port or 0)) as successor:
+                assert successor.getsockname()[1] == port
+        finally:
+            for child in children:
+                kill_tree(child)
 
 
 def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deployment) -> None:
