@@ -159,7 +159,7 @@ def _backfill(
         started_by = dagster.process.pid
         idle = cpu_by_part(started_by)
         time.sleep(IDLE_S)
-        before, of_postgres = cpu_by_part(started_by), cpu_s(postgres.pid) if postgres else 0.0
+        before, of_postgres = cpu_by_part(started_by), _cpu_s(postgres)
         started = time.monotonic()
         backfill = dagster.launch(assets, keys)
         _follow(dagster, backfill, len(keys) * len(assets))
@@ -170,9 +170,13 @@ def _backfill(
             wall_s=wall_s,
             alone_cpu_s=0.0,
             dagster_cpu_s={part: s - before[part] for part, s in cpu_by_part(started_by).items()},
-            postgres_cpu_s=cpu_s(postgres.pid) - of_postgres if postgres else 0.0,
+            postgres_cpu_s=_cpu_s(postgres) - of_postgres,
             idle_cpu_s=(sum(before.values()) - sum(idle.values())) / IDLE_S,
         )
+
+
+def _cpu_s(postgres: PostgresServer | None) -> float:
+    return sum(cpu_by_part(postgres.pid).values()) if postgres else 0.0
 
 
 def _follow(dagster: DagsterServer, backfill: str, partitions: int) -> None:
@@ -191,7 +195,7 @@ def _follow(dagster: DagsterServer, backfill: str, partitions: int) -> None:
 
 
 def cpu_by_part(pid: int) -> dict[str, float]:
-    """CPU seconds of `langfuse-worker start` and of all that it has started, by the part of Dagster."""
+    """CPU seconds of a process and of all that it has started, ended ones too, by the part of Dagster."""
     root, parts = psutil.Process(pid), dict.fromkeys([*_PARTS.values(), RUNS], 0.0)
     for process in [root, *root.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):  # it has ended, and its parent knows what it took
@@ -201,12 +205,6 @@ def cpu_by_part(pid: int) -> dict[str, float]:
             # Runs are started by the process that serves the code location.
             parts[RUNS if part == CODE_SERVER else part] += times.children_user + times.children_system
     return parts
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all that it has started, ended ones included."""
-    root = psutil.Process(pid)
-    return sum(sum(process.cpu_times()[:4]) for process in [root, *root.children(recursive=True)])
 
 
 def show(result: Result) -> None:

@@ -49,15 +49,14 @@ def check_results(
 ) -> Iterator[dg.AssetCheckResult]:
     """The results of the selected checks, over all windows of the run."""
     yield from health_results(context, project, run.health)
-    selected = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
-    is_asked = any((asset_key(project, table), MANIFEST_CHECK) in selected for table in project.tables)
-    manifests = run.standing_manifests() if is_asked else {}
+    selected = context.selected_asset_check_keys
+    manifests = run.standing_manifests() if any(key.name == MANIFEST_CHECK for key in selected) else {}
     for table in project.tables:
         key = asset_key(project, table)
         exported = run.exported.get(table.name, {})
-        if (key, ROWS_CHECK) in selected:
+        if dg.AssetCheckKey(key, ROWS_CHECK) in selected:
             yield _rows_result(key, exported)
-        if (key, MANIFEST_CHECK) in selected:
+        if dg.AssetCheckKey(key, MANIFEST_CHECK) in selected:
             yield _manifest_result(key, exported, manifests)
 
 

@@ -279,6 +279,7 @@ def _first_part(chunks: Iterator[bytes], part_bytes: int) -> tuple[bool, Iterato
 
 
 def _drained(chunks: deque[bytes]) -> Iterator[bytes]:
+    """The chunks, none of which is kept in memory once it has been taken."""
     while chunks:
         yield chunks.popleft()
 
