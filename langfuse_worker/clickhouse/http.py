@@ -3,6 +3,7 @@
 import http.client
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -79,6 +80,9 @@ class _Connection:
     def _open(self) -> Client:
         parts = urlsplit(self.address.url)
         secure = parts.scheme == "https"
+        pool = _LimitedPool(self._limits)
+        # The driver remembers pools until the process ends, and with them their sockets.
+        weakref.finalize(self, pool.clear)
         return clickhouse_connect.get_client(
             host=parts.hostname or "localhost",
             port=parts.port or (8443 if secure else 8123),
@@ -92,7 +96,7 @@ class _Connection:
             # The server enforces max_execution_time; the socket only has to outlast it.
             send_receive_timeout=self._limits.max_execution_time_s + 5,
             client_name="langfuse-export",
-            pool_mgr=_LimitedPool(self._limits),
+            pool_mgr=pool,
         )
 
     def close(self) -> None:
