@@ -1,7 +1,8 @@
 """Schedules: ask for each project's windows that are due, and for those that were missed.
 
 Dagster's own partition schedules ask for one window a tick and never for those of a downtime, so every tick
-looks back over the windows that nobody has attempted.
+looks back over the windows that nobody has attempted: those of some hours, and all since the last tick that
+there was.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,13 +49,14 @@ def build_schedule(
         description=(
             f"Exports the {frequency.value} windows of each project that ended since the tick before, "
             f"{due.lag} after their end at the earliest, and those of the {options.lookback_hours} hours "
-            "before that were never attempted."
+            "before, and of a downtime, that were never attempted."
         ),
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         now = context.scheduled_execution_time
-        windows = due.windows(now, now, lookback)
+        memory = TickMemory(context.instance, schedule_name(frequency, timing))
+        windows = due.windows(min(now, memory.last_tick or now), now, lookback)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
         waiting = {id: h for id, h in health.items() if h.waits}
         for project_id, trouble in waiting.items():
@@ -64,12 +66,34 @@ def build_schedule(
         requests = [r for project in working for r in tick.requests(project, windows, due.asked_until(now))]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
+        # Else the next tick looks as far back, in case that these requests are lost.
+        within_reach = len(due.windows(now, now, lookback))
+        if not any(tick.missing(project, windows[:-within_reach]) for project in working):
+            memory.last_tick = min(now, options.now())  # people try ticks of tomorrow in the UI
         yield from requests
         if not requests:
             lines = [f"{project_id} waits: {describe(trouble)}" for project_id, trouble in waiting.items()]
             yield dg.SkipReason("\n".join(lines) or "every due window has been exported or is on its way")
 
     return schedule
+
+
+class TickMemory:
+    """What a schedule remembers, in the Dagster instance: it outlives restarts, and records of ticks."""
+
+    def __init__(self, instance: dg.DagsterInstance, schedule: str) -> None:
+        self._storage = instance.run_storage
+        self._key = f"langfuse_export/last_tick/{schedule}"
+
+    @property
+    def last_tick(self) -> datetime | None:
+        """The last tick after which nothing was left to ask for, UTC; None before the first one."""
+        stored = self._storage.get_cursor_values({self._key}).get(self._key)
+        return datetime.fromisoformat(stored) if stored else None
+
+    @last_tick.setter
+    def last_tick(self, moment: datetime) -> None:
+        self._storage.set_cursor_values({self._key: moment.isoformat()})
 
 
 class Tick:
@@ -102,13 +126,17 @@ class Tick:
 
         What has failed is left to the recovery sensor: asking again each tick would hammer ClickHouse.
         """
-        wanted = [window for window in windows if window.start >= project.scheduled_from]
-        missing = self.never_attempted(project, wanted)
+        missing = self.missing(project, windows)
         newest = [window for window in missing if window.end > asked_until]
         missed = [window for window in missing if window.end <= asked_until]
         for part, priority in ((newest, NEWEST_PRIORITY), (missed, MISSED_PRIORITY)):
             for first, last in consecutive(part, self._windows_per_run):
                 yield run_request(project, project.tables, first, last, {PRIORITY_TAG: priority})
+
+    def missing(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
+        """Those of the windows that the schedule has to ask for."""
+        wanted = [window for window in windows if window.start >= project.scheduled_from]
+        return self.never_attempted(project, wanted)
 
     def adopt_failed(
         self,

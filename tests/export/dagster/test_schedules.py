@@ -127,11 +127,38 @@ def test_no_window_is_asked_for_before_a_projects_start_or_the_look_back(traces_
         ("2026-06-01T07", "2026-06-01T08"),
     ]
 
-    later = _tick(traces_only, TEN_TWENTY + timedelta(days=3))
-    assert [_asked(request) for request in later] == [
+
+def test_the_first_tick_looks_back_over_some_hours_only(traces_only: Deployment) -> None:
+    assert [_asked(request) for request in _tick(traces_only, TEN_TWENTY + timedelta(days=3))] == [
         ("2026-06-04T09", "2026-06-04T09"),
         ("2026-06-03T09", "2026-06-04T08"),
     ]
+
+
+def test_after_a_downtime_longer_than_the_look_back_every_missed_window_is_asked_for(
+    traces_only: Deployment,
+) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+    up_again = TEN_TWENTY + timedelta(days=9)
+
+    lost = _tick(traces_only, up_again)  # with the daemon, before it launches a run
+    requests = _tick(traces_only, up_again + timedelta(hours=1))
+
+    missed = [("2026-06-01T10", "2026-06-08T09"), ("2026-06-08T10", "2026-06-10T08")]
+    assert [_asked(request) for request in lost] == [("2026-06-10T09", "2026-06-10T09"), *missed]
+    assert [_asked(request)[0] for request in requests] == ["2026-06-10T10", "2026-06-01T10", "2026-06-08T10"]
+
+
+def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+    traces_only.now = lambda: TEN_TWENTY + timedelta(hours=1)
+    del traces_only.defs
+    _catch_up(traces_only, TEN_TWENTY + timedelta(hours=1))
+    _tick(traces_only, TEN_TWENTY + timedelta(days=20))
+
+    requests = _tick(traces_only, TEN_TWENTY + timedelta(days=6))
+
+    assert [_asked(request)[0] for request in requests] == ["2026-06-07T09", "2026-06-01T11"]
 
 
 def test_a_project_that_is_paused_is_never_asked_for(deployment: Deployment) -> None:
