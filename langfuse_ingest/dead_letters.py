@@ -50,8 +50,8 @@ class DeadLetter:
         return {**vars(self), "failed_at": failed_at}
 
 
-def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> int:
-    """Keep each entity with refused rows as a dead letter; the number of them. Raises redis.RedisError."""
+def add_refused(redis: Redis, pipeline: Pipeline, spec: QueueSpec, outcome: Outcome) -> int:
+    """Keep entities with refused rows as dead letters, when the pipeline is executed; the number of them."""
     reasons: dict[str, tuple[dict[str, Any], str]] = {}
     for row in outcome.refused:
         key = row.key
@@ -70,10 +70,8 @@ def add_refused(redis: Redis, spec: QueueSpec, outcome: Outcome) -> int:
             meta={"events": 1},
         )
         job.ended_at = datetime.now(UTC)
-        with redis.pipeline() as pipeline:
-            job.save(pipeline=pipeline)
-            record_job_failure(job, reason, pipeline)
-            pipeline.execute()
+        job.save(pipeline=pipeline)
+        record_job_failure(job, reason, pipeline)
     return len(reasons)
 
 

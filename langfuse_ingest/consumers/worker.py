@@ -25,7 +25,7 @@ from langfuse_ingest.consumers.lease import Lease
 from langfuse_ingest.dead_letters import add_refused
 from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import SegmentError
-from langfuse_ingest.ingest import IngestJob
+from langfuse_ingest.ingest import IngestJob, Outcome
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
 from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
@@ -117,10 +117,10 @@ class ConsumerWorker(SimpleWorker):
             self._collect(jobs, queue)
         started = time.monotonic()
         with self._lease.held(jobs):
-            refused, failures = self._run(list(jobs))
-        self._finish(jobs, queue, failures)
+            outcome, failures = self._run(list(jobs))
+        self._finish(jobs, queue, outcome, failures)
         milliseconds = (time.monotonic() - started) * 1000
-        self._report(jobs, failures, refused, milliseconds)
+        self._report(jobs, failures, len(outcome.refused), milliseconds)
         self._batches += 1
         if self._batches % _BATCHES_PER_COLLECTION == 0:
             gc.collect()
@@ -159,20 +159,20 @@ class ConsumerWorker(SimpleWorker):
                     break
         self._last_write = time.monotonic()
 
-    def _run(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
-        """Run the jobs; the number of rows that were set aside, and failed jobs with their errors."""
+    def _run(self, jobs: Sequence[Job]) -> tuple[Outcome, dict[Job, BaseException]]:
+        """Run the jobs; what became of them, and failed jobs with their errors."""
         try:
             with self.death_penalty_class(self.spec.timeout_s, JobTimeoutException):
                 if not self.spec.batched:
                     handler: Callable[..., object] = handler_of(self.spec)
                     handler(*jobs[0].args, **jobs[0].kwargs)
-                    return 0, {}
+                    return Outcome(), {}
                 return self._ingest(jobs)
         except Exception as error:
             self._clickhouse_in_doubt = is_transient(error)
-            return 0, dict.fromkeys(jobs, error)
+            return Outcome(), dict.fromkeys(jobs, error)
 
-    def _ingest(self, jobs: Sequence[Job]) -> tuple[int, dict[Job, BaseException]]:
+    def _ingest(self, jobs: Sequence[Job]) -> tuple[Outcome, dict[Job, BaseException]]:
         understood: list[tuple[Job, IngestJob]] = []
         failures: dict[Job, BaseException] = {}
         for job in jobs:
@@ -181,19 +181,27 @@ class ConsumerWorker(SimpleWorker):
             except (TypeError, LookupError, DeserializationError) as error:
                 failures[job] = PoisonedJobError(f"not the arguments of an ingestion job: {error}")
         outcome = ingest_batch([arguments for _, arguments in understood])
-        runtime().metrics.dead_letter(self.spec.name, add_refused(self.connection, self.spec, outcome))
         failures |= {understood[index][0]: error for index, error in outcome.failed.items()}
-        return len(outcome.refused), failures
+        return outcome, failures
 
-    def _finish(self, jobs: dict[Job, Execution], queue: Queue, failures: dict[Job, BaseException]) -> None:
-        """Remove the jobs that are done in one round trip; retry or keep those that failed."""
+    def _finish(
+        self,
+        jobs: dict[Job, Execution],
+        queue: Queue,
+        outcome: Outcome,
+        failures: dict[Job, BaseException],
+    ) -> None:
+        """Remove what is done and add dead letters, in one transaction; retry or keep what failed."""
         with self.connection.pipeline() as pipeline:
             for job, execution in jobs.items():
                 if job not in failures:
                     self.cleanup_execution(job, pipeline, execution)
                     pipeline.delete(job.key, job.execution_registry.key)
+            # After the jobs: a replayed dead letter that is refused again has the id of its job.
+            letters = add_refused(self.connection, pipeline, self.spec, outcome)
             pipeline.hincrby(self.key, "successful_job_count", len(jobs) - len(failures))
             pipeline.execute()
+        runtime().metrics.dead_letter(self.spec.name, letters)
         for job, error in failures.items():
             if isinstance(error, _HOPELESS):
                 job.retries_left = 0

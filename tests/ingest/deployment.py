@@ -153,6 +153,11 @@ class Deployment:
         states = queue_states(self.redis.client, queues())
         return sum(state.waiting + state.active + state.scheduled for state in states)
 
+    @property
+    def failed(self) -> int:
+        """Dead letters as the figures count them."""
+        return sum(state.failed for state in queue_states(self.redis.client, queues()))
+
     def wait_until_empty(self) -> None:
         """Return once every job is done or dead."""
         wait_for(lambda: self.backlog == 0, lambda: f"{self.backlog} jobs are left")

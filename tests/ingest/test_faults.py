@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from langfuse_ingest.dead_letters import purge, replay
+from langfuse_ingest.dead_letters import dead_letter, purge, replay, replay_all
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
@@ -69,6 +69,44 @@ def test_a_replayed_dead_letter_is_stored_once_its_cause_is_gone(poison: Deploym
 
     assert sorted(poison.ids("traces")) == ["other", "t"]
     assert poison.letters == []
+
+
+def test_a_replayed_dead_letter_that_is_refused_again_stays_one(poison: Deployment) -> None:
+    redis = poison.redis.client
+    poison.ingest([trace(id, name="poison") for id in ("to purge", "to store")])
+    before = poison.letters
+
+    assert replay_all(redis, ["ingestion-queue"]) == 2
+    assert (poison.backlog, poison.failed, poison.letters) == (2, 0, [])
+    poison.work()
+
+    assert (poison.backlog, poison.failed) == (0, 2)
+    assert {letter.id for letter in poison.letters} == {letter.id for letter in before}
+    by_entity = {letter.arguments["entity"][1]: letter for letter in poison.letters}
+    assert "no_poison" in dead_letter(redis, by_entity["to store"].id).reason
+    assert purge(redis, by_entity["to purge"])
+    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    assert replay(redis, by_entity["to store"])
+    poison.work()
+    assert poison.ids("traces") == ["to store"]
+    assert (poison.backlog, poison.failed, poison.letters) == (0, 0, [])
+
+
+def test_a_replayed_job_with_several_refused_rows_leaves_a_dead_letter_for_each(poison: Deployment) -> None:
+    receipt = poison.accept([trace(f"t{n}", name="poison" if n else "fine") for n in range(3)])
+    store = poison.parts.event_log._store
+    segment = store.read(str(receipt.segment))
+    store.delete(str(receipt.segment))
+    poison.work()
+    [letter] = poison.letters
+    store.write_bytes(str(receipt.segment), segment, "text/plain")
+
+    assert replay(poison.redis.client, letter)
+    poison.work()
+
+    assert poison.ids("traces") == ["t0"]
+    assert sorted(letter.arguments["entity"][1] for letter in poison.letters) == ["t1", "t2"]
+    assert (poison.backlog, poison.failed) == (0, 2)
 
 
 def test_a_purged_dead_letter_is_gone(poison: Deployment) -> None:

@@ -1,7 +1,7 @@
 """No job is missed by the figures, and none is lost, wherever its consumer is killed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from typing import Any
 
@@ -110,6 +110,26 @@ def killed(deployment: Deployment, work: Callable[[Redis], object], before: str)
     pool.disconnect()  # the thread that listens for RQ's commands, too
 
 
+@pytest.fixture
+def refused(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment that has refused the only trace."""
+    refuse(deployment)
+    yield deployment
+    accept(deployment)
+
+
+def refuse(deployment: Deployment) -> None:
+    """Let an event of the trace be refused."""
+    deployment.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
+    deployment.accept([event("trace-create", START, {"id": "t", "name": "poison"})])
+    work_off(QUEUE, deployment.redis.client)
+
+
+def accept(deployment: Deployment) -> None:
+    """Refuse nothing from now on."""
+    deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
+
+
 def expire(deployment: Deployment) -> None:
     """Let the leases of all jobs expire."""
     key = deployment.rq_queue(QUEUE).started_job_registry.key
@@ -179,6 +199,21 @@ def test_a_dead_letter_stays_one_if_its_replay_is_killed(deployment: Deployment)
     killed(deployment, replay_all, before="rq:queue:")
 
     assert (deployment.backlog, len(deployment.letters)) == (0, 1)
+
+
+def test_a_replayed_dead_letter_is_counted_once_if_its_consumer_is_killed(refused: Deployment) -> None:
+    [before] = refused.letters
+    replay_all(refused.redis.client)
+
+    killed(refused, consume, before="successful_job_count")
+
+    assert (refused.backlog, refused.failed, refused.letters) == (1, 0, [])
+    expire(refused)
+    refused.make_retries_due()
+    refused.make_retries_due()
+    refused.work(QUEUE)
+    assert (refused.backlog, refused.failed) == (0, 1)
+    assert [letter.id for letter in refused.letters] == [before.id]
 
 
 def test_a_job_that_was_queued_twice_and_is_done_does_not_come_back_for_ever(deployment: Deployment) -> None:
