@@ -27,7 +27,7 @@ from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import SegmentError
 from langfuse_ingest.ingest import IngestJob, Outcome
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
-from langfuse_ingest.queue_job import QueueJob
+from langfuse_ingest.queue_job import QueueJob, remove_done
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
 from langfuse_ingest.writer import is_transient
@@ -196,7 +196,8 @@ class ConsumerWorker(SimpleWorker):
             for job, execution in jobs.items():
                 if job not in failures:
                     self.cleanup_execution(job, pipeline, execution)
-                    pipeline.delete(job.key, job.execution_registry.key)
+                    pipeline.delete(job.execution_registry.key)
+                    remove_done(job, pipeline)
             # After the jobs: a replayed dead letter that is refused again has the id of its job.
             letters = add_refused(self.connection, pipeline, self.spec, outcome)
             pipeline.hincrby(self.key, "successful_job_count", len(jobs) - len(failures))

@@ -109,6 +109,17 @@ def test_a_replayed_job_with_several_refused_rows_leaves_a_dead_letter_for_each(
     assert (poison.backlog, poison.failed) == (0, 2)
 
 
+def test_nothing_is_left_in_redis_of_a_dead_letter_that_is_stored(poison: Deployment) -> None:
+    poison.ingest([trace("t", name="poison")])
+    [letter] = poison.letters
+    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+
+    assert replay(poison.redis.client, letter)
+    poison.work()
+
+    assert poison.redis.client.keys(f"*{letter.id}*") == []
+
+
 def test_a_purged_dead_letter_is_gone(poison: Deployment) -> None:
     poison.ingest([trace("t", name="poison")])
     [letter] = poison.letters

@@ -110,6 +110,21 @@ def killed(deployment: Deployment, work: Callable[[Redis], object], before: str)
     pool.disconnect()  # the thread that listens for RQ's commands, too
 
 
+def interrupted(deployment: Deployment, by: Callable[[], object]) -> None:
+    """Work off what waits; when it is stored and not yet done, something else happens."""
+    happened = threading.Event()
+
+    class Waits(Connection):
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if b"successful_job_count" in b"".join(command) and not happened.is_set():
+                happened.set()
+                by()
+            super().send_packed_command(command, check_health)
+
+    consume(Redis(connection_pool=ConnectionPool(Waits, port=deployment.redis.port)))
+    assert happened.is_set()
+
+
 @pytest.fixture
 def refused(deployment: Deployment) -> Iterator[Deployment]:
     """A deployment that has refused the only trace."""
@@ -214,6 +229,39 @@ def test_a_replayed_dead_letter_is_counted_once_if_its_consumer_is_killed(refuse
     refused.work(QUEUE)
     assert (refused.backlog, refused.failed) == (0, 1)
     assert [letter.id for letter in refused.letters] == [before.id]
+
+
+def test_a_dead_letter_that_is_refused_while_its_replay_waits_is_gone_once_stored(
+    refused: Deployment,
+) -> None:
+    redis = refused.redis.client
+    [job_id] = [letter.id for letter in refused.letters]
+    replay_all(redis)
+    redis.lmove(refused.rq_queue(QUEUE).key, "aside", "LEFT", "RIGHT")
+    accept(refused)
+    refuse(refused)
+    assert refused.failed == 1
+    accept(refused)
+
+    redis.lmove("aside", refused.rq_queue(QUEUE).key, "LEFT", "RIGHT")
+    refused.work(QUEUE)
+
+    assert refused.ids("traces") == ["t"]
+    assert (refused.backlog, refused.failed, refused.letters) == (0, 0, [])
+    assert redis.keys(f"*{job_id}*") == []
+
+
+def test_a_dead_letter_that_is_refused_while_its_replay_is_stored_stays(refused: Deployment) -> None:
+    replay_all(refused.redis.client)
+    accept(refused)
+
+    interrupted(refused, by=lambda: refuse(refused))
+
+    assert (refused.backlog, refused.failed, len(refused.letters)) == (0, 1, 1)
+    accept(refused)
+    replay_all(refused.redis.client)
+    refused.work(QUEUE)
+    assert (refused.backlog, refused.failed, refused.letters) == (0, 0, [])
 
 
 def test_a_job_that_was_queued_twice_and_is_done_does_not_come_back_for_ever(deployment: Deployment) -> None:
