@@ -1,8 +1,8 @@
 """Jobs that failed for good: listed, inspected, put back, purged.
 
 They are RQ's failed jobs, so RQ's own tools show them as well. A row that ClickHouse refuses becomes a dead
-letter of its own, that names the segment and the entity; its id is the entity's, so it is there once however
-often its segment is delivered.
+letter of its own, that names the segment and the entity; its id is that of the entity in the queue, so it is
+there once however often its segment is delivered.
 """
 
 import uuid
@@ -56,7 +56,9 @@ def add_refused(redis: Redis, pipeline: Pipeline, spec: QueueSpec, outcome: Outc
     for row in outcome.refused:
         key = row.key
         arguments = {"segment": outcome.segments[key], "entity": [key.entity, key.id]}
-        letter = str(uuid.uuid5(uuid.NAMESPACE_URL, f"refused:{key.project}:{key.entity}:{key.id}"))
+        letter = str(
+            uuid.uuid5(uuid.NAMESPACE_URL, f"refused:{spec.name}:{key.project}:{key.entity}:{key.id}")
+        )
         reasons[letter] = (arguments, f"{row.table} refuses {key.entity} {key.id!r}: {row.reason}")
     for letter, (arguments, reason) in reasons.items():
         job = rq_queue(spec.name, redis).create_job(

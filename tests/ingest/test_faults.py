@@ -109,6 +109,24 @@ def test_a_replayed_job_with_several_refused_rows_leaves_a_dead_letter_for_each(
     assert (poison.backlog, poison.failed) == (0, 2)
 
 
+def test_a_row_that_two_queues_refuse_is_a_dead_letter_of_each(poison: Deployment) -> None:
+    redis = poison.redis.client
+    receipt = poison.accept([trace("t", name="poison")])
+    enqueue(redis, queue("secondary-ingestion-queue"), [NewJob({"segment": receipt.segment})])
+    poison.work()
+    first, second = poison.letters
+    assert (first.queue, second.queue) == ("ingestion-queue", "secondary-ingestion-queue")
+
+    assert dead_letter(redis, second.id) == second
+    assert purge(redis, first)
+
+    assert (poison.letters, poison.failed) == ([second], 1)
+    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    assert replay(redis, second)
+    poison.work()
+    assert (poison.ids("traces"), poison.letters, poison.failed) == (["t"], [], 0)
+
+
 def test_nothing_is_left_in_redis_of_a_dead_letter_that_is_stored(poison: Deployment) -> None:
     poison.ingest([trace("t", name="poison")])
     [letter] = poison.letters
