@@ -1,7 +1,7 @@
 """Puts jobs into queues. Arguments are JSON, so that every tool can read what waits."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
@@ -63,8 +63,3 @@ def enqueue(
         for job in jobs
     ]
     return rq_queue(shard or spec.name, redis).enqueue_many(data)
-
-
-def job_arguments(job: object) -> dict[str, Any]:
-    """A dataclass of arguments as JSON values."""
-    return asdict(job)  # pyright: ignore[reportArgumentType]
