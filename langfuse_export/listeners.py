@@ -49,22 +49,6 @@ class RunListener(Protocol):
         ...
 
 
-class NoListener:
-    """Implements `RunListener` and does nothing; for listeners that need only some of it."""
-
-    def run_started(self, project: ProjectExport) -> None:
-        """See `RunListener`."""
-
-    def window_exported(self, project: ProjectExport, window: Window, history: History) -> None:
-        """See `RunListener`."""
-
-    def run_failed(self, project: ProjectExport, errors: Sequence[Exception], retrying: bool) -> None:
-        """See `RunListener`."""
-
-    def run_finished(self, project: ProjectExport, still_failing: bool) -> None:
-        """See `RunListener`."""
-
-
 @dataclass(frozen=True)
 class Listeners:
     """Implements `RunListener`: calls each in turn, and logs what one of them raises."""

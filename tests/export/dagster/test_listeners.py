@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from langfuse_export.listeners import History, NoListener
+from langfuse_export.listeners import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
@@ -108,7 +108,7 @@ def test_a_failure_for_good_is_heard(deployment: Deployment, hearing: Hearing) -
     assert "Table traces does not exist" in failed
 
 
-class Broken(NoListener):
+class Broken(Hearing):
     """Cannot listen."""
 
     def run_started(self, project: ProjectExport) -> None:
