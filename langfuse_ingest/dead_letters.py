@@ -6,7 +6,7 @@ there once however often its segment is delivered.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.job_lifecycle import record_job_failure
 from rq.registry import FailedJobRegistry
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from langfuse_ingest.enqueue import FOREVER, rq_queue
@@ -104,39 +105,51 @@ def dead_letter(redis: Redis, letter: str) -> DeadLetter:
 
 def replay(redis: Redis, letter: DeadLetter) -> bool:
     """Put a dead letter back into its queue, with all its attempts; False if it is gone."""
-    try:
-        job = QueueJob.fetch(letter.id, redis, JSONSerializer)
-    except NoSuchJobError:
-        return False
-    retry = queue(letter.queue).retry()
-    job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
-    job.started_at = job.ended_at = None
-    key, target = _registry(letter.queue, redis).key, rq_queue(letter.queue, redis)
 
-    def move(pipeline: Pipeline) -> None:
-        # RQ's `requeue` takes two transactions, and a job is nowhere if its process ends in between.
-        is_there = pipeline.zscore(key, letter.id) is not None
-        pipeline.multi()
-        if is_there:
-            pipeline.zrem(key, letter.id)
-            target.enqueue_job(job, pipeline=pipeline)
+    def put_back(job: Job, pipeline: Pipeline) -> None:
+        retry = queue(letter.queue).retry()
+        job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
+        job.started_at = job.ended_at = None
+        rq_queue(letter.queue, redis).enqueue_job(job, pipeline=pipeline)
 
-    return bool(redis.transaction(move, key))
+    return _take(redis, letter, put_back)
 
 
 def purge(redis: Redis, letter: DeadLetter) -> bool:
-    """Remove a dead letter; its events stay in the event log. False if it is gone."""
-    try:
-        Job.fetch(letter.id, redis, JSONSerializer).delete()
-    except NoSuchJobError:
-        return False
-    return True
+    """Remove a dead letter; its events stay in the event log. False if it is gone, or has been put back."""
+
+    def remove(job: Job, pipeline: Pipeline) -> None:
+        pipeline.delete(job.key, Result.get_key(job.id))
+
+    return _take(redis, letter, remove)
 
 
 def replay_all(redis: Redis, names: Iterable[str] | None = None) -> int:
     """Put back every dead letter of the queues, by default of those that delete; the number of them."""
     letters = list(dead_letters(redis, RETRIED_BY_DEFAULT if names is None else names))
     return sum(replay(redis, letter) for letter in letters)
+
+
+def _take(redis: Redis, letter: DeadLetter, action: Callable[[Job, Pipeline], None]) -> bool:
+    """Take a dead letter out of its list and do something with its job; False if it is not there any more.
+
+    RQ's own `requeue` and `delete` take several steps: a job is nowhere if their process ends in between. And
+    they would remove a job that somebody else has put back, while it waits or is in work.
+    """
+    try:
+        job = QueueJob.fetch(letter.id, redis, JSONSerializer)
+    except NoSuchJobError:
+        return False
+    key = _registry(letter.queue, redis).key
+
+    def take(pipeline: Pipeline) -> None:
+        is_there = pipeline.zscore(key, letter.id) is not None
+        pipeline.multi()
+        if is_there:
+            pipeline.zrem(key, letter.id)
+            action(job, pipeline)
+
+    return bool(redis.transaction(take, key))
 
 
 def _shards(names: Iterable[str] | None) -> list[str]:

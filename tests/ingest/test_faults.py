@@ -145,7 +145,23 @@ def test_a_purged_dead_letter_is_gone(poison: Deployment) -> None:
     assert purge(poison.redis.client, letter)
     assert not purge(poison.redis.client, letter)
     assert not replay(poison.redis.client, letter)
-    assert poison.letters == []
+    assert (poison.letters, poison.failed) == ([], 0)
+    assert poison.redis.client.keys(f"*{letter.id}*") == []
+
+
+def test_a_dead_letter_that_was_put_back_is_not_purged(poison: Deployment) -> None:
+    redis = poison.redis.client
+    poison.ingest([trace("t", name="poison")])
+    [letter] = poison.letters
+    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+
+    assert replay(redis, letter)
+    assert not purge(redis, letter)
+    assert not replay(redis, letter)
+
+    assert poison.backlog == 1
+    poison.work()
+    assert poison.ids("traces") == ["t"]
 
 
 def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
