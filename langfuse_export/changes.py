@@ -63,9 +63,9 @@ class Changes:
     source: ClickHouse
 
     @classmethod
-    def of(cls, source: ClickHouse) -> "Changes":
-        """Looks into that ClickHouse, with its limits."""
-        seconds = min(source.limits.max_execution_time_s, LOOK_TIMEOUT_S)
+    def of(cls, source: ClickHouse, within_s: float = LOOK_TIMEOUT_S) -> "Changes":
+        """Looks into that ClickHouse, with its limits, a query of so many seconds at most."""
+        seconds = min(source.limits.max_execution_time_s, LOOK_TIMEOUT_S, max(1, int(within_s)))
         return cls(source.with_limits(replace(source.limits, max_execution_time_s=seconds)))
 
     def clock(self) -> datetime:

@@ -26,15 +26,21 @@ from langfuse_export.run_requests import RequestedPartitions, consecutive, run_r
 from langfuse_export.sensors.late_cursor import Audit, LateCursor, cursor_of
 from langfuse_export.tables import ALL_TABLES, Table
 from langfuse_export.windows import Frequency, Window, iso
-from langfuse_worker.clickhouse import ClickHouse
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
 from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 
 # Below the schedules' newest and missed windows, above backfills, which have none.
 LATE_PRIORITY = "3"
-# What a tick has to compare windows in; Dagster ends it after 60 s, and the rest waits for the next one.
-COMPARE_FOR_S = 30
+# Dagster ends a tick after 60 s, and with it goes the cursor: what does not fit waits for the next one.
+TICK_FOR_S = 50
+# Of it, for looking, so that a table that cannot be looked at leaves time to compare.
+LOOK_FOR_S = 35
+# A comparison that has less does not begin.
+COMPARE_IN_S = 5
+# What a tick says of itself names so many.
+_MAX_NAMED = 10
 
 Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
 # Project id and table name.
@@ -72,6 +78,8 @@ def build_late_sensor(
             telemetry.late_windows(project_id, table, windows)
         telemetry.flush()
         cursor = outcome.cursor.model_dump_json()
+        if outcome.trouble:
+            context.log.warning(outcome.trouble)
         if outcome.requests:
             return dg.SensorResult(run_requests=outcome.requests, cursor=cursor)
         return dg.SensorResult(skip_reason=outcome.skip_reason, cursor=cursor)
@@ -91,26 +99,62 @@ class Suspects:
         earlier = known.get(window, changed)
         known[window] = max(earlier, changed) if earlier and changed else None
 
-    def oldest_first(self) -> Iterator[tuple[ProjectTable, dict[Window, datetime | None]]]:
-        """The suspects of each project's table, those with the oldest window first."""
-        yield from sorted(self.by_table.items(), key=lambda item: min(item[1]))
+    def in_order(self, failed: Sequence[ProjectTable]) -> Iterator[tuple[ProjectTable, set[Window]]]:
+        """The suspects of each project's table, those with the oldest window first.
+
+        Last come those that failed, the longest ago first: none of them is ever in the way of others.
+        """
+        turn = {table: number for number, table in enumerate(failed, 1)}
+        order = sorted(self.by_table, key=lambda table: (turn.get(table, 0), min(self.by_table[table])))
+        yield from ((table, set(self.by_table[table])) for table in order)
+
+
+@dataclass
+class Compared:
+    """What became of the suspects.
+
+    Attributes:
+        late: the tables of each window and project that differ from their files.
+        waiting: windows that are left for the next tick, by project and table.
+        failed: tables that ClickHouse could not compare, this tick's last.
+    """
+
+    late: dict[tuple[Window, str], list[str]] = field(default_factory=dict)
+    waiting: dict[ProjectTable, set[Window]] = field(default_factory=dict)
+    failed: list[ProjectTable] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tick leads to; `waiting` counts the windows of each table that it left for the next one."""
+    """What a tick leads to.
+
+    Attributes:
+        requests: runs to ask for.
+        waiting: how many windows of each table it left for the next one.
+        cursor: the next one's.
+        unread: what ClickHouse refused to read.
+    """
 
     requests: list[dg.RunRequest]
     waiting: dict[ProjectTable, int]
     cursor: LateCursor
+    unread: Sequence[str] = ()
+
+    @property
+    def trouble(self) -> str | None:
+        """What could not be read, if anything."""
+        if not self.unread:
+            return None
+        more = f" and {len(self.unread) - _MAX_NAMED} more" if len(self.unread) > _MAX_NAMED else ""
+        return f"could not read {', '.join(self.unread[:_MAX_NAMED])}{more}; the next tick tries again"
 
     @property
     def skip_reason(self) -> str:
         """Why there are no requests."""
         count = sum(self.waiting.values())
-        if not count:
-            return "no window has changed"
-        return f"{count} windows wait for runs that are on their way, or for projects that fail"
+        wait = f"{count} windows wait for runs that are on their way, or for what fails"
+        lines = [self.trouble, wait if count else None]
+        return "\n".join(line for line in lines if line) or "no window has changed"
 
 
 class LateTick:
@@ -124,17 +168,18 @@ class LateTick:
         partitions: Partitions,
         options: ExportOptions,
     ) -> None:
+        self._began = time.monotonic()
         self._instance = instance
         self._clickhouse = clickhouse
-        self._changes = Changes.of(clickhouse)
         self._projects = {project.project_id: project for project in projects if project.enabled}
         self._partitions = partitions
         self._options = options
         self._margin = timedelta(seconds=options.late.margin_s)
         # Before the materializations are read: what ends in between is then seen as one or the other.
         self._requested = {f: RequestedPartitions.read(instance, d) for f, d in partitions.items()}
-        self._now = self._changes.clock()
+        self._now = Changes.of(clickhouse).clock()
         self._oldest = self._now - timedelta(hours=options.late.lookback_hours)
+        self._unread: list[str] = []
 
     def evaluate(self, cursor: LateCursor) -> Outcome:
         """Find late windows, and ask for as many as a tick may.
@@ -142,27 +187,12 @@ class LateTick:
         Raises:
             ClickHouseError: ClickHouse does not answer; the next tick looks from the same cursor on.
         """
-        deadline = time.monotonic() + COMPARE_FOR_S
-        suspects = Suspects()
-        for project in self._projects.values():
-            for table, window in cursor.waiting_windows(project):
-                # However old by now: it was young enough when it was found.
-                if window.start >= project.start and self._has_table(project, table):
-                    suspects.add(project.project_id, table, window)
+        suspects = self._left_by(cursor)
         held = self._held()
         looked_at = self._look(cursor.looked_at, suspects)
         audit = self._audit(cursor.audit, suspects)
-        late: dict[tuple[Window, str], list[str]] = {}
-        waiting: dict[ProjectTable, set[Window]] = {}
-        for (project_id, name), windows in suspects.oldest_first():
-            if project_id in held or time.monotonic() > deadline:
-                waiting[project_id, name] = set(windows)
-                continue
-            project = self._projects[project_id]
-            found, on_their_way = self._compare(project, project.table(name), windows)
-            waiting[project_id, name] = on_their_way
-            for window in found:
-                late.setdefault((window, project_id), []).append(name)
+        compared = self._compare_all(suspects, held, cursor.failed)
+        late, waiting = compared.late, compared.waiting
         chosen = sorted(late, key=lambda key: (key[0].end, key))[: self._options.late.windows_per_tick]
         for window, project_id in late.keys() - set(chosen):
             for name in late[window, project_id]:
@@ -170,7 +200,17 @@ class LateTick:
         requests = list(self._requests({key: late[key] for key in chosen}))
         left = self._count(waiting)
         self._log(chosen, left)
-        return Outcome(requests, left, cursor_of(looked_at, waiting, self._projects, audit))
+        after = cursor_of(looked_at, waiting, self._projects, audit, compared.failed)
+        return Outcome(requests, left, after, self._unread)
+
+    def _left_by(self, cursor: LateCursor) -> Suspects:
+        """What waits; however old by now, for it was young enough when it was found."""
+        suspects = Suspects()
+        for project in self._projects.values():
+            for table, window in cursor.waiting_windows(project):
+                if window.start >= project.start and self._has_table(project, table):
+                    suspects.add(project.project_id, table, window)
+        return suspects
 
     def _held(self) -> set[str]:
         """Projects that fail as a whole: another run would fail, too, so their windows wait in the cursor."""
@@ -178,25 +218,53 @@ class LateTick:
         return {id for id, health in records.items() if health.waits}
 
     def _look(self, looked_at: Mapping[str, datetime], suspects: Suspects) -> dict[str, datetime]:
-        """Suspect the windows in which rows were written since the last look; tables and time of this one."""
+        """Suspect the windows in which rows were written since the last look; tables and time of this one.
+
+        A table that cannot be looked at keeps its time. It comes last the next time, and each may take its
+        share of what is left, so that the others are looked at all the same.
+        """
         names = [n for n in ALL_TABLES if any(self._has_table(p, n) for p in self._projects.values())]
         if not names:
             return {}
-        newest = self._changes.newest_parts([ALL_TABLES[name] for name in names])
+        newest = Changes.of(self._clickhouse, LOOK_FOR_S).newest_parts([ALL_TABLES[name] for name in names])
+        after = {name: moment for name, moment in looked_at.items() if name in names}
+        names.sort(key=lambda name: looked_at.get(name, self._oldest), reverse=True)
+        for done, name in enumerate(names):
+            share = self._left_of(LOOK_FOR_S) / (len(names) - done)
+            try:
+                self._look_at(name, looked_at.get(name), newest.get(name), share, suspects)
+            except ClickHouseError as error:
+                log.warning("late_rows_look_failed", table=name, error=str(error)[:1000])
+                self._unread.append(name)
+            else:
+                after[name] = self._now
+        return after
+
+    def _look_at(
+        self,
+        name: str,
+        looked_at: datetime | None,
+        newest_part: datetime | None,
+        within_s: float,
+        suspects: Suspects,
+    ) -> None:
         between = Window(
             min(frequency.floor(self._oldest) for frequency in self._partitions),
             max(frequency.floor(self._now) for frequency in self._partitions),
         )
-        for name in names:
-            since = looked_at.get(name, between.start) - self._margin
-            if name in newest and newest[name] < since.replace(microsecond=0):
-                continue  # nothing has been written at all
-            ids = [p.project_id for p in self._projects.values() if self._has_table(p, name)]
-            table, has_parts = ALL_TABLES[name], name in newest
-            found = self._changes.written_since(table, ids, since, between, recent_parts=has_parts)
-            for slot, changed in found.items():
-                self._suspect_slot(suspects, name, slot, changed)
-        return dict.fromkeys(names, self._now)
+        since = (looked_at or between.start) - self._margin
+        if newest_part and newest_part < since.replace(microsecond=0):
+            return  # nothing has been written at all
+        ids = [p.project_id for p in self._projects.values() if self._has_table(p, name)]
+        found = Changes.of(self._clickhouse, within_s).written_since(
+            ALL_TABLES[name], ids, since, between, recent_parts=newest_part is not None
+        )
+        for slot, changed in found.items():
+            self._suspect_slot(suspects, name, slot, changed)
+
+    def _left_of(self, seconds: float) -> float:
+        """What is left of so many seconds since the tick began."""
+        return self._began + seconds - time.monotonic()
 
     def _suspect_slot(self, suspects: Suspects, table: str, slot: Slot, changed: datetime) -> None:
         project = self._projects.get(slot.project_id)
@@ -228,27 +296,57 @@ class LateTick:
                     self._suspect(suspects, project, table.name, window, None)
         return audit
 
+    def _compare_all(self, suspects: Suspects, held: set[str], failed: Sequence[ProjectTable]) -> Compared:
+        """Compare all that the tick has time for; what ClickHouse refuses is tried again by the next one."""
+        compared = Compared()
+        refused: list[ProjectTable] = []
+        for at, windows in suspects.in_order(failed):
+            project_id, name = at
+            compared.waiting[at] = windows
+            if project_id in held or self._left_of(TICK_FOR_S) < COMPARE_IN_S:
+                compared.failed += [at] if at in failed else []
+                continue
+            try:
+                self._compare(at, suspects.by_table[at], compared)
+            except ClickHouseError as error:
+                fields = {"table": name, "windows": len(windows), "error": str(error)[:1000]}
+                log.warning("late_rows_compare_failed", projectId=project_id, **fields)
+                refused.append(at)
+        compared.failed += refused
+        self._unread += [f"{project_id} {name}" for project_id, name in refused]
+        return compared
+
     def _compare(
-        self, project: ProjectExport, table: Table, suspects: Mapping[Window, datetime | None]
-    ) -> tuple[list[Window], set[Window]]:
-        """The windows that differ from their files, and those that are on their way already.
+        self, at: ProjectTable, suspects: Mapping[Window, datetime | None], compared: Compared
+    ) -> None:
+        """Tell the windows that differ from their files from those that are on their way already.
 
         A window without a file is left to the schedule, one whose last attempt failed to people.
         """
+        project, table = self._projects[at[0]], self._projects[at[0]].table(at[1])
         asset, key = asset_key(project, table), project.frequency.key
         requested = self._requested[project.frequency].by_asset.get(asset, set())
         on_their_way = {window for window in suspects if key(window) in requested}
         files = newest_files(self._instance, project, table, suspects.keys() - on_their_way)
         doubtful = [w for w, file in files.items() if self._may_miss(file, suspects[w])]
-        if not doubtful:
-            return [], on_their_way
-        changes = Changes.of(self._clickhouse.with_limits(project.limits))
-        now = changes.fingerprints(project.project_id, table, doubtful)
-        late = {key(w): w for w in doubtful if now[w].differs_from(files[w])}
+        late = self._differing(project, table, {window: files[window] for window in doubtful})
+        compared.waiting[at] = on_their_way
         partitions = self._partitions[project.frequency]
-        status = self._instance.get_status_by_partition(asset, list(late), partitions) if late else {}
+        keys = [key(window) for window in late]
+        status = self._instance.get_status_by_partition(asset, keys, partitions) if late else {}
         failed = {k for k, value in (status or {}).items() if value is not None and value.name == "FAILED"}
-        return [window for k, window in late.items() if k not in failed], on_their_way
+        for window in late:
+            if key(window) not in failed:
+                compared.late.setdefault((window, project.project_id), []).append(table.name)
+
+    def _differing(
+        self, project: ProjectExport, table: Table, files: Mapping[Window, ManifestFile]
+    ) -> list[Window]:
+        if not files:
+            return []
+        changes = Changes.of(self._clickhouse.with_limits(project.limits), self._left_of(TICK_FOR_S))
+        now = changes.fingerprints(project.project_id, table, list(files))
+        return [window for window, file in files.items() if now[window].differs_from(file)]
 
     def _may_miss(self, file: ManifestFile, changed: datetime | None) -> bool:
         if changed is None or file.read_at is None:

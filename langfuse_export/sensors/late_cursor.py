@@ -1,6 +1,6 @@
 """What the late-data sensor remembers from tick to tick; Dagster keeps it as the sensor's cursor."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -51,11 +51,13 @@ class LateCursor(Cursor, frozen=True):
         looked_at: by table, ClickHouse's clock at the last look.
         waiting: by project id and table, windows that were found and not asked for: on their way already,
             or more than a tick may ask for. First and last partition key of each unbroken row.
+        failed: project id and table whose windows could not be compared, the longest ago first.
         audit: how far the audit is.
     """
 
     looked_at: dict[str, datetime] = Field(default_factory=dict)
     waiting: dict[str, dict[str, list[tuple[str, str]]]] = Field(default_factory=dict)
+    failed: list[tuple[str, str]] = Field(default_factory=list)
     audit: Audit = Audit()
 
     def waiting_windows(self, project: ProjectExport) -> Iterator[tuple[str, Window]]:
@@ -79,10 +81,11 @@ def cursor_of(
     waiting: Mapping[tuple[str, str], Collection[Window]],
     projects: Mapping[str, ProjectExport],
     audit: Audit,
+    failed: Sequence[tuple[str, str]] = (),
 ) -> LateCursor:
-    """The cursor after a tick; `waiting` is by project id and table name."""
+    """The cursor after a tick; `waiting` is by project id and table name, of which `failed` has some."""
     rows: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for (project_id, table), windows in waiting.items():
         if windows:
             rows.setdefault(project_id, {})[table] = key_rows(projects[project_id], windows)
-    return LateCursor(looked_at=dict(looked_at), waiting=rows, audit=audit)
+    return LateCursor(looked_at=dict(looked_at), waiting=rows, failed=list(failed), audit=audit)
