@@ -32,13 +32,15 @@ INTERVAL_S = 300
 SETTLED_AFTER = timedelta(minutes=1)
 # Runs that ended longer ago are left out: those from before this sensor was there, or before it might read.
 LOOK_BACK = timedelta(days=1)
-# What one tick records at most; Dagster writes these one by one, at about 10 ms.
+# What one tick records at most, unless one run has more; Dagster writes these one by one, at about 10 ms.
 MAX_TABLES = 1000
 # Of the 60 s after which Dagster ends a tick, for reading its event log, and for ClickHouse.
 READ_FOR_S = 25
 QUERY_TIMEOUT_S = 20
 
 _PAGE = 100
+# Materializations that are in memory at once, of some 12 KB each.
+_EVENTS_PAGE = 1000
 _RUN = "run"
 # Failures first: they are few, and what they exported did cost something.
 _ENDS: tuple[RunStatusChangeEventType, ...] = (
@@ -51,6 +53,7 @@ _ENDS: tuple[RunStatusChangeEventType, ...] = (
 def build_cost_sensor(projects: Sequence[ProjectExport], options: ExportOptions) -> dg.SensorDefinition:
     """The sensor of all projects."""
     told: set[str] = set()  # what the log has been told, once in a process
+    begun: dict[str, RunRead] = {}
 
     @dg.sensor(
         name="query_cost_sensor",
@@ -66,9 +69,8 @@ def build_cost_sensor(projects: Sequence[ProjectExport], options: ExportOptions)
         clickhouse: dg.ResourceParam[ClickHouse],
         telemetry: dg.ResourceParam[Telemetry],
     ) -> dg.SensorResult:
-        outcome = CostTick(context.instance, clickhouse, projects, options).evaluate(
-            CostCursor.parse(context.cursor)
-        )
+        tick = CostTick(context.instance, clickhouse, projects, options, begun)
+        outcome = tick.evaluate(CostCursor.parse(context.cursor))
         if outcome.unavailable and outcome.unavailable not in told:
             told.add(outcome.unavailable)
             log.warning("query_cost_unavailable", error=outcome.unavailable)
@@ -106,6 +108,15 @@ class RunTable:
     queries: dict[str, datetime] = field(default_factory=dict)
 
 
+@dataclass
+class RunRead:
+    """How far the materializations of a run have been read; `cursor` is Dagster's, of the last one."""
+
+    tables: dict[dg.AssetKey, RunTable] = field(default_factory=dict)
+    cursor: str | None = None
+    is_whole: bool = False
+
+
 @dataclass(frozen=True)
 class TableCost:
     """What the queries of one table in one run cost together, as far as the log has them."""
@@ -138,18 +149,29 @@ class TableCost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tick leads to; `unavailable` says why it could not read any cost."""
+    """What a tick leads to.
+
+    Attributes:
+        cursor: the next one's.
+        recorded: what is known.
+        tables: how many there are, known or not.
+        unavailable: why it could not read any cost.
+        is_reading: whether a run is left that it has not read to its end.
+    """
 
     cursor: CostCursor
     recorded: Sequence[TableCost] = ()
     tables: int = 0
     unavailable: str | None = None
+    is_reading: bool = False
 
     @property
     def summary(self) -> str:
         """What the tick did, for its page in Dagster."""
         if self.unavailable:
             return f"what {self.tables} tables cost is not known: {self.unavailable}"
+        if not self.tables and self.is_reading:
+            return "a long run has been read in part; the next tick goes on with it"
         if not self.tables:
             return "no run has exported anything since the last tick"
         missing = self.tables - len(self.recorded)
@@ -158,7 +180,11 @@ class Outcome:
 
 
 class CostTick:
-    """One evaluation of the sensor."""
+    """One evaluation of the sensor.
+
+    `begun` has the runs by id that earlier ticks of this process have read and not recorded. A run may take
+    longer to read than a tick has; after a restart it is read from its beginning.
+    """
 
     def __init__(
         self,
@@ -166,7 +192,9 @@ class CostTick:
         clickhouse: ClickHouse,
         projects: Iterable[ProjectExport],
         options: ExportOptions,
+        begun: dict[str, RunRead],
     ) -> None:
+        self._begun = begun
         self._instance = instance
         seconds = min(clickhouse.limits.max_execution_time_s, QUERY_TIMEOUT_S)
         self._source = clickhouse.with_limits(replace(clickhouse.limits, max_execution_time_s=seconds))
@@ -183,7 +211,8 @@ class CostTick:
         costs = query_costs(self._source, queries.items())
         if costs.unavailable:
             return Outcome(cursor, tables=len(tables), unavailable=costs.unavailable)
-        return Outcome(after, list(_known(tables, costs.by_id)), len(tables))
+        is_reading = any(not read.is_whole for read in self._begun.values())
+        return Outcome(after, list(_known(tables, costs.by_id)), len(tables), is_reading=is_reading)
 
     def _not_recorded(self, tables: Sequence[RunTable]) -> list[RunTable]:
         """Those that no tick has recorded: a killed one leaves observations, and the cursor as it was."""
@@ -191,7 +220,8 @@ class CostTick:
             return []
         # In one query, and not one for each asset. What a tick left is among the newest that there are.
         observations = EventRecordsFilter(dg.DagsterEventType.ASSET_OBSERVATION)
-        newest = self._instance.event_log_storage.get_event_records(observations, limit=MAX_TABLES)
+        at_most = max(MAX_TABLES, len(tables))
+        newest = self._instance.event_log_storage.get_event_records(observations, limit=at_most)
         recorded = {_recorded_run(record.event_log_entry) for record in newest}
         return [table for table in tables if (table.asset, table.run_id) not in recorded]
 
@@ -199,13 +229,21 @@ class CostTick:
         """The tables of runs that ended since, as many as a tick may take, and the cursor after them."""
         deadline = time.monotonic() + READ_FOR_S
         ended, found = dict(cursor.ended), list[RunTable]()
-        for kind in _ENDS:
-            for record in self._ends(kind, ended.get(kind.value)):
-                if len(found) >= MAX_TABLES or time.monotonic() > deadline:
-                    break
-                found += self._tables_of(record.run_id)
-                ended[kind.value] = record.storage_id
+        for kind, record in self._all_ends(cursor):
+            tables = self._tables_of(record.run_id, deadline)
+            if tables is None or (found and len(found) + len(tables) > MAX_TABLES):
+                break
+            found += tables
+            ended[kind.value] = record.storage_id
+            del self._begun[record.run_id]
+            if len(found) >= MAX_TABLES or time.monotonic() > deadline:
+                break
         return CostCursor(ended=ended), found
+
+    def _all_ends(self, cursor: CostCursor) -> Iterator[tuple[RunStatusChangeEventType, dg.EventLogRecord]]:
+        for kind in _ENDS:
+            for record in self._ends(kind, cursor.ended.get(kind.value)):
+                yield kind, record
 
     def _ends(self, kind: RunStatusChangeEventType, after: int | None) -> Iterator[dg.EventLogRecord]:
         """Ends of runs, the oldest first, up to one so young that ClickHouse may not have logged its queries.
@@ -225,28 +263,34 @@ class CostTick:
             if not page.has_more:
                 return
 
-    def _tables_of(self, run_id: str) -> list[RunTable]:
-        found: dict[dg.AssetKey, RunTable] = {}
-        for entry in self._instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-            event = entry.asset_materialization
-            file = manifest_entry(event) if event else None
-            if (
-                event is None
-                or file is None
-                or event.partition is None
-                or event.asset_key not in self._tables
-            ):
-                continue  # of somebody else, or of a project that is gone
-            project, table = self._tables[event.asset_key]
-            for window in project.frequency.windows_of_keys([event.partition]):
-                mode = event.metadata.get("mode")
-                run = RunTable(run_id, event.asset_key, table.name, str(mode.value) if mode else "")
-                run = found.setdefault(event.asset_key, run)
-                run.windows[event.partition] = window
-                # One read of a day serves many windows, and a heavy window takes many.
-                ended = datetime.fromtimestamp(entry.timestamp, UTC)
-                run.queries |= dict.fromkeys(file.queries, ended)
-        return list(found.values())
+    def _tables_of(self, run_id: str, deadline: float) -> Sequence[RunTable] | None:
+        """The tables of a run; None if there is no time for all of its events. A page is read in any case."""
+        read = self._begun.setdefault(run_id, RunRead())
+        while not read.is_whole:
+            page = self._instance.get_records_for_run(
+                run_id, read.cursor, dg.DagsterEventType.ASSET_MATERIALIZATION, _EVENTS_PAGE
+            )
+            for record in page.records:
+                self._add(read.tables, run_id, record.event_log_entry)
+            read.cursor, read.is_whole = page.cursor, not page.has_more
+            if not read.is_whole and time.monotonic() > deadline:
+                return None
+        return list(read.tables.values())
+
+    def _add(self, found: dict[dg.AssetKey, RunTable], run_id: str, entry: dg.EventLogEntry) -> None:
+        event = entry.asset_materialization
+        file = manifest_entry(event) if event else None
+        if event is None or file is None or event.partition is None or event.asset_key not in self._tables:
+            return  # of somebody else, or of a project that is gone
+        project, table = self._tables[event.asset_key]
+        for window in project.frequency.windows_of_keys([event.partition]):
+            mode = event.metadata.get("mode")
+            run = RunTable(run_id, event.asset_key, table.name, str(mode.value) if mode else "")
+            run = found.setdefault(event.asset_key, run)
+            run.windows[event.partition] = window
+            # One read of a day serves many windows, and a heavy window takes many.
+            ended = datetime.fromtimestamp(entry.timestamp, UTC)
+            run.queries |= dict.fromkeys(file.queries, ended)
 
 
 def _recorded_run(entry: dg.EventLogEntry) -> tuple[dg.AssetKey, str] | None:

@@ -179,10 +179,47 @@ def test_no_run_is_left_out_or_shown_twice(watch: Watch, monkeypatch: pytest.Mon
 
     rest = watch.tick_until_idle()
 
-    assert sorted(runs_of(half)) == sorted(first[:2] * 2)
-    assert sorted(runs_of(rest)) == sorted([first[2], *second] * 2)
+    assert sorted(runs_of(half)) == sorted(first[:1] * 2)
+    assert sorted(runs_of(rest)) == sorted([*first[1:], *second] * 2)
     assert watch.said == "no run has exported anything since the last tick"
     assert watch.tick() == []
+
+
+def test_a_run_with_more_tables_than_a_tick_records_is_recorded_all_the_same(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = watch.deployment
+    deployment.tables = tuple(TABLES.values())
+    monkeypatch.setattr(cost, "MAX_TABLES", 2)
+    deployment.export(deployment.key(2), deployment.key(2))
+    watch.tick(4)
+
+    watch.tick_until_idle()
+
+    assert [len(watch.recorded(name)) for name in TABLES] == [1] * 4
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_run_that_takes_longer_to_read_than_a_tick_has_is_read_over_several(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    deployment = watch.deployment
+    deployment.tables = (TABLES["traces"], TABLES["scores"])
+    run = deployment.export(deployment.key(13), deployment.key(2))
+    monkeypatch.setattr(cost, "_EVENTS_PAGE", 10)
+    monkeypatch.setattr(cost, "READ_FOR_S", -1)
+
+    assert [watch.tick(), watch.tick()] == [[], []]
+    assert watch.said == "a long run has been read in part; the next tick goes on with it"
+    if restarted:
+        del watch.sensor
+        assert [watch.tick(), watch.tick()] == [[], []]
+    recorded = watch.tick()
+
+    assert runs_of(recorded) == [run.run_id] * 2
+    assert [values(observation)["windows"] for observation in recorded] == [12, 12]
+    assert watch.tick() == []
+    assert watch.said == "no run has exported anything since the last tick"
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])
