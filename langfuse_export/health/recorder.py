@@ -1,6 +1,6 @@
 """Writes what runs experience into the health of their project, and says when its state changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -111,6 +111,26 @@ def resume_project(instance: dg.DagsterInstance, project_id: str, now: datetime)
         return None
     log.info("project_resumed", projectId=project_id, cause="somebody asked for it")
     return health
+
+
+def adopt_failed(
+    store: HealthStore, project_id: str, failed: Collection[str], policy: HealthPolicy, now: datetime
+) -> None:
+    """Have windows tried again whose run could not report its failure, because its process was killed.
+
+    Args:
+        failed: partition keys that Dagster shows as failed and that are not on their way.
+    """
+
+    def change(before: Health | None) -> Health | None:
+        # A run may have reported since the caller looked.
+        orphans = tuple(sorted(set(failed) - set(before.windows if before else ())))
+        after = (before or Health()).found_failed(orphans, policy, now) if orphans else before
+        # A full record keeps the newest windows; the others would be found again and again.
+        return before if before and after and after.windows == before.windows else after
+
+    if failed:
+        change_health(store, project_id, change)
 
 
 def change_health(

@@ -16,6 +16,7 @@ import structlog
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from langfuse_export.changes import Changes, Slot
+from langfuse_export.health.recorder import adopt_failed
 from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_files
 from langfuse_export.manifest import ManifestFile
@@ -117,11 +118,13 @@ class Compared:
         late: the tables of each window and project that differ from their files.
         waiting: windows that are left for the next tick, by project and table.
         failed: tables that ClickHouse could not compare, this tick's last.
+        attempted: by project id, keys of windows that differ and whose last attempt failed.
     """
 
     late: dict[tuple[Window, str], list[str]] = field(default_factory=dict)
     waiting: dict[ProjectTable, set[Window]] = field(default_factory=dict)
     failed: list[ProjectTable] = field(default_factory=list)
+    attempted: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class LateTick:
         looked_at = self._look(cursor.looked_at, suspects)
         audit = self._audit(cursor.audit, suspects)
         compared = self._compare_all(suspects, held, cursor.failed)
+        self._adopt(compared.attempted)
         late, waiting = compared.late, compared.waiting
         chosen = sorted(late, key=lambda key: (key[0].end, key))[: self._options.late.windows_per_tick]
         for window, project_id in late.keys() - set(chosen):
@@ -296,6 +300,12 @@ class LateTick:
                     self._suspect(suspects, project, table.name, window, None)
         return audit
 
+    def _adopt(self, attempted: Mapping[str, set[str]]) -> None:
+        """Tell the recovery sensor of windows that failed without a word, as those of a killed process."""
+        store, now = HealthStore(self._instance), self._options.now()
+        for project_id, keys in attempted.items():
+            adopt_failed(store, project_id, keys, self._options.health, now)
+
     def _compare_all(self, suspects: Suspects, held: set[str], failed: Sequence[ProjectTable]) -> Compared:
         """Compare all that the tick has time for; what ClickHouse refuses is tried again by the next one."""
         compared = Compared()
@@ -321,7 +331,7 @@ class LateTick:
     ) -> None:
         """Tell the windows that differ from their files from those that are on their way already.
 
-        A window without a file is left to the schedule, one whose last attempt failed to people.
+        A window without a file is left to the schedule, one whose last attempt failed to the recovery sensor.
         """
         project, table = self._projects[at[0]], self._projects[at[0]].table(at[1])
         asset, key = asset_key(project, table), project.frequency.key
@@ -335,6 +345,7 @@ class LateTick:
         keys = [key(window) for window in late]
         status = self._instance.get_status_by_partition(asset, keys, partitions) if late else {}
         failed = {k for k, value in (status or {}).items() if value is not None and value.name == "FAILED"}
+        compared.attempted.setdefault(project.project_id, set()).update(failed)
         for window in late:
             if key(window) not in failed:
                 compared.late.setdefault((window, project.project_id), []).append(table.name)

@@ -1,16 +1,21 @@
 """Changed windows that wait: for others, for a run that has them, for a project that fails."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from langfuse_export.health.state import Health
+from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import LATE, MODE_TAG, asset_key
+from langfuse_export.partitions import partitions_def
+from langfuse_export.resources import ExportOptions, utc_now
+from langfuse_export.sensors.recovery import RecoveryTick
 from langfuse_export.tables import TABLES
 from langfuse_worker.settings.schedule import LATE_PREFIX
-from tests.export.sensors.deployment import TRACES, Deployment
+from tests.export.sensors.deployment import TRACES, Deployment, bounds
 from tests.rows import PROJECT, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.otlp import OtlpReceiver
@@ -92,6 +97,37 @@ def test_a_window_whose_last_attempt_failed_is_left_to_people(deployment: Deploy
     assert deployment.look().requests == []
     assert deployment.export(deployment.key(2), deployment.key(2)).success
     assert deployment.ids("traces", deployment.hour(2)) == ["late"]
+
+
+def test_a_window_whose_run_was_killed_is_tried_again_by_the_recovery_sensor(deployment: Deployment) -> None:
+    deployment.tables = tuple(TABLES.values())
+    deployment.export(deployment.key(3), deployment.key(2))
+    deployment.write_in_each_table(deployment.hour(2).start)
+    running = deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("export_hourly"),
+        tags={"dagster/partition": deployment.key(2)},
+        asset_selection=frozenset(asset_key(deployment.first, table) for table in deployment.tables),
+    )
+    deployment.instance.report_engine_event("started", running)
+    deployment.instance.report_run_failed(running)
+
+    assert [deployment.look().requests for _ in range(2)] == [[], []]
+
+    health = HealthStore(deployment.instance).read([PROJECT])[PROJECT]
+    # One failure, although each of its tables has failed, and two looks have seen it.
+    assert (health.windows, health.streak, health.state) == ((deployment.key(2),), 1, State.RETRYING)
+    assert [bounds(request) for request in _recovery(deployment)] == [(deployment.key(2),) * 2]
+
+
+def _recovery(deployment: Deployment) -> Sequence[dg.RunRequest]:
+    """What the recovery sensor asks for an hour from now."""
+    options = ExportOptions.from_settings(deployment.settings)
+    later = replace(options, now=lambda: utc_now() + timedelta(hours=1))
+    project = deployment.first
+    partitions = {project.frequency: partitions_def(project.frequency, project.start)}
+    outcome = RecoveryTick(deployment.instance, [project], partitions, later).evaluate()
+    windows = set(outcome.health[project.project_id].windows)
+    return [request for request in outcome.requests if windows & set(bounds(request))]
 
 
 @pytest.mark.parametrize("is_stopped", [False, True], ids=["backing off", "stopped"])
