@@ -7,6 +7,7 @@ newest events of a partition say so by themselves; only the rest is asked for as
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as db
@@ -46,21 +47,55 @@ def partition_statuses(
     return found
 
 
+def unfinished_partitions(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> dict[dg.AssetKey, set[str]]:
+    """Of the partitions, those whose last attempt has left no materialization: it failed, or goes on.
+
+    A statement for a thousand assets, which answers with these few alone.
+
+    Raises:
+        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
+    """
+    columns = SqlEventLogStorageTable.c
+    found: dict[dg.AssetKey, set[str]] = {asset: set() for asset in assets}
+    by_name = {asset.to_string(): asset for asset in assets}
+    with _storage(instance).index_connection() as connection:
+        for names in _chunks(list(by_name), _ASSETS_AT_ONCE):
+            for some_keys in _chunks(keys, _KEYS_AT_ONCE):
+                newest = _events(names, some_keys).group_by(columns.asset_key, columns.partition)
+                statement = newest.with_only_columns(columns.asset_key, columns.partition).having(
+                    _newest(_PLANNED) > _newest(_EXPORTED)
+                )
+                for name, key in connection.execute(statement):
+                    found[by_name[name]].add(key)
+    return found
+
+
+def _newest(kind: str) -> db.ColumnElement[int]:
+    events = SqlEventLogStorageTable.c
+    return db.func.max(db.case((events.dagster_event_type == kind, events.id), else_=0))
+
+
 def _newest_events(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     """By asset, partition and type of event, the id of the newest one that no wipe has forgotten."""
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
-        raise TypeError(f"{type(storage).__name__}: Dagster's event log must be in SQLite, Postgres or MySQL")
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     names = [asset.to_string() for asset in assets]
-    with storage.index_connection() as connection:
+    with _storage(instance).index_connection() as connection:
         for some in _chunks(names, _ASSETS_AT_ONCE):
             for some_keys in _chunks(keys, _KEYS_AT_ONCE):
                 for row in connection.execute(_statement(some, some_keys)).mappings():
                     found[row["asset_key"]][row["partition"]][row["dagster_event_type"]] = row["newest"]
     return found
+
+
+def _storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        raise TypeError(f"{type(storage).__name__}: Dagster's event log must be in SQLite, Postgres or MySQL")
+    return storage
 
 
 def _chunks(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -69,10 +104,16 @@ def _chunks(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def _statement(assets: Sequence[str], keys: Sequence[str]) -> db.Executable:
-    events, known = SqlEventLogStorageTable.c, AssetKeyTable.c
+    events = SqlEventLogStorageTable.c
     columns = (events.asset_key, events.partition, events.dagster_event_type)
+    return _events(assets, keys).add_columns(db.func.max(events.id).label("newest")).group_by(*columns)
+
+
+def _events(assets: Sequence[str], keys: Sequence[str]) -> db.Select[Any, Any, Any]:
+    """What was planned and exported, as far as no wipe has forgotten it."""
+    events, known = SqlEventLogStorageTable.c, AssetKeyTable.c
     return (
-        db.select(*columns, db.func.max(events.id).label("newest"))
+        db.select(events.asset_key, events.partition, events.dagster_event_type)
         .select_from(SqlEventLogStorageTable.outerjoin(AssetKeyTable, known.asset_key == events.asset_key))
         .where(
             events.asset_key.in_(assets),
@@ -80,7 +121,6 @@ def _statement(assets: Sequence[str], keys: Sequence[str]) -> db.Executable:
             events.partition.in_(keys),
             db.or_(known.wipe_timestamp.is_(None), events.timestamp > known.wipe_timestamp),
         )
-        .group_by(*columns)
     )
 
 

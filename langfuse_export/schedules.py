@@ -5,7 +5,7 @@ looks back over the windows that nobody has attempted: those of some hours, and 
 there was.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -13,11 +13,11 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from langfuse_export.due import Due
 from langfuse_export.health.describe import describe
-from langfuse_export.health.recorder import change_health
+from langfuse_export.health.recorder import adopt_failed
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name, schedule_name
-from langfuse_export.partition_statuses import Statuses, partition_statuses
+from langfuse_export.partition_statuses import Statuses, partition_statuses, unfinished_partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
@@ -112,12 +112,15 @@ class Tick:
         self._windows_per_run = windows_per_run
         self._requested = RequestedPartitions.read(instance, partitions)
         self._statuses: dict[dg.AssetKey, Statuses] = {}
+        self._unfinished: dict[dg.AssetKey, set[str]] = {}
 
     def read_statuses(self, projects: Sequence[ProjectExport], windows: Sequence[Window]) -> None:
         """Read what became of the windows of all projects at once, rather than when it is asked for."""
         keys = [self._frequency.key(window) for window in windows]
         probes = [_probe(project) for project in projects]
         self._statuses |= partition_statuses(self._instance, probes, keys, self._partitions)
+        others = [asset_key(project, table) for project in projects for table in project.tables[1:]]
+        self._unfinished |= unfinished_partitions(self._instance, others, keys)
 
     def requests(
         self, project: ProjectExport, windows: Sequence[Window], asked_until: datetime
@@ -146,17 +149,22 @@ class Tick:
         options: ExportOptions,
     ) -> None:
         """Have windows tried again whose run could not report its failure, because its process was killed."""
-        known = health.windows if health else ()
+        known = set(health.windows if health else ())
         status = self._status(project, windows)
-        failed = {key for key, value in status.items() if value is AssetPartitionStatus.FAILED}
-        orphans = tuple(sorted(failed - set(known) - self._requested_keys(project)))
-        if orphans:
-            now = options.now()
-            change_health(
-                HealthStore(self._instance),
-                project.project_id,
-                lambda before: (before or Health()).found_failed(orphans, options.health, now),
-            )
+        orphans = {key for key, value in status.items() if value is AssetPartitionStatus.FAILED}
+        orphans -= known | self._requested_keys(project)
+        for table in project.tables[1:]:
+            orphans |= self._failed_of(asset_key(project, table), status.keys() - known)
+        store, now = HealthStore(self._instance), options.now()
+        adopt_failed(store, project.project_id, orphans, options.health, now)
+
+    def _failed_of(self, asset: dg.AssetKey, keys: Set[str]) -> set[str]:
+        """Of the keys, those that failed and are not on their way; most assets take no query for it."""
+        doubtful = self._unfinished.get(asset, set()) & keys - self._requested.by_asset.get(asset, set())
+        if not doubtful:
+            return set()
+        found = partition_statuses(self._instance, [asset], sorted(doubtful), self._partitions)[asset]
+        return {key for key, value in found.items() if value is AssetPartitionStatus.FAILED}
 
     def never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
         """Those of the windows that no run has had or has now."""

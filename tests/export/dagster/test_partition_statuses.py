@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from langfuse_export.partition_statuses import partition_statuses
+from langfuse_export.partition_statuses import partition_statuses, unfinished_partitions
 from langfuse_export.partitions import partitions_def
 from langfuse_export.windows import Frequency
 from tests.export.dagster.deployment import START
@@ -59,6 +59,12 @@ def test_exported_failed_unknown_and_wiped_windows_are_told_apart(
     for asset in assets:
         own = instance.get_status_by_partition(asset, KEYS, PARTITIONS) or {}
         assert found[asset] == {key: own.get(key) for key in KEYS}
+    unfinished = unfinished_partitions(instance, assets, KEYS)
+    assert {asset.to_user_string(): keys for asset, keys in unfinished.items()} == {
+        "half": set(KEYS[1:3]),
+        "whole": set(),
+        "unknown": set(),
+    }
 
 
 def test_a_failed_attempt_after_an_export_is_a_failure(instance: dg.DagsterInstance) -> None:
@@ -70,6 +76,9 @@ def test_a_failed_attempt_after_an_export_is_a_failure(instance: dg.DagsterInsta
     own = instance.get_status_by_partition(dg.AssetKey("whole"), KEYS[:3], PARTITIONS)
     assert found[dg.AssetKey("whole")] == own
     assert {status and status.name for status in (own or {}).values()} == {"FAILED"}
+    assert unfinished_partitions(instance, [dg.AssetKey("whole")], KEYS) == {
+        dg.AssetKey("whole"): set(KEYS[:3])
+    }
 
 
 def test_more_assets_than_fit_into_one_statement(instance: dg.DagsterInstance) -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from langfuse_export.health.state import State
+from langfuse_export.naming import asset_key
 from langfuse_export.notify.channels import Slack
 from langfuse_export.notify.notifier import Notifier
 from langfuse_export.tables import TABLES
@@ -112,6 +113,18 @@ def test_a_window_whose_process_was_killed_is_tried_again(deployment: Deployment
         MIDNIGHT, MIDNIGHT + timedelta(hours=2))}  # fmt: skip
 
 
+def test_a_window_is_tried_again_whichever_of_its_tables_a_killed_run_had(deployment: Deployment) -> None:
+    deployment.projects = [deployment.project(tables=(TABLES["traces"], TABLES["scores"]), start=MIDNIGHT)]
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=2, minutes=20))
+    assert deployment.run("2026-06-10T00", "2026-06-10T01").success
+    _kill_a_run_of(deployment, "2026-06-10T01", asset_key(deployment.first, TABLES["scores"]))
+
+    simulation.until(simulation.now + timedelta(minutes=10))
+
+    assert [bounds for _, *bounds in simulation.attempts] == [["2026-06-10T01", "2026-06-10T01"]]
+    assert simulation.health is None
+
+
 def test_the_sensor_says_what_waits_and_sends_the_state_of_every_project(
     deployment: Deployment,
     otlp: OtlpReceiver,
@@ -155,14 +168,14 @@ def _sensor_skips(deployment: Deployment, telemetry: Telemetry, webhook: Webhook
     return tick.skip_message or ""
 
 
-def _kill_a_run_of(deployment: Deployment, partition: str) -> None:
-    """A run that began and whose worker then vanished, as run monitoring finds it."""
+def _kill_a_run_of(deployment: Deployment, partition: str, *tables: dg.AssetKey) -> None:
+    """A run, of all tables by default, that began and whose worker vanished, as run monitoring finds it."""
     with deployment.instance as instance:
         job = deployment.defs.resolve_job_def("export_hourly")
         run = instance.create_run_for_job(
             job,
             tags={"dagster/partition": partition},
-            asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+            asset_selection=frozenset(tables or job.asset_layer.executable_asset_keys),
         )
         instance.report_engine_event("started", run)
         instance.report_run_failed(run)
