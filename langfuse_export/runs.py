@@ -1,6 +1,6 @@
 """One Dagster run of a project: its windows one after the other, each recorded as it finishes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -72,7 +72,6 @@ class ProjectRun:
         self._listener = listener
         self._store = BlobStore(project.destination)
         self._mode = run_mode(context.instance, context.run)
-        self._resumed = resumed_runs(context.instance, context.run)
         self._telemetry = telemetry
         self._exporter = WindowExporter(
             source=clickhouse.with_limits(project.limits),
@@ -188,7 +187,7 @@ class ProjectRun:
         for table in self._project.tables:
             done = self._context.instance.get_materialized_partitions(asset_key(self._project, table))
             for window in frequency.windows_of_keys(done)[-1:]:
-                for file in self._recorded(frequency.key(window), [table]).values():
+                for file in self._recorded(frequency.key(window), [table], run_id=None).values():
                     key = self._project.object_key(table, window)
                     uri = self._store.uri(key) if file.has_object else None
                     rows = self._exporter.count(table, window)
@@ -241,25 +240,24 @@ class ProjectRun:
                 self._telemetry.lag(self._project.project_id, name, lag_s)
 
     def _done_by_this_run(self, window: Window) -> dict[str, ManifestFile]:
-        """Tables that an earlier attempt of this run has committed, or a run that this one goes on with."""
-        if not self._context.retry_number and len(self._resumed) == 1:
+        """Tables that an earlier attempt of this run has committed."""
+        if not self._context.retry_number:
             return {}
-        return self._recorded(self._project.frequency.key(window), self._tables, self._resumed)
+        key = self._project.frequency.key(window)
+        return self._recorded(key, self._tables, run_id=self._context.run_id)
 
     def _committed_elsewhere(self, key: str) -> dict[str, ManifestFile]:
         """Tables that are not part of this run but of the window's manifest."""
         others = [table for table in self._project.tables if table not in self._tables]
-        return self._recorded(key, others)
+        return self._recorded(key, others, run_id=None)
 
-    def _recorded(
-        self, key: str, tables: list[Table], by_runs: Collection[str] | None = None
-    ) -> dict[str, ManifestFile]:
+    def _recorded(self, key: str, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
         found: dict[str, ManifestFile] = {}
         for table in tables:
             record = newest_record(self._context.instance, asset_key(self._project, table), key)
             event = record.asset_materialization if record else None
             entry = manifest_entry(event) if event else None
-            if record and entry and (by_runs is None or record.run_id in by_runs):
+            if record and entry and run_id in (None, record.run_id):
                 found[table.name] = entry
         return found
 
@@ -291,18 +289,6 @@ class ProjectRun:
             "\n".join(": ".join([*getattr(error, "__notes__", ()), str(error)]) for error in failures),
             metadata={"reasons": dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
         ) from failures[0]
-
-
-def resumed_runs(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
-    """The run, and those before it, killed or failed, that it goes on with instead of beginning anew."""
-    runs = {run.run_id}
-    while run.is_resume_retry and run.parent_run_id:
-        runs.add(run.parent_run_id)
-        parent = instance.get_run_by_id(run.parent_run_id)
-        if parent is None:
-            break
-        run = parent
-    return runs
 
 
 def run_mode(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

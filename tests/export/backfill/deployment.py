@@ -51,9 +51,9 @@ class Deployment:
 
     @property
     def backfilled(self) -> list[Window]:
-        """Windows of half a day, two days before the tick: the last one of a day and the next day's first."""
-        start = Frequency.DAILY.floor(self.tick) - timedelta(days=2) - FREQUENCY.length
-        return list(FREQUENCY.windows(start, start + timedelta(hours=12)))
+        """Windows of half a day, two days before the tick."""
+        day = Frequency.DAILY.floor(self.tick) - timedelta(days=2)
+        return list(FREQUENCY.windows(day, day + timedelta(hours=12)))
 
     @property
     def environment(self) -> dict[str, str]:
