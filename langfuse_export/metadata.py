@@ -81,6 +81,12 @@ def manifest_entry(materialization: dg.AssetMaterialization) -> ManifestFile | N
     return ManifestFile.model_validate_json(str(value.value)) if value else None
 
 
+def object_uri(materialization: dg.AssetMaterialization) -> str | None:
+    """Where a materialization says that its object is; None without one."""
+    value = materialization.metadata.get("dagster/uri")
+    return str(value.value) if value else None
+
+
 def part_size(materialization: dg.AssetMaterialization) -> PartSize | None:
     """What a materialization recorded of how many rows can be read at once."""
     rows, windows = (materialization.metadata.get(name) for name in (PART_ROWS, PART_ROWS_WINDOWS))

@@ -27,7 +27,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.history import InstanceHistory, newest_record
 from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import Manifest, ManifestFile
-from langfuse_export.metadata import manifest_entry, window_metadata
+from langfuse_export.metadata import manifest_entry, object_uri, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
@@ -130,6 +130,7 @@ class ProjectRun:
         outcome = self._outcome = RunOutcome([key(window) for window in due])
         for _, day in groupby(due, key=lambda window: window.start.date()):
             done = {window: self._done_by_this_run(window) for window in day}
+            outcome.progressed |= any(done.values())
             with self._read_day(done) as read_ahead:
                 for window in done:
                     try:
@@ -253,18 +254,23 @@ class ProjectRun:
 
     def _recorded(self, key: str, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
         found: dict[str, ManifestFile] = {}
+        window = self._project.frequency.window_of_key(key)
         for table in tables:
             record = newest_record(self._context.instance, asset_key(self._project, table), key)
             event = record.asset_materialization if record else None
             entry = manifest_entry(event) if event else None
-            if record and entry and run_id in (None, record.run_id):
+            if not record or not event or not entry or run_id not in (None, record.run_id):
+                continue
+            # Not one of another bucket, where the project went before its destination changed.
+            uri = self._store.uri(self._project.object_key(table, window))
+            if not entry.has_object or object_uri(event) == uri:
                 found[table.name] = entry
         return found
 
     def _record_health(self, failures: Sequence[Exception] = ()) -> None:
         outcome = self._outcome
         outcome.errors = list(failures)
-        outcome.progressed = bool(self.exported)
+        outcome.progressed |= bool(self.exported)
         if len(self._tables) < len(self._project.tables):
             outcome.exported = []  # other tables of these windows may still be missing
         instance, options = self._context.instance, self._options

@@ -34,7 +34,7 @@ class RunOutcome:
         left: partition keys of windows that it has not exported; those that it never came to are among them,
             because Dagster shows them as failed, too.
         exported: keys of windows of which it exported every table.
-        progressed: whether it exported any table at all.
+        progressed: whether it exported any table at all, in this attempt or an earlier one.
         errors: why it failed.
     """
 

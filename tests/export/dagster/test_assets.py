@@ -1,6 +1,7 @@
 """Runs of the assets: windows recorded one by one, retries, subsets, failures."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -63,7 +64,7 @@ def test_an_asset_says_what_it_is(deployment: Deployment) -> None:
     assert node.group_name == PROJECT
     assert "start_time" in (node.description or "")
     assert node.pools == {f"export_{PROJECT}"}
-    assert node.backfill_policy == dg.BackfillPolicy.multi_run(24)
+    assert node.backfill_policy == dg.BackfillPolicy.multi_run(72)
 
 
 def test_a_transient_fault_is_retried_without_exporting_finished_windows_again(
@@ -151,6 +152,20 @@ def test_a_manifest_appears_with_the_last_table_of_its_window(deployment: Deploy
 
     assert deployment.run("2026-06-01T00", "2026-06-01T00", tables=[TABLES[names[-1]]]).success
 
+    assert f"{PROJECT}/manifests/2026-06-01T01-00-00.json" in deployment.objects()
+
+
+def test_a_manifest_in_a_new_destination_names_no_object_of_the_old_one(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    assert deployment.run("2026-06-01T00", "2026-06-01T00").success
+    deployment.projects = [deployment.project(destination=StoreConfig(f"file://{tmp_path}/moved/"))]
+    del deployment.defs
+
+    assert deployment.run("2026-06-01T00", "2026-06-01T00", tables=[TABLES["traces"]]).success
+    assert deployment.objects() == [f"{PROJECT}/traces/2026-06-01T01-00-00.parquet"]
+
+    assert deployment.run("2026-06-01T00", "2026-06-01T00").success
     assert f"{PROJECT}/manifests/2026-06-01T01-00-00.json" in deployment.objects()
 
 
