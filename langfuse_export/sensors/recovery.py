@@ -144,10 +144,10 @@ class RecoveryTick:
         is_busy = tick.is_busy(project)
         policy = self._options.health
         missing = tick.never_attempted(project, self._owed(project, health))
-        if health.waits and is_busy:
-            return [], health
         if health.waits:
             window = self._probe(project, health, missing)
+            if not tick.not_requested(project, [window]):
+                return [], health
             return [self._request(project, window, window, NEWEST_PRIORITY)], health.asked(policy, self._now)
         requests = []
         if health.windows and health.is_due(self._now):

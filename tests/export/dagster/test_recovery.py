@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from langfuse_export.errors import VerificationError
 from langfuse_export.health.state import State
 from langfuse_export.naming import asset_key
 from langfuse_export.notify.channels import Slack
@@ -99,6 +100,44 @@ def test_a_window_that_fails_by_itself_is_tried_again_while_the_others_go_on(dep
     assert deployment.materialized() == {"2026-06-10T00"}
     simulation.until(simulation.now)
     assert simulation.health is None
+
+
+def test_a_table_that_fails_by_itself_holds_its_project_up_neither_for_now_nor_for_long(
+    deployment: Deployment,
+) -> None:
+    tables = (TABLES["traces"], TABLES["scores"])
+    deployment.projects = [deployment.project(tables=tables, start=MIDNIGHT)]
+    torn: list[Exception] = [VerificationError("the stream holds 1 row, ClickHouse counts 2")] * 1000
+    deployment.clickhouse = FlakyClickHouse(deployment.engine, torn, only="scores")
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
+
+    simulation.until(MIDNIGHT + timedelta(hours=5, minutes=20))
+
+    assert simulation.health is not None
+    assert simulation.health.state is State.RETRYING
+    assert len(deployment.materialized("traces")) == 5
+
+
+def test_a_project_is_tried_while_a_backfill_of_its_history_goes_on(deployment: Deployment) -> None:
+    _with_one_table(deployment, start=MIDNIGHT - DAY)
+    flaky = FlakyClickHouse(deployment.engine, [ClickHouseError("Connection refused", NETWORK)] * 1000)
+    deployment.clickhouse = flaky
+    simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
+    simulation.until(MIDNIGHT + timedelta(hours=4))
+    assert simulation.health is not None
+    assert simulation.health.state is State.BACKING_OFF
+    job = deployment.defs.resolve_job_def("export_hourly")
+    deployment.instance.create_run_for_job(
+        job,
+        tags={"dagster/partition": "2026-06-09T00", "dagster/backfill": "history"},
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+    )
+    flaky.errors.clear()
+
+    simulation.until(simulation.now + timedelta(hours=7))
+
+    assert "2026-06-10T09" in deployment.materialized()
 
 
 def test_a_window_whose_process_was_killed_is_tried_again(deployment: Deployment) -> None:
