@@ -2,7 +2,7 @@
 
 Langfuse goes from `last_sync_at` to now by itself, one window after the other. This does the same with runs
 of several windows, one run of a project at a time, behind the windows of the schedules. What has failed is
-left to the recovery sensor.
+left to the recovery sensor, which hears here of runs that ended before they could report it.
 """
 
 from collections.abc import Sequence
@@ -73,6 +73,7 @@ class CatchUpTick:
         self._instance = instance
         self._frequency = frequency
         self._partitions = partitions
+        self._options = options
         self._windows_per_run = options.windows_per_run_of(frequency)
         self._now = options.now()
         self._due = frequency.floor(self._now - options.lag - SCHEDULES_TURN)
@@ -84,7 +85,10 @@ class CatchUpTick:
         Args:
             attempted_until: by project id, how far every window has been attempted; is brought up to date.
         """
-        if attempted_until[project.project_id] >= self._due or self._waits(project):
+        if attempted_until[project.project_id] >= self._due:
+            return []
+        health = HealthStore(self._instance).read([project.project_id]).get(project.project_id)
+        if health is not None and health.waits:
             return []
         self._tick = self._tick or Tick(
             self._instance, self._frequency, self._partitions, self._windows_per_run
@@ -94,6 +98,7 @@ class CatchUpTick:
         for _ in range(MAX_LOOKS):
             windows = self._next_windows(attempted_until[project.project_id])
             missing = self._tick.never_attempted(project, windows)
+            self._tick.adopt_failed(project, windows, health, self._options)
             if missing:
                 first, last = next(consecutive(missing, self._windows_per_run))
                 tags = {PRIORITY_TAG: CATCH_UP_PRIORITY}
@@ -109,7 +114,3 @@ class CatchUpTick:
         # A run reads each day once; up to midnight, so that the next one does not read the day again.
         midnight = Frequency.DAILY.floor(end)
         return list(self._frequency.windows(since, min(self._due, midnight if midnight > since else end)))
-
-    def _waits(self, project: ProjectExport) -> bool:
-        health = HealthStore(self._instance).read([project.project_id]).get(project.project_id)
-        return health is not None and health.waits

@@ -6,6 +6,7 @@ from itertools import pairwise
 import dagster as dg
 import pytest
 
+from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG
 from langfuse_export.windows import Frequency
 from tests.export.postgres.deployment import Deployment
@@ -41,14 +42,14 @@ def _run(deployment: Deployment, location: dg.Definitions, first: datetime, last
 def test_it_goes_on_where_langfuse_stopped_until_little_is_left_for_the_schedule(
     deployment: Deployment, now: datetime
 ) -> None:
-    stopped = now - 60 * HOUR
+    stopped = now - 100 * HOUR
     deployment.add(export_mode="FULL_HISTORY", last_sync_at=(stopped + HOUR / 3).replace(tzinfo=None))
     location = deployment.load()
 
     asked = []
     while request := _ask(deployment, location):
         [(first, last)] = request
-        assert last - first < 24 * HOUR
+        assert last - first < 72 * HOUR
         assert _run(deployment, location, first, last)
         asked.append((first, last))
         assert deployment.postgres.row("p1")["last_sync_at"] == (last + HOUR).replace(tzinfo=None)
@@ -73,6 +74,28 @@ def test_a_project_that_is_up_to_date_paused_or_in_trouble_asks_for_nothing(
     keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
     assert not deployment.run_loaded(location, deployment.project("behind"), *keys).success
     assert _ask(deployment, location) == []
+
+
+def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
+    deployment: Deployment, now: datetime
+) -> None:
+    deployment.add(last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
+    location = deployment.load()
+    [(first, last)] = _ask(deployment, location)
+    with deployment.instance as instance:
+        job = location.resolve_job_def("export_hourly")
+        keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
+        killed = instance.create_run_for_job(
+            job,
+            tags=dict(zip((RANGE_START_TAG, RANGE_END_TAG), keys, strict=True)),
+            asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+        )
+        instance.report_run_failed(killed)
+
+    assert _ask(deployment, location) == []
+
+    health = HealthStore(deployment.instance).read(["p1"])["p1"]
+    assert (health.windows[0], health.windows[-1]) == tuple(keys)
 
 
 def test_what_langfuse_exported_before_is_not_asked_for(deployment: Deployment, now: datetime) -> None:
