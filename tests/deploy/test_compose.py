@@ -107,8 +107,16 @@ def test_nothing_starts_before_what_it_needs(services: dict[str, Any]) -> None:
         for needed, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if needed in ONCE else "service_healthy"
             assert how["condition"] == ("service_started" if needed in UNCHECKED else expected)
-    assert set(services["consumers"]["depends_on"]) == {"tables", "postgres", "buckets", "redis"}
-    assert set(services["export"]["depends_on"]) == {"tables", "postgres", "buckets"}
+    # The collector, so that it is stopped after those who send it their last metrics.
+    stores = {"tables", "postgres", "buckets", "otel-collector"}
+    assert set(services["consumers"]["depends_on"]) == {*stores, "redis"}
+    assert set(services["export"]["depends_on"]) == stores
+
+
+def test_no_service_asks_for_more_cores_than_a_small_machine_has(services: dict[str, Any]) -> None:
+    """Docker refuses to create a container whose limit is above the machine's number of CPUs."""
+    for name, service in services.items():
+        assert float(service["deploy"]["resources"]["limits"].get("cpus", 0)) <= 1, name
 
 
 def test_consumers_have_longer_to_stop_than_their_own_deadline(services: dict[str, Any]) -> None:
