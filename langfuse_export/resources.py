@@ -93,8 +93,8 @@ class ExportOptions:
         return timedelta(milliseconds=self.lag_ms)
 
     def windows_per_run_of(self, frequency: Frequency) -> int:
-        """Windows of one run at most; by default a week's: a process takes seconds to start."""
-        return self.windows_per_run or max(24, timedelta(days=7) // frequency.length)
+        """Windows of one run at most; by default those of three days: a process takes seconds to start."""
+        return self.windows_per_run or max(24, timedelta(days=3) // frequency.length)
 
 
 @dataclass(frozen=True)

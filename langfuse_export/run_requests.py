@@ -7,6 +7,7 @@ import dagster as dg
 from dagster import AssetKey, DagsterRunStatus, RunsFilter
 
 from langfuse_export.naming import (
+    MAX_RUNTIME_TAG,
     PARTITION_TAG,
     PROJECT_TAG,
     RANGE_END_TAG,
@@ -25,6 +26,9 @@ _UNFINISHED = [
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
 ]
+
+# Four hours for one project. A backfill, which Dagster itself asks for, may have hundreds of them in a run.
+_MAX_RUNTIME_S = "14400"
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,12 @@ def run_request(
         attempt: tells a request from earlier ones of the same windows; Dagster ignores what it has seen.
     """
     start, end = project.frequency.key(first), project.frequency.key(last)
+    project_tags = {PROJECT_TAG: safe_name(project.project_id), MAX_RUNTIME_TAG: _MAX_RUNTIME_S}
     ranged = {} if first == last else {RANGE_START_TAG: start, RANGE_END_TAG: end}
     return dg.RunRequest(
         run_key=":".join(part for part in (project.project_id, start, end, attempt) if part),
         job_name=job_name(project.frequency),
         partition_key=start if first == last else None,
         asset_selection=[asset_key(project, table) for table in tables],
-        tags={PROJECT_TAG: safe_name(project.project_id), **tags, **ranged},
+        tags={**project_tags, **tags, **ranged},
     )

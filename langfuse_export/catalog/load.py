@@ -187,7 +187,7 @@ def _from_yaml(
     now: datetime,
 ) -> Iterator[ProjectExport]:
     limits = QueryLimits.from_settings(settings)
-    # From midnight on, so that the runs of a backfill, a day each, read no day twice.
+    # From midnight on, so that the runs of a backfill, some days each, read no day twice.
     first_days = {project: Frequency.DAILY.floor(first) for project, first in first_rows.items()}
     for project in model.projects:
         for project_id in others if project.id == EVERY_PROJECT else [project.id]:

@@ -23,7 +23,9 @@ class CatalogSettings(BaseSettings):
     export_config: Path | None = Field(
         default=None,
         validation_alias="LANGFUSE_EXPORT_CONFIG",
-        description="Path of exports.yaml. Unset: DATABASE_URL, else all projects to LANGFUSE_HOME/blobs.",
+        description=(
+            "Path of exports.yaml. Unset: DATABASE_URL, or, embedded, all projects to LANGFUSE_HOME/blobs."
+        ),
     )
     database_url: PostgresUrl | None = Field(
         default=None,

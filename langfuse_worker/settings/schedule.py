@@ -35,7 +35,7 @@ class ScheduleSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN",
         ge=1,
         le=10_000,
-        description="Windows in one run of a backfill at most. Unset: those of a week, at least 24.",
+        description="Windows in one run at most. Unset: those of three days, at least 24.",
     )
     export_table_concurrency: int = Field(
         default=2,

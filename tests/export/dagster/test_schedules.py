@@ -62,6 +62,7 @@ def test_the_newest_closed_window_is_asked_for_before_missed_ones(traces_only: D
 
     assert request.partition_key == NINE
     assert request.tags["dagster/priority"] == "10"
+    assert request.tags["dagster/max_runtime"] == "14400"
     assert request.asset_selection == [asset_key(traces_only.first, TABLES["traces"])]
 
 
