@@ -12,7 +12,7 @@ ui: .venv/ready  ## Dagster's UI on http://127.0.0.1:$(PORT)
 	$(BIN)/langfuse-worker start --port $(PORT)
 
 test: .venv/ready azurite  ## every test; they bring their own servers
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .
