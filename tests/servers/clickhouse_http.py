@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -31,6 +31,7 @@ class Fault:
     """Something that goes wrong with the next requests whose SQL contains `match`.
 
     Attributes:
+        start_ms: only with those of windows that begin then, milliseconds since the epoch; None for any.
         kind: `refuse` answers `status` with `code`; `cut` closes the connection in the body; `truncate` ends
             the body early and properly; `exception` appends ClickHouse's exception to the body, as 25.11 and
             later frame it if `tagged`, else as older versions did; `stall` stops sending until cleared.
@@ -41,6 +42,7 @@ class Fault:
 
     kind: str
     match: str = ""
+    start_ms: int | None = None
     after_bytes: int = 0
     times: int = 1
     code: int = 394
@@ -71,11 +73,15 @@ class State:
     lock: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def fault_for(self, sql: str) -> Fault | None:
+    def fault_for(self, sql: str, parameters: Mapping[str, str]) -> Fault | None:
         """The fault that hits this query, if any; counts it."""
         with self.lock:
             for fault in self.faults:
-                if fault.match in sql and fault.times != 0:
+                is_hit = fault.match in sql and fault.start_ms in (
+                    None,
+                    int(parameters.get("param_start_ms", 0)),
+                )
+                if is_hit and fault.times != 0:
                     fault.times -= fault.times > 0
                     return fault
         return None
@@ -119,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         self.state.requests.append(Request(sql, parameters, user, client))
         if (user, password) != (self.state.user, self.state.password):
             return self._refuse(516, f"{user}: Authentication failed: password is incorrect", 403)
-        fault = self.state.fault_for(sql)
+        fault = self.state.fault_for(sql, parameters)
         if fault and fault.kind == "refuse":
             return self._refuse(fault.code, fault.message, fault.status)
         try:

@@ -209,12 +209,12 @@ def _sensor_skips(deployment: Deployment, telemetry: Telemetry, webhook: Webhook
 
 def _kill_a_run_of(deployment: Deployment, partition: str, *tables: dg.AssetKey) -> None:
     """A run, of all tables by default, that began and whose worker vanished, as run monitoring finds it."""
-    with deployment.instance as instance:
-        job = deployment.defs.resolve_job_def("export_hourly")
-        run = instance.create_run_for_job(
-            job,
-            tags={"dagster/partition": partition},
-            asset_selection=frozenset(tables or job.asset_layer.executable_asset_keys),
-        )
-        instance.report_engine_event("started", run)
-        instance.report_run_failed(run)
+    instance = deployment.instance
+    job = deployment.defs.resolve_job_def("export_hourly")
+    run = instance.create_run_for_job(
+        job,
+        tags={"dagster/partition": partition},
+        asset_selection=frozenset(tables or job.asset_layer.executable_asset_keys),
+    )
+    instance.report_engine_event("started", run)
+    instance.report_run_failed(run)

@@ -145,9 +145,18 @@ def test_after_a_downtime_longer_than_the_look_back_every_missed_window_is_asked
     lost = _tick(traces_only, up_again)  # with the daemon, before it launches a run
     requests = _tick(traces_only, up_again + timedelta(hours=1))
 
-    missed = [("2026-06-01T10", "2026-06-08T09"), ("2026-06-08T10", "2026-06-10T08")]
-    assert [_asked(request) for request in lost] == [("2026-06-10T09", "2026-06-10T09"), *missed]
-    assert [_asked(request)[0] for request in requests] == ["2026-06-10T10", "2026-06-01T10", "2026-06-08T10"]
+    assert [_asked(request) for request in lost] == [
+        ("2026-06-10T09", "2026-06-10T09"),
+        ("2026-06-01T10", "2026-06-04T09"),
+        ("2026-06-04T10", "2026-06-07T09"),
+        ("2026-06-07T10", "2026-06-10T08"),
+    ]
+    assert [_asked(request)[0] for request in requests] == [
+        "2026-06-10T10",
+        "2026-06-01T10",
+        "2026-06-04T10",
+        "2026-06-07T10",
+    ]
 
 
 def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Deployment) -> None:
@@ -159,7 +168,7 @@ def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Dep
 
     requests = _tick(traces_only, TEN_TWENTY + timedelta(days=6))
 
-    assert [_asked(request)[0] for request in requests] == ["2026-06-07T09", "2026-06-01T11"]
+    assert [_asked(request)[0] for request in requests] == ["2026-06-07T09", "2026-06-01T11", "2026-06-04T11"]
 
 
 def test_a_project_that_is_paused_is_never_asked_for(deployment: Deployment) -> None:

@@ -82,15 +82,15 @@ def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
     deployment.add(last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
     location = deployment.load()
     [(first, last)] = _ask(deployment, location)
-    with deployment.instance as instance:
-        job = location.resolve_job_def("export_hourly")
-        keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-        killed = instance.create_run_for_job(
-            job,
-            tags=dict(zip((RANGE_START_TAG, RANGE_END_TAG), keys, strict=True)),
-            asset_selection=frozenset(job.asset_layer.executable_asset_keys),
-        )
-        instance.report_run_failed(killed)
+    instance = deployment.instance
+    job = location.resolve_job_def("export_hourly")
+    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
+    killed = instance.create_run_for_job(
+        job,
+        tags=dict(zip((RANGE_START_TAG, RANGE_END_TAG), keys, strict=True)),
+        asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+    )
+    instance.report_run_failed(killed)
 
     assert _ask(deployment, location) == []
 
