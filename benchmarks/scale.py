@@ -88,13 +88,13 @@ def measure_location() -> None:
     resources = {name: repository.get_top_level_resources()[name] for name in schedule.required_resource_keys}
     with dg.instance_for_test() as instance:
         before = time.process_time()
-        context = dg.build_schedule_context(
+        with dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=datetime.now(UTC),
             repository_def=repository,
             resources=resources,
-        )
-        assert schedule.evaluate_tick(context).run_requests
+        ) as context:
+            assert schedule.evaluate_tick(context).run_requests
         tick_s = time.process_time() - before
     print(load_s, tick_s, len(snapshot))
 

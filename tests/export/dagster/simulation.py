@@ -73,12 +73,12 @@ class Simulation:
         return self.deployment.defs.get_repository_def().get_schedule_def(name)
 
     def _scheduled(self, at: datetime) -> Sequence[dg.RunRequest]:
-        context = dg.build_schedule_context(
+        with dg.build_schedule_context(
             instance=self.deployment.instance,
             scheduled_execution_time=at,
             repository_def=self.deployment.defs.get_repository_def(),
-        )
-        return self._schedule.evaluate_tick(context).run_requests or []
+        ) as context:
+            return self._schedule.evaluate_tick(context).run_requests or []
 
     def _execute(self, requests: Sequence[dg.RunRequest]) -> None:
         for request in requests:

@@ -52,13 +52,13 @@ class Watched:
         deployment = self.deployment
         repository = deployment.defs.get_repository_def()
         telemetry = build_telemetry(deployment.settings)
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             deployment.instance,
             cursor=self.cursor,
             repository_def=repository,
             resources={"telemetry": telemetry},
-        )
-        tick = repository.get_sensor_def("lag_sensor").evaluate_tick(context)
+        ) as context:
+            tick = repository.get_sensor_def("lag_sensor").evaluate_tick(context)
         telemetry.shutdown()
         self.cursor = tick.cursor
         tell_people(

@@ -197,12 +197,12 @@ def test_the_sensor_says_what_waits_and_sends_the_state_of_every_project(
 def _sensor_skips(deployment: Deployment, telemetry: Telemetry, webhook: WebhookReceiver) -> str:
     """Why a tick of the sensor, evaluated as the daemon does, asks for nothing."""
     repository = deployment.defs.get_repository_def()
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         deployment.instance,
         repository_def=repository,
         resources={"telemetry": telemetry, "notifier": Notifier((Slack(webhook.url),))},
-    )
-    tick = repository.get_sensor_def("recovery_sensor").evaluate_tick(context)
+    ) as context:
+        tick = repository.get_sensor_def("recovery_sensor").evaluate_tick(context)
     assert not tick.run_requests
     return tick.skip_message or ""
 

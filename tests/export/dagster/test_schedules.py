@@ -28,13 +28,13 @@ def traces_only(deployment: Deployment) -> Deployment:
 def _tick(deployment: Deployment, at: datetime, frequency: str = "hourly") -> Sequence[dg.RunRequest]:
     """Evaluate the schedule as the daemon does; runs that it asks for are in the answer."""
     repository = deployment.defs.get_repository_def()
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=deployment.instance,
         scheduled_execution_time=at,
         repository_def=repository,
-    )
-    schedule = repository.get_schedule_def(f"export_{frequency}_schedule")
-    return schedule.evaluate_tick(context).run_requests or []
+    ) as context:
+        schedule = repository.get_schedule_def(f"export_{frequency}_schedule")
+        return schedule.evaluate_tick(context).run_requests or []
 
 
 def _asked(request: dg.RunRequest) -> tuple[str, str]:

@@ -136,12 +136,12 @@ def _schedule(deployment: Deployment, timing: Timing) -> dg.ScheduleDefinition:
 
 def _tick(deployment: Deployment, at: datetime) -> Sequence[dg.RunRequest]:
     """Evaluate the nightly schedule as the daemon does."""
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=deployment.instance,
         scheduled_execution_time=at,
         repository_def=deployment.defs.get_repository_def(),
-    )
-    return _schedule(deployment, AT_NIGHT).evaluate_tick(context).run_requests or []
+    ) as context:
+        return _schedule(deployment, AT_NIGHT).evaluate_tick(context).run_requests or []
 
 
 def _asked(request: dg.RunRequest) -> tuple[str, str]:

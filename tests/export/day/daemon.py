@@ -87,15 +87,14 @@ class Daemon:
         for schedule in repository.schedule_defs:
             ticks = ticks_from(schedule, before + MINUTE)
             for at in takewhile(lambda tick: tick <= self.now, ticks):
-                context = dg.build_schedule_context(
+                with dg.build_schedule_context(
                     instance=self.instance,
                     scheduled_execution_time=at,
                     repository_def=repository,
                     resources=_resources(repository, schedule.required_resource_keys),
-                )
-                yield from self._new(
-                    schedule.evaluate_tick(context).run_requests, SCHEDULE_TAG, schedule.name
-                )
+                ) as context:
+                    requests = schedule.evaluate_tick(context).run_requests
+                yield from self._new(requests, SCHEDULE_TAG, schedule.name)
 
     def _look(self, repository: RepositoryDefinition) -> Iterator[dg.RunRequest]:
         for sensor in repository.sensor_defs:
@@ -103,14 +102,14 @@ class Daemon:
             if sensor.name in self._looked and self.now < self._looked[sensor.name] + interval:
                 continue
             self._looked[sensor.name] = self.now
-            context = dg.build_sensor_context(
+            with dg.build_sensor_context(
                 instance=self.instance,
                 cursor=self._cursors.get(sensor.name),
                 repository_def=repository,
                 sensor_name=sensor.name,
                 resources=_resources(repository, sensor.required_resource_keys),
-            )
-            outcome = sensor.evaluate_tick(context)
+            ) as context:
+                outcome = sensor.evaluate_tick(context)
             self._cursors[sensor.name] = outcome.cursor
             yield from self._new(outcome.run_requests, SENSOR_TAG, sensor.name)
 

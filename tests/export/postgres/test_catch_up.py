@@ -24,8 +24,8 @@ def now() -> datetime:
 def _ask(deployment: Deployment, location: dg.Definitions) -> list[tuple[datetime, datetime]]:
     """First and last window's start of what the sensor asks for."""
     repository = location.get_repository_def()
-    context = dg.build_sensor_context(instance=deployment.instance, repository_def=repository)
-    requests = repository.get_sensor_def(SENSOR).evaluate_tick(context).run_requests or []
+    with dg.build_sensor_context(instance=deployment.instance, repository_def=repository) as context:
+        requests = repository.get_sensor_def(SENSOR).evaluate_tick(context).run_requests or []
     return [(_start(r, RANGE_START_TAG), _start(r, RANGE_END_TAG)) for r in requests]
 
 

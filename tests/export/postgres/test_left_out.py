@@ -44,14 +44,14 @@ def test_the_ticks_of_the_sensor_name_it_while_it_has_no_assets(
     repository = with_a_bad_row.load().get_repository_def()
     sensor = repository.get_sensor_def("export_catalog_sensor")
     notifier = Notifier((Webhook(webhook.url, None),))
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=with_a_bad_row.instance, repository_def=repository, resources={"notifier": notifier}
-    )
-    said = sensor.evaluate_tick(context).skip_message
-    assert said is not None
-    assert said.splitlines()[0] == "the catalog has not changed"
-    assert WHY in said
-    sensor.evaluate_tick(context)
+    ) as context:
+        said = sensor.evaluate_tick(context).skip_message
+        assert said is not None
+        assert said.splitlines()[0] == "the catalog has not changed"
+        assert WHY in said
+        sensor.evaluate_tick(context)
     [(_, body)] = webhook.requests  # of two ticks
     [notice] = json.loads(body)["notices"]
     assert (notice["kind"], notice["projectId"]) == ("left_out", "bad")

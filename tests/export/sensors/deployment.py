@@ -157,14 +157,14 @@ class Deployment:
     def look(self) -> Look:
         """One tick of the sensor, as the daemon evaluates it; the cursor is kept."""
         repository = self.defs.get_repository_def()
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
             repository_def=repository,
             sensor_name=SENSOR,
             resources={"clickhouse": self.source, "telemetry": self.telemetry},
-        )
-        data = repository.get_sensor_def(SENSOR).evaluate_tick(context)
+        ) as context:
+            data = repository.get_sensor_def(SENSOR).evaluate_tick(context)
         self.cursor = data.cursor
         return Look(data.run_requests or [], data.skip_message)
 

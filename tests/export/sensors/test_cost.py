@@ -50,12 +50,12 @@ class Watch:
     def tick(self, killed_after: int | None = None) -> list[dg.AssetObservation]:
         """What one tick recorded; a daemon that is killed has written so many of them, and no cursor."""
         self.deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self.deployment.instance,
             cursor=self.cursor,
             resources={"clickhouse": self.deployment.source, "telemetry": self.deployment.telemetry},
-        )
-        data = self.sensor.evaluate_tick(context)
+        ) as context:
+            data = self.sensor.evaluate_tick(context)
         for event in data.asset_events[:killed_after]:
             self.deployment.instance.report_runless_asset_event(event)
         if killed_after is None:
