@@ -1,15 +1,12 @@
 """Windows that are exported again: how manifests count, and how a consumer notices."""
 
-import hashlib
 import json
-from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from tests.export.http.exporting import HOUR, JSONL, Deployment, read_rows
+from tests.export.http.following import follow_of_the_docs
 from tests.rows import PROJECT, event, score, trace
 from tests.servers.s3 import S3Server
 
@@ -107,17 +104,8 @@ def test_equal_fingerprints_mean_that_nothing_has_changed(deployment: Deployment
     assert fingerprints() == seen[-1]
 
 
-def _follow() -> Callable[..., None]:
-    """The consumer of docs/operations.md, as it stands there."""
-    text = (Path(__file__).parents[3] / "docs/operations.md").read_text("utf-8")
-    code = text.split("# A consumer that sees every revision\n")[1].split("```")[0]
-    names: dict[str, Any] = {"json": json, "hashlib": hashlib}
-    exec(code, names)
-    return names["follow"]
-
-
 def test_a_consumer_of_manifests_sees_every_revision(deployment: Deployment, s3: S3Server) -> None:
-    follow, bucket = _follow(), "followed"
+    follow, bucket = follow_of_the_docs(), "followed"
     s3.create_bucket(bucket)
     exports = deployment.with_(destination=s3.store_config(bucket, "langfuse/"), encoding=JSONL)
     seen: dict[str, str] = {}

@@ -13,6 +13,7 @@ from langfuse_export.manifest import Manifest
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES, TABLES
 from tests.export.http.exporting import HOUR, Deployment, read_rows
+from tests.export.http.following import follow_of_the_docs
 from tests.export.http.heavy import TOO_MUCH_AT_ONCE
 from tests.export.http.server_mode import (
     BUCKET,
@@ -58,6 +59,26 @@ def archiving(server: ClickHouseServer, s3: S3Server) -> Iterator[Deployment]:
 def comparable(manifest: Manifest) -> list[dict[str, object]]:
     """The entries of a manifest without what is its own."""
     return [file.model_dump(exclude=_OWN) for file in manifest.files]
+
+
+def test_a_consumer_of_manifests_sees_every_revision_without_sums(
+    archiving: Deployment, s3: S3Server
+) -> None:
+    seen: dict[str, str] = {}
+
+    def poll() -> list[str]:
+        loaded: list[str] = []
+        folder = archiving.store.whole_key(f"{PROJECT}/")
+        follow_of_the_docs()(s3.client, BUCKET, folder, seen, lambda key, _: loaded.append(key))
+        return loaded
+
+    archiving.export()
+    assert len(poll()) == 4
+    assert poll() == []
+
+    archiving.insert("scores", score("late"))
+    archiving.export(tables=[TABLES["scores"]])
+    assert [key.split("/")[-2] for key in poll()] == ["scores"]
 
 
 def test_objects_and_manifests_are_those_of_the_worker(archiving: Deployment, tmp_path: Path) -> None:
