@@ -27,8 +27,8 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
 ]
 
-# Four hours for one project. A backfill, which Dagster itself asks for, may have hundreds of them in a run.
-_MAX_RUNTIME_S = "14400"
+# Seconds after which a run is taken for hung, and those of each window. Of backfills Dagster says it.
+_MAX_RUNTIME_S, _MAX_WINDOW_S = 4 * 3600, 600
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def run_request(
         attempt: tells a request from earlier ones of the same windows; Dagster ignores what it has seen.
     """
     start, end = project.frequency.key(first), project.frequency.key(last)
-    project_tags = {PROJECT_TAG: safe_name(project.project_id), MAX_RUNTIME_TAG: _MAX_RUNTIME_S}
+    windows = (last.end - first.start) // project.frequency.length
+    max_runtime_s = max(_MAX_RUNTIME_S, windows * _MAX_WINDOW_S)
+    project_tags = {PROJECT_TAG: safe_name(project.project_id), MAX_RUNTIME_TAG: str(max_runtime_s)}
     ranged = {} if first == last else {RANGE_START_TAG: start, RANGE_END_TAG: end}
     return dg.RunRequest(
         run_key=":".join(part for part in (project.project_id, start, end, attempt) if part),

@@ -28,7 +28,7 @@ class ScheduleSettings(BaseSettings):
         validation_alias="LANGFUSE_BLOB_STORAGE_EXPORT_LOOKBACK_HOURS",
         ge=1,
         le=24 * 31,
-        description="How far before its last ticks a schedule looks for windows that nobody attempted, hours.",
+        description="How far before its last ticks a schedule looks for windows nobody attempted, hours.",
     )
     export_windows_per_run: int | None = Field(
         default=None,

@@ -151,6 +151,7 @@ def test_after_a_downtime_longer_than_the_look_back_every_missed_window_is_asked
         ("2026-06-04T10", "2026-06-07T09"),
         ("2026-06-07T10", "2026-06-10T08"),
     ]
+    assert [request.tags["dagster/max_runtime"] for request in lost] == ["14400", "43200", "43200", "42600"]
     assert [_asked(request)[0] for request in requests] == [
         "2026-06-10T10",
         "2026-06-01T10",
