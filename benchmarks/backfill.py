@@ -199,7 +199,9 @@ def cpu_by_part(pid: int) -> dict[str, float]:
     root, parts = psutil.Process(pid), dict.fromkeys([*_PARTS.values(), RUNS], 0.0)
     for process in [root, *root.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):  # it has ended, and its parent knows what it took
-            command, times = " ".join(process.cmdline()), process.cpu_times()
+            times, command = process.cpu_times(), ""
+            with suppress(psutil.ZombieProcess):  # a run that has just ended
+                command = " ".join(process.cmdline())
             part = next((part for mark, part in _PARTS.items() if mark in command), RUNS)
             parts[part] += times.user + times.system
             # Runs are started by the process that serves the code location.
