@@ -45,6 +45,11 @@ def event(type: str, at: datetime, body: Event, id: str | None = None) -> Event:
     }
 
 
+def trace(id: str, **body: object) -> Event:
+    """A trace event."""
+    return event("trace-create", START, {"id": id, **body}, id=f"event of {id}"[:800])
+
+
 def sessions(count: int, seed: int = 1, words: int = 60, start: datetime = START) -> Iterator[Event]:
     """Events of so many traces in the order in which they happen within each.
 
