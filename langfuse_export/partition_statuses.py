@@ -47,6 +47,23 @@ def partition_statuses(
     return found
 
 
+def failed_partitions(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    keys: Sequence[str],
+    partitions: dg.TimeWindowPartitionsDefinition,
+) -> set[str]:
+    """Those of an asset's partitions whose last attempt failed; without keys there is no query.
+
+    Raises:
+        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
+    """
+    if not keys:
+        return set()
+    statuses = partition_statuses(instance, [asset], keys, partitions)[asset]
+    return {key for key, value in statuses.items() if value is AssetPartitionStatus.FAILED}
+
+
 def unfinished_partitions(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> dict[dg.AssetKey, set[str]]:

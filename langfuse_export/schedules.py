@@ -17,7 +17,12 @@ from langfuse_export.health.recorder import adopt_failed
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key, job_name, schedule_name
-from langfuse_export.partition_statuses import Statuses, partition_statuses, unfinished_partitions
+from langfuse_export.partition_statuses import (
+    Statuses,
+    failed_partitions,
+    partition_statuses,
+    unfinished_partitions,
+)
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
@@ -67,8 +72,8 @@ def build_schedule(
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
         # Else the next tick looks as far back, in case that these requests are lost.
-        within_reach = len(due.windows(now, now, lookback))
-        if not any(tick.missing(project, windows[:-within_reach]) for project in working):
+        beyond = windows[: len(windows) - len(due.windows(now, now, lookback))]
+        if not any(tick.missing(project, beyond) for project in working):
             memory.last_tick = min(now, options.now())  # people try ticks of tomorrow in the UI
         yield from requests
         if not requests:
@@ -159,12 +164,12 @@ class Tick:
         adopt_failed(store, project.project_id, orphans, options.health, now)
 
     def _failed_of(self, asset: dg.AssetKey, keys: Set[str]) -> set[str]:
-        """Of the keys, those that failed and are not on their way; most assets take no query for it."""
+        """Of the keys, those that failed and are not on their way, as far as `read_statuses` has looked.
+
+        Most assets take no query for it.
+        """
         doubtful = self._unfinished.get(asset, set()) & keys - self._requested.by_asset.get(asset, set())
-        if not doubtful:
-            return set()
-        found = partition_statuses(self._instance, [asset], sorted(doubtful), self._partitions)[asset]
-        return {key for key, value in found.items() if value is AssetPartitionStatus.FAILED}
+        return failed_partitions(self._instance, asset, sorted(doubtful), self._partitions)
 
     def never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
         """Those of the windows that no run has had or has now."""

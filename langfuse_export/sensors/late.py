@@ -21,6 +21,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_files
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.naming import LATE, MODE_TAG, PRIORITY_TAG, asset_key
+from langfuse_export.partition_statuses import failed_partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
@@ -333,7 +334,9 @@ class LateTick:
 
         A window without a file is left to the schedule, one whose last attempt failed to the recovery sensor.
         """
-        project, table = self._projects[at[0]], self._projects[at[0]].table(at[1])
+        project_id, name = at
+        project = self._projects[project_id]
+        table = project.table(name)
         asset, key = asset_key(project, table), project.frequency.key
         requested = self._requested[project.frequency].by_asset.get(asset, set())
         on_their_way = {window for window in suspects if key(window) in requested}
@@ -341,14 +344,12 @@ class LateTick:
         doubtful = [w for w, file in files.items() if self._may_miss(file, suspects[w])]
         late = self._differing(project, table, {window: files[window] for window in doubtful})
         compared.waiting[at] = on_their_way
-        partitions = self._partitions[project.frequency]
-        keys = [key(window) for window in late]
-        status = self._instance.get_status_by_partition(asset, keys, partitions) if late else {}
-        failed = {k for k, value in (status or {}).items() if value is not None and value.name == "FAILED"}
-        compared.attempted.setdefault(project.project_id, set()).update(failed)
+        keys, partitions = [key(window) for window in late], self._partitions[project.frequency]
+        failed = failed_partitions(self._instance, asset, keys, partitions)
+        compared.attempted.setdefault(project_id, set()).update(failed)
         for window in late:
             if key(window) not in failed:
-                compared.late.setdefault((window, project.project_id), []).append(table.name)
+                compared.late.setdefault((window, project_id), []).append(name)
 
     def _differing(
         self, project: ProjectExport, table: Table, files: Mapping[Window, ManifestFile]
