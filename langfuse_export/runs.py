@@ -188,7 +188,7 @@ class ProjectRun:
         for table in self._project.tables:
             done = self._context.instance.get_materialized_partitions(asset_key(self._project, table))
             for window in frequency.windows_of_keys(done)[-1:]:
-                for file in self._recorded(frequency.key(window), [table], run_id=None).values():
+                for file in self._recorded(window, [table], run_id=None).values():
                     key = self._project.object_key(table, window)
                     uri = self._store.uri(key) if file.has_object else None
                     rows = self._exporter.count(table, window)
@@ -214,7 +214,7 @@ class ProjectRun:
         tables = [table for table in self._tables if table.name not in done]
         if not tables:
             return
-        known = {**self._committed_elsewhere(key), **done}
+        known = {**self._committed_elsewhere(window), **done}
         try:
             result = self._exporter.export(window, tables, known, read_ahead)
         except WindowError as error:
@@ -244,17 +244,16 @@ class ProjectRun:
         """Tables that an earlier attempt of this run has committed."""
         if not self._context.retry_number:
             return {}
-        key = self._project.frequency.key(window)
-        return self._recorded(key, self._tables, run_id=self._context.run_id)
+        return self._recorded(window, self._tables, run_id=self._context.run_id)
 
-    def _committed_elsewhere(self, key: str) -> dict[str, ManifestFile]:
+    def _committed_elsewhere(self, window: Window) -> dict[str, ManifestFile]:
         """Tables that are not part of this run but of the window's manifest."""
         others = [table for table in self._project.tables if table not in self._tables]
-        return self._recorded(key, others, run_id=None)
+        return self._recorded(window, others, run_id=None)
 
-    def _recorded(self, key: str, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
+    def _recorded(self, window: Window, tables: list[Table], run_id: str | None) -> dict[str, ManifestFile]:
         found: dict[str, ManifestFile] = {}
-        window = self._project.frequency.window_of_key(key)
+        key = self._project.frequency.key(window)
         for table in tables:
             record = newest_record(self._context.instance, asset_key(self._project, table), key)
             event = record.asset_materialization if record else None

@@ -141,7 +141,6 @@ class RecoveryTick:
         if health.waits and not health.is_due(self._now):
             return [], health
         tick = self._tick(project.frequency)
-        is_busy = tick.is_busy(project)
         policy = self._options.health
         missing = tick.never_attempted(project, self._owed(project, health))
         if health.waits:
@@ -155,7 +154,7 @@ class RecoveryTick:
             requests = self._requests(project, failed)
             health = health.asked(policy, self._now) if requests else health
         requests += self._requests(project, missing)
-        if health.state is State.CATCHING_UP and not missing and not is_busy:
+        if health.state is State.CATCHING_UP and not missing and not tick.is_busy(project):
             return requests, health.caught_up(policy, self._now)
         return requests, health
 
