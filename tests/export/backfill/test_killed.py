@@ -12,7 +12,7 @@ from tests.servers.clickhouse_http import Fault
 from tests.servers.dagster import DagsterServer, Run
 
 # Run monitoring looks every two minutes, and a lease is five, where nobody says otherwise.
-_OFTEN = {"run_monitoring": {"enabled": True, "max_runtime_seconds": 86_400, "poll_interval_seconds": 2}}
+_OFTEN = {"run_monitoring": {"enabled": True, "max_runtime_seconds": 43_200, "poll_interval_seconds": 2}}
 _LEASE = {"LANGFUSE_BLOB_STORAGE_EXPORT_RUN_LEASE_S": "30"}
 
 

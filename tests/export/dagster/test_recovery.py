@@ -9,7 +9,7 @@ import pytest
 
 from langfuse_export.errors import VerificationError
 from langfuse_export.health.state import State
-from langfuse_export.naming import asset_key
+from langfuse_export.naming import PARTITION_TAG, asset_key
 from langfuse_export.notify.channels import Slack
 from langfuse_export.notify.notifier import Notifier
 from langfuse_export.tables import TABLES
@@ -19,6 +19,7 @@ from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.export.dagster.deployment import Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation
+from tests.export.killing import kill_a_run
 from tests.servers.notifications import WebhookReceiver
 from tests.servers.otlp import OtlpReceiver
 
@@ -208,13 +209,5 @@ def _sensor_skips(deployment: Deployment, telemetry: Telemetry, webhook: Webhook
 
 
 def _kill_a_run_of(deployment: Deployment, partition: str, *tables: dg.AssetKey) -> None:
-    """A run, of all tables by default, that began and whose worker vanished, as run monitoring finds it."""
-    instance = deployment.instance
     job = deployment.defs.resolve_job_def("export_hourly")
-    run = instance.create_run_for_job(
-        job,
-        tags={"dagster/partition": partition},
-        asset_selection=frozenset(tables or job.asset_layer.executable_asset_keys),
-    )
-    instance.report_engine_event("started", run)
-    instance.report_run_failed(run)
+    kill_a_run(deployment.instance, job, {PARTITION_TAG: partition}, tables)

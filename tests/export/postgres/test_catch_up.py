@@ -9,6 +9,7 @@ import pytest
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG
 from langfuse_export.windows import Frequency
+from tests.export.killing import kill_a_run
 from tests.export.postgres.deployment import Deployment
 
 SENSOR = "export_hourly_catch_up_sensor"
@@ -82,15 +83,9 @@ def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
     deployment.add(last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
     location = deployment.load()
     [(first, last)] = _ask(deployment, location)
-    instance = deployment.instance
     job = location.resolve_job_def("export_hourly")
     keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-    killed = instance.create_run_for_job(
-        job,
-        tags=dict(zip((RANGE_START_TAG, RANGE_END_TAG), keys, strict=True)),
-        asset_selection=frozenset(job.asset_layer.executable_asset_keys),
-    )
-    instance.report_run_failed(killed)
+    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]})
 
     assert _ask(deployment, location) == []
 

@@ -9,12 +9,13 @@ import pytest
 
 from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
-from langfuse_export.naming import LATE, MODE_TAG, asset_key
+from langfuse_export.naming import LATE, MODE_TAG, PARTITION_TAG, asset_key
 from langfuse_export.partitions import partitions_def
 from langfuse_export.resources import ExportOptions, utc_now
 from langfuse_export.sensors.recovery import RecoveryTick
 from langfuse_export.tables import TABLES
 from langfuse_worker.settings.schedule import LATE_PREFIX
+from tests.export.killing import kill_a_run
 from tests.export.sensors.deployment import TRACES, Deployment, bounds
 from tests.rows import PROJECT, trace
 from tests.servers.clickhouse_http import Fault
@@ -103,13 +104,9 @@ def test_a_window_whose_run_was_killed_is_tried_again_by_the_recovery_sensor(dep
     deployment.tables = tuple(TABLES.values())
     deployment.export(deployment.key(3), deployment.key(2))
     deployment.write_in_each_table(deployment.hour(2).start)
-    running = deployment.instance.create_run_for_job(
-        deployment.defs.resolve_job_def("export_hourly"),
-        tags={"dagster/partition": deployment.key(2)},
-        asset_selection=frozenset(asset_key(deployment.first, table) for table in deployment.tables),
-    )
-    deployment.instance.report_engine_event("started", running)
-    deployment.instance.report_run_failed(running)
+    job = deployment.defs.resolve_job_def("export_hourly")
+    tables = [asset_key(deployment.first, table) for table in deployment.tables]
+    kill_a_run(deployment.instance, job, {PARTITION_TAG: deployment.key(2)}, tables)
 
     assert [deployment.look().requests for _ in range(2)] == [[], []]
 
