@@ -4,6 +4,7 @@
 """
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.sharedctypes import Synchronized
@@ -37,7 +38,8 @@ from langfuse_worker.settings import SettingsError, settings
 
 log = structlog.get_logger()
 
-_WORKER_TTL_S = 20  # RQ waits for jobs 15 s less, and then shows progress
+_WORKER_TTL_S = 20
+_WAIT_S = 1  # for a job, after which a consumer looks whether it shall stop
 _BATCHES_PER_COLLECTION = 200
 # The same arguments will fail in the same way.
 _HOPELESS = (SegmentError, ObjectNotFoundError, PoisonedJobError)
@@ -69,6 +71,7 @@ class ConsumerWorker(SimpleWorker):
         self._batches = 0
         self._waits_for_more = True
         self._clickhouse_in_doubt = False
+        self._is_taking = False
 
     def work(self, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
         """RQ's main loop."""
@@ -84,6 +87,13 @@ class ConsumerWorker(SimpleWorker):
         """RQ's heartbeat, which the main loop sends while it waits for jobs; counts as progress."""
         self.beat()
         super().heartbeat(*args, **kwargs)
+
+    def _shutdown(self) -> None:
+        # RQ would leave its main loop here and now, and a job that has just been taken to its lease.
+        if self._is_taking:
+            self._stop_requested = True
+        else:
+            super()._shutdown()
 
     def unsubscribe(self) -> None:
         """As RQ does it, but at once: its thread looks whether it shall end when the answer has come."""
@@ -108,11 +118,17 @@ class ConsumerWorker(SimpleWorker):
             self.heartbeat()
             time.sleep(1)
         self._clickhouse_in_doubt = False
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        self._is_taking = True
+        idle_until = math.inf if max_idle_time is None else time.monotonic() + max_idle_time
+        while True:
+            taken = super().dequeue_job_and_maintain_ttl(timeout, _WAIT_S)
+            if taken or timeout is None or self._stop_requested or time.monotonic() > idle_until:
+                return taken
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job, or a batch that begins with it."""
         jobs = {job: self._start([job])[job]}
+        self._is_taking = False
         if self.spec.batched:
             self._collect(jobs, queue)
         started = time.monotonic()

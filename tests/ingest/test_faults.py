@@ -7,7 +7,11 @@ import socket
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+from rq import Queue
 
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
@@ -254,12 +258,29 @@ def test_sigterm_finishes_the_batch_and_loses_nothing(deployment: Deployment) ->
         assert consumers.stop(signal.SIGTERM) == 0
         assert any('"event": "consumers_stopped"' in line for line in consumers.lines)
     assert deployment.backlog < 40
-    # Also what was on its way from the queue to the consumer at that moment.
     with deployment.consumers("--queue", "ingestion-queue") as consumers:
         wait_for(lambda: len(deployment.ids("traces")) == 50, consumers.log.read_text)
         deployment.wait_until_empty()
 
     assert deployment.letters == []
+
+
+def test_a_job_that_was_taken_when_sigterm_came_is_done(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.accept([trace("t")])
+    take = Queue.dequeue_any
+
+    def take_and_stop(*args: Any, **kwargs: Any) -> Any:
+        taken = take(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return taken
+
+    monkeypatch.setattr(Queue, "dequeue_any", take_and_stop)
+    deployment.work("ingestion-queue")
+
+    assert deployment.ids("traces") == ["t"]
+    assert deployment.backlog == 0
 
 
 def test_consumers_that_do_not_stop_in_time_are_killed_and_their_jobs_kept(deployment: Deployment) -> None:
