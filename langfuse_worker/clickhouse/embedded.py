@@ -186,11 +186,7 @@ class _Writer(threading.Thread):
     def run(self) -> None:
         try:
             parameters, settings = dict(self._query.parameters), dict(self._query.settings)
-            described = self._client.query(
-                f"DESCRIBE TABLE ({self._query.sql})", parameters=parameters, settings=settings
-            )
-            structure = ", ".join(f"`{name}` {kind}" for name, kind, *_ in described.result_rows)
-            target = f"file('{self._fifo}', '{self._format}', {quoted(structure)}, 'none')"
+            target = f"file('{self._fifo}', '{self._format}', 'auto', 'none')"  # auto: the query's
             self._client.command(
                 f"INSERT INTO FUNCTION {target} {self._query.sql}",
                 parameters=parameters,

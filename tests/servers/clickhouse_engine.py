@@ -112,7 +112,7 @@ class Execution:
 
             def write() -> None:
                 try:
-                    query(connection, self._into(connection, fifo), "TabSeparated", self._parameters)
+                    query(connection, self._into(fifo), "TabSeparated", self._parameters)
                 except QueryFailed as error:
                     errors.append(error)
                 finally:
@@ -133,17 +133,8 @@ class Execution:
                 os.close(reading)  # the engine's next write fails
                 writer.join()
 
-    def _into(self, connection: Connection, fifo: str) -> str:
-        described = query(
-            connection,
-            f"DESCRIBE ({self._sql})",
-            "TSVRaw",
-            self._parameters,
-        )
-        columns = [line.split("\t")[:2] for line in described.decode().splitlines()]
-        structure = ", ".join(f"`{name}` {kind}" for name, kind in columns).replace("'", "\\'")
-        target = f"file('{fifo}', '{self._format}', '{structure}', 'none')"
-        return f"INSERT INTO FUNCTION {target} {self._sql}"
+    def _into(self, fifo: str) -> str:
+        return f"INSERT INTO FUNCTION file('{fifo}', '{self._format}', 'auto', 'none') {self._sql}"
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
