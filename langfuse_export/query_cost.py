@@ -18,7 +18,7 @@ SELECT query_id, any(type), sum(read_rows), sum(read_bytes), max(memory_usage),
   sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6
 FROM system.query_log
 WHERE type != 'QueryStart' AND event_date BETWEEN {first:Date} AND {last:Date}
-  AND query_id IN splitByChar(',', {ids:String})
+  AND query_id IN {ids:Array(String)}
 GROUP BY query_id
 """
 
@@ -76,12 +76,12 @@ def query_costs(source: ClickHouse, finished: Iterable[tuple[str, datetime]]) ->
         batch = queries[at : at + _IDS_PER_QUERY]
         times = [time for _, time in batch]
         parameters = {
-            "ids": ",".join(query_id for query_id, _ in batch),
             "first": f"{min(times) - _SLACK:%Y-%m-%d}",
             "last": f"{max(times) + _SLACK:%Y-%m-%d}",
         }
+        lists = {"ids": [query_id for query_id, _ in batch]}
         try:
-            rows = source.rows(Query(_SQL, QueryComment(purpose="history"), parameters))
+            rows = source.rows(Query(_SQL, QueryComment(purpose="history"), parameters, lists=lists))
         except ClickHouseError as error:
             return QueryCosts(unavailable=_why(error))
         found |= {row[0]: QueryCost(int(row[2]), int(row[3]), int(row[4]), float(row[5])) for row in rows}

@@ -23,7 +23,6 @@ from clickhouse_connect.driver.exceptions import Error as DriverError
 from langfuse_worker import schema
 from langfuse_worker.clickhouse.client import Address, ClickHouseError, Query, prepared
 from langfuse_worker.clickhouse.limits import QueryLimits
-from langfuse_worker.clickhouse.literals import quoted
 
 CHUNK_BYTES = 1 << 20
 _LOCK_TIMEOUT_S = 600.0

@@ -137,7 +137,7 @@ class ClickHouseServer:
         return self.rows(
             "SELECT query, Settings AS settings, log_comment AS comment FROM system.query_log "
             "WHERE type = 'QueryStart' AND log_comment LIKE '%langfuse-export%' AND query NOT LIKE 'SET %' "
-            "AND query NOT LIKE 'DESCRIBE%' ORDER BY event_time_microseconds"
+            "ORDER BY event_time_microseconds"
         )
 
     def cost_of_exports(self, run_id: str, table: str) -> dict[str, Any]:

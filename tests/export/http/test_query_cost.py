@@ -1,5 +1,6 @@
 """What queries cost, from the engine's own log."""
 
+import uuid
 from datetime import UTC, datetime
 
 import pytest
@@ -45,6 +46,18 @@ def test_a_log_that_cannot_be_read_is_said_and_no_failure(
     costs = query_costs(deployment.source, [("some-id", NOW)])
     assert says in (costs.unavailable or "")
     assert costs.by_id == {}
+
+
+def test_the_queries_of_a_long_run_are_found_among_thousands(deployment: Deployment) -> None:
+    """Their ids are too long for a URL."""
+    query_id = deployment.export().exported["traces"].file.query_id
+    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
+    others = [str(uuid.uuid4()) for _ in range(2500)]
+
+    costs = query_costs(deployment.source, [(name, NOW) for name in [*others, query_id]])
+
+    assert costs.unavailable is None
+    assert set(costs.by_id) == {query_id}
 
 
 def test_nothing_is_asked_when_there_is_nothing_to_ask_for(deployment: Deployment) -> None:
