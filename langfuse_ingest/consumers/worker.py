@@ -4,7 +4,6 @@
 """
 
 import gc
-import math
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.sharedctypes import Synchronized
@@ -12,7 +11,7 @@ from typing import Any
 
 import structlog
 from rq import Queue, SimpleWorker
-from rq.exceptions import DeserializationError
+from rq.exceptions import DeserializationError, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.registry import StartedJobRegistry
@@ -72,6 +71,8 @@ class ConsumerWorker(SimpleWorker):
         self._waits_for_more = True
         self._clickhouse_in_doubt = False
         self._is_taking = False
+        # The one place where RQ's main loop takes a job.
+        self.queue_class = type("TakenFrom", (Queue,), {"dequeue_any": self._take})
 
     def work(self, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
         """RQ's main loop."""
@@ -118,12 +119,21 @@ class ConsumerWorker(SimpleWorker):
             self.heartbeat()
             time.sleep(1)
         self._clickhouse_in_doubt = False
+        return super().dequeue_job_and_maintain_ttl(timeout and _WAIT_S, max_idle_time)
+
+    def _take(self, *args: Any, **kwargs: Any) -> tuple[Job, Queue] | None:
+        """As RQ does it. Who asks to stop meanwhile waits for the answer, be it a job, none or an error."""
         self._is_taking = True
-        idle_until = math.inf if max_idle_time is None else time.monotonic() + max_idle_time
-        while True:
-            taken = super().dequeue_job_and_maintain_ttl(timeout, _WAIT_S)
-            if taken or timeout is None or self._stop_requested or time.monotonic() > idle_until:
-                return taken
+        taken = None
+        try:
+            taken = Queue.dequeue_any(*args, **kwargs)
+        except Exception:
+            if self._stop_requested:  # RQ would go on until it has an answer of Redis
+                raise StopRequested from None
+            raise
+        finally:
+            self._is_taking = taken is not None
+        return taken
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job, or a batch that begins with it."""

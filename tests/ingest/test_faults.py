@@ -249,6 +249,17 @@ def test_redis_may_restart_in_the_middle(deployment: Deployment) -> None:
     assert deployment.letters == []
 
 
+def test_consumers_stop_while_redis_is_down(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        deployment.redis.kill()
+        try:
+            # The consumers, not only their listeners to commands, have found out and wait longer and longer.
+            wait_for(lambda: "retrying in 4 seconds" in consumers.log.read_text(), consumers.log.read_text)
+            assert consumers.stop(signal.SIGTERM) == 0
+        finally:
+            deployment.redis.start()
+
+
 def test_sigterm_finishes_the_batch_and_loses_nothing(deployment: Deployment) -> None:
     deployment.accept_all(list(sessions(50)), size=10)
     with deployment.consumers(
