@@ -97,6 +97,7 @@ class CatchUpTick:
             return []
         for _ in range(MAX_LOOKS):
             windows = self._next_windows(attempted_until[project.project_id])
+            self._tick.read_statuses([project], windows)
             missing = self._tick.never_attempted(project, windows)
             self._tick.adopt_failed(project, windows, health, self._options)
             if missing:

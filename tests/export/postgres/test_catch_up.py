@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from langfuse_export.health.store import HealthStore
-from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG
+from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key
 from langfuse_export.windows import Frequency
 from tests.export.killing import kill_a_run
 from tests.export.postgres.deployment import Deployment
@@ -88,6 +88,24 @@ def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
     kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]})
 
     assert _ask(deployment, location) == []
+
+    health = HealthStore(deployment.instance).read(["p1"])["p1"]
+    assert (health.windows[0], health.windows[-1]) == tuple(keys)
+
+
+def test_windows_of_a_killed_run_that_has_exported_some_tables_are_not_passed_over(
+    deployment: Deployment, now: datetime
+) -> None:
+    deployment.add(last_sync_at=(now - 60 * HOUR).replace(tzinfo=None))
+    location = deployment.load()
+    [(first, last)] = _ask(deployment, location)
+    assert _run(deployment, location, first, last)
+    job = location.resolve_job_def("export_hourly")
+    last_table = asset_key(deployment.project(), deployment.project().tables[-1])
+    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
+    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]}, [last_table])
+
+    _ask(deployment, location)
 
     health = HealthStore(deployment.instance).read(["p1"])["p1"]
     assert (health.windows[0], health.windows[-1]) == tuple(keys)
