@@ -71,9 +71,9 @@ def build_schedule(
         requests = [r for project in working for r in tick.requests(project, windows, due.asked_until(now))]
         for project in working:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
-        # Else the next tick looks as far back, in case that these requests are lost.
+        # Else the next tick looks as far back, in case that these requests are lost, or their runs killed.
         beyond = windows[: len(windows) - len(due.windows(now, now, lookback))]
-        if not any(tick.missing(project, beyond) for project in working):
+        if all(tick.is_settled(project, beyond) for project in working):
             memory.last_tick = min(now, options.now())  # people try ticks of tomorrow in the UI
         yield from requests
         if not requests:
@@ -145,6 +145,11 @@ class Tick:
         """Those of the windows that the schedule has to ask for."""
         wanted = [window for window in windows if window.start >= project.scheduled_from]
         return self.never_attempted(project, wanted)
+
+    def is_settled(self, project: ProjectExport, windows: Sequence[Window]) -> bool:
+        """Whether the schedule has none of the windows to ask for, and none is on its way."""
+        is_on_its_way = len(self.not_requested(project, windows)) < len(windows)
+        return not is_on_its_way and not self.missing(project, windows)
 
     def adopt_failed(
         self,

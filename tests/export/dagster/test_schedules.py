@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES
@@ -47,6 +48,18 @@ def _execute(deployment: Deployment, request: dg.RunRequest) -> None:
     first, last = _asked(request)
     tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
     deployment.run(first, last, tags=tags)
+
+
+def _launch(deployment: Deployment, request: dg.RunRequest) -> dg.DagsterRun:
+    """A run that has started and goes on."""
+    first, last = _asked(request)
+    tags = dict(request.tags) | ({"dagster/partition": first} if first == last else {})
+    return deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("export_hourly"),
+        tags=tags,
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(request.asset_selection or ()),
+    )
 
 
 def _catch_up(deployment: Deployment, at: datetime) -> None:
@@ -91,17 +104,8 @@ def test_one_missed_hour_is_asked_for_too(traces_only: Deployment) -> None:
 
 
 def test_windows_of_unfinished_runs_are_not_asked_for_again(traces_only: Deployment) -> None:
-    requests = _tick(traces_only, TEN_TWENTY)
-    job = traces_only.defs.resolve_job_def("export_hourly")
-    for request in requests:
-        first, last = _asked(request)
-        tags = dict(request.tags) | ({"dagster/partition": first} if first == last else {})
-        traces_only.instance.create_run_for_job(
-            job,
-            tags=tags,
-            status=dg.DagsterRunStatus.STARTED,
-            asset_selection=frozenset(request.asset_selection or ()),
-        )
+    for request in _tick(traces_only, TEN_TWENTY):
+        _launch(traces_only, request)
 
     assert _tick(traces_only, TEN_TWENTY) == []
 
@@ -158,6 +162,20 @@ def test_after_a_downtime_longer_than_the_look_back_every_missed_window_is_asked
         "2026-06-04T10",
         "2026-06-07T10",
     ]
+
+
+def test_windows_of_a_downtime_whose_runs_are_killed_later_are_not_forgotten(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+    up_again = TEN_TWENTY + timedelta(days=9)
+    runs = [_launch(traces_only, request) for request in _tick(traces_only, up_again)]
+    _tick(traces_only, up_again + timedelta(hours=1))  # while they go on
+
+    for run in runs:
+        traces_only.instance.report_run_failed(run)
+    _tick(traces_only, up_again + timedelta(hours=2))
+
+    health = HealthStore(traces_only.instance).read([traces_only.first.project_id])
+    assert health[traces_only.first.project_id].windows[0] == "2026-06-01T10"
 
 
 def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Deployment) -> None:
