@@ -80,9 +80,6 @@ class _Connection:
     def _open(self) -> Client:
         parts = urlsplit(self.address.url)
         secure = parts.scheme == "https"
-        pool = _LimitedPool(self._limits)
-        # The driver remembers pools until the process ends, and with them their sockets.
-        weakref.finalize(self, pool.clear)
         return clickhouse_connect.get_client(
             host=parts.hostname or "localhost",
             port=parts.port or (8443 if secure else 8123),
@@ -96,8 +93,18 @@ class _Connection:
             # The server enforces max_execution_time; the socket only has to outlast it.
             send_receive_timeout=self._limits.max_execution_time_s + 5,
             client_name="langfuse-export",
-            pool_mgr=pool,
+            pool_mgr=self._pool,
         )
+
+    @cached_property
+    def _pool(self) -> _LimitedPool:
+        """One, however often the server does not answer and is tried again.
+
+        The driver remembers pools until the process ends, and with them their sockets.
+        """
+        pool = _LimitedPool(self._limits)
+        weakref.finalize(self, pool.clear)
+        return pool
 
     def close(self) -> None:
         with self._lock:
