@@ -229,12 +229,17 @@ class CostTick:
         """The tables of runs that ended since, as many as a tick may take, and the cursor after them."""
         deadline = time.monotonic() + READ_FOR_S
         ended, found = dict(cursor.ended), list[RunTable]()
+        seen = set[str]()
         for kind, record in self._all_ends(cursor):
+            if record.run_id in seen:  # a run that takes too long fails, and its process says: cancelled
+                ended[kind.value] = record.storage_id
+                continue
             tables = self._tables_of(record.run_id, deadline)
             if tables is None or (found and len(found) + len(tables) > MAX_TABLES):
                 break
             found += tables
             ended[kind.value] = record.storage_id
+            seen.add(record.run_id)
             del self._begun[record.run_id]
             if len(found) >= MAX_TABLES or time.monotonic() > deadline:
                 break

@@ -236,6 +236,18 @@ def test_a_daemon_that_is_killed_in_a_tick_shows_no_run_twice(watch: Watch, writ
     assert watch.tick() == []
 
 
+def test_a_run_that_ended_in_two_ways_is_shown_once(watch: Watch) -> None:
+    """Dagster fails a run that takes too long, whose process says that it was cancelled."""
+    deployment = watch.deployment
+    run_id = deployment.export(deployment.key(2), deployment.key(2)).run_id
+    run = deployment.instance.get_run_by_id(run_id)
+    assert run is not None
+    deployment.instance.report_run_failed(run)
+    deployment.instance.report_run_canceled(run)
+
+    assert runs_of(watch.tick_until_idle()) == [run_id]
+
+
 def test_what_a_failed_run_exported_did_cost_something(watch: Watch) -> None:
     deployment = watch.deployment
     deployment.tables = (TABLES["traces"], TABLES["scores"])
