@@ -2,11 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Annotated
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.console import fail
@@ -14,7 +14,33 @@ from langfuse_worker.role import decide_locations, describe
 from langfuse_worker.settings import SettingsError, settings
 from langfuse_worker.start import run_parts
 
+
+class Commands(TyperGroup):
+    """This module's commands and those of packages, which are loaded when asked for: few need Dagster."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all of them."""
+        return sorted([*super().list_commands(ctx), *_entries()])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name."""
+        entry = _entries().get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        loaded, alone = entry.load(), typer.Typer()
+        if isinstance(loaded, typer.Typer):
+            alone.add_typer(loaded, name=cmd_name)
+        else:
+            alone.command(cmd_name)(loaded)
+        return typer.main.get_group(alone).get_command(ctx, cmd_name)
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="langfuse_worker.commands")}
+
+
 app = typer.Typer(
+    cls=Commands,
     name="langfuse-worker",
     help="Exports Langfuse's ClickHouse tables to blob storage, and ingests its events.",
     no_args_is_help=True,
@@ -47,22 +73,12 @@ def start(
     sys.exit(run_parts(settings(), host, port))
 
 
-def _add_commands() -> None:
-    for entry in sorted(entry_points(group="langfuse_worker.commands"), key=lambda entry: entry.name):
-        loaded: typer.Typer | Callable[..., None] = entry.load()
-        if isinstance(loaded, typer.Typer):
-            app.add_typer(loaded, name=entry.name)
-        else:
-            app.command(entry.name)(loaded)
-
-
 def main() -> None:
     """Run the command; a wrong setting is one line and exit code 2."""
     # What stops a container is to abort uploads and kill queries as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings()
-        _add_commands()
         app()
     except SettingsError as error:
         fail(str(error), code=2)

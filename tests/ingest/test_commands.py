@@ -135,6 +135,16 @@ def test_a_password_of_redis_is_not_shown(deployment: Deployment) -> None:
     assert "hunter2" not in ended.stderr + ended.stdout
 
 
+@pytest.mark.parametrize("command", ["consume", "dead-letters", "delete", "ingest", "queues"])
+def test_commands_of_ingestion_do_not_load_dagster(tmp_path: Path, command: str) -> None:
+    """Nor anything of exports: it would double the memory of each consumer and the time until it starts."""
+    ended = run(tmp_path, command, "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert ended.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in ended.stderr.splitlines()}
+    assert "langfuse_ingest.runtime" in imported
+    assert not {"dagster", "langfuse_export.catalog"} & imported
+
+
 def test_queues_shows_what_waits_and_what_does_not_run_here(deployment: Deployment) -> None:
     deployment.accept(list(sessions(1)))
 
