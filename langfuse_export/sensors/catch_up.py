@@ -95,20 +95,22 @@ class CatchUpTick:
         )
         if self._tick.is_busy(project):
             return []
+        looked, missing = list[Window](), list[Window]()
         for _ in range(MAX_LOOKS):
             windows = self._next_windows(attempted_until[project.project_id])
             self._tick.read_statuses([project], windows)
+            looked += windows
             missing = self._tick.never_attempted(project, windows)
-            self._tick.adopt_failed(project, windows, health, self._options)
-            if missing:
-                first, last = next(consecutive(missing, self._windows_per_run))
-                tags = {PRIORITY_TAG: CATCH_UP_PRIORITY}
-                attempt = self._now.isoformat(timespec="seconds")
-                return [run_request(project, project.tables, first, last, tags, attempt)]
-            if not windows:
+            if missing or not windows:
                 break
             attempted_until[project.project_id] = windows[-1].end
-        return []
+        self._tick.adopt_failed(project, looked, health, self._options)
+        if not missing:
+            return []
+        first, last = next(consecutive(missing, self._windows_per_run))
+        tags = {PRIORITY_TAG: CATCH_UP_PRIORITY}
+        attempt = self._now.isoformat(timespec="seconds")
+        return [run_request(project, project.tables, first, last, tags, attempt)]
 
     def _next_windows(self, since: datetime) -> list[Window]:
         end = since + self._frequency.length * self._windows_per_run

@@ -111,6 +111,23 @@ def test_windows_of_a_killed_run_that_has_exported_some_tables_are_not_passed_ov
     assert (health.windows[0], health.windows[-1]) == tuple(keys)
 
 
+def test_all_windows_of_killed_runs_that_a_tick_finds_are_one_failure(
+    deployment: Deployment, now: datetime
+) -> None:
+    deployment.add(last_sync_at=(now - 200 * HOUR).replace(tzinfo=None))
+    location = deployment.load()
+    [(first, _)] = _ask(deployment, location)
+    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, now - 10 * HOUR)]
+    job = location.resolve_job_def("export_hourly")
+    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]})
+
+    _ask(deployment, location)
+
+    health = HealthStore(deployment.instance).read(["p1"])["p1"]
+    assert (health.windows[0], health.windows[-1]) == tuple(keys)
+    assert health.attempts == 1
+
+
 def test_what_langfuse_exported_before_is_not_asked_for(deployment: Deployment, now: datetime) -> None:
     """Nor after its frequency has changed: only what comes is exported with the new one."""
     deployment.add(last_sync_at=(now - 5 * HOUR).replace(tzinfo=None), export_start_date=datetime(2026, 1, 1))
