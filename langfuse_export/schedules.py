@@ -2,10 +2,10 @@
 
 Dagster's own partition schedules ask for one window a tick and never for those of a downtime, so every tick
 looks back over the windows that nobody has attempted: those of some hours, and all since the last tick that
-there was.
+a project had.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -31,6 +31,7 @@ from langfuse_export.windows import Frequency, Window
 
 NEWEST_PRIORITY = "10"
 MISSED_PRIORITY = "5"
+_MEMORY = "langfuse_export/last_tick/"
 
 
 def build_schedule(
@@ -60,21 +61,26 @@ def build_schedule(
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         tick = Tick(context.instance, frequency, partitions, options.windows_per_run_of(frequency))
         now = context.scheduled_execution_time
-        memory = TickMemory(context.instance, schedule_name(frequency, timing))
-        windows = due.windows(min(now, memory.last_tick or now), now, lookback)
+        memory = TickMemory(context.instance, frequency)
+        last_ticks = memory.read(enabled)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
         waiting = {id: h for id, h in health.items() if h.waits}
         for project_id, trouble in waiting.items():
             context.log.warning(f"{project_id} waits: {describe(trouble)}")
         working = [project for project in enabled if project.project_id not in waiting]
-        tick.read_statuses(working, windows)
-        requests = [r for project in working for r in tick.requests(project, windows, due.asked_until(now))]
-        for project in working:
+        looks = [
+            (project, due.windows(min(now, last_ticks.get(project.project_id, now)), now, lookback))
+            for project in working
+        ]
+        tick.read_statuses(working, max((windows for _, windows in looks), key=len, default=[]))
+        asked_until = due.asked_until(now)
+        requests = [r for project, windows in looks for r in tick.requests(project, windows, asked_until)]
+        for project, windows in looks:
             tick.adopt_failed(project, windows, health.get(project.project_id), options)
         # Else the next tick looks as far back, in case that these requests are lost, or their runs killed.
-        beyond = windows[: len(windows) - len(due.windows(now, now, lookback))]
-        if all(tick.is_settled(project, beyond) for project in working):
-            memory.last_tick = min(now, options.now())  # people try ticks of tomorrow in the UI
+        usual = len(due.windows(now, now, lookback))
+        settled = [p for p, windows in looks if tick.is_settled(p, windows[: len(windows) - usual])]
+        memory.write(settled, min(now, options.now()))  # people try ticks of tomorrow in the UI
         yield from requests
         if not requests:
             lines = [f"{project_id} waits: {describe(trouble)}" for project_id, trouble in waiting.items()]
@@ -84,21 +90,37 @@ def build_schedule(
 
 
 class TickMemory:
-    """What a schedule remembers, in the Dagster instance: it outlives restarts, and records of ticks."""
+    """The last tick of each project, in the Dagster instance: it outlives restarts, and records of ticks.
 
-    def __init__(self, instance: dg.DagsterInstance, schedule: str) -> None:
+    That of another frequency does not count: its windows were others.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, frequency: Frequency) -> None:
         self._storage = instance.run_storage
-        self._key = f"langfuse_export/last_tick/{schedule}"
+        self._frequency = frequency.value
 
-    @property
-    def last_tick(self) -> datetime | None:
-        """The last tick after which nothing was left to ask for, UTC; None before the first one."""
-        stored = self._storage.get_cursor_values({self._key}).get(self._key)
-        return datetime.fromisoformat(stored) if stored else None
+    def read(self, projects: Iterable[ProjectExport]) -> dict[str, datetime]:
+        """By project id, the last tick after which nothing was left to ask for, UTC, if there was one."""
+        stored = self._storage.get_cursor_values({_memory_key(project) for project in projects})
+        found = {key.removeprefix(_MEMORY): value.split() for key, value in stored.items()}
+        return {
+            project_id: datetime.fromisoformat(moment)
+            for project_id, (frequency, moment) in found.items()
+            if frequency == self._frequency
+        }
 
-    @last_tick.setter
-    def last_tick(self, moment: datetime) -> None:
-        self._storage.set_cursor_values({self._key: moment.isoformat()})
+    def write(self, projects: Iterable[ProjectExport], moment: datetime) -> None:
+        """Remember a tick of projects."""
+        keys = {_memory_key(project) for project in projects}
+        known = self._storage.get_cursor_values(keys).keys()
+        for some in (known, keys - known):  # with SQLite, Dagster sets either new values or old ones
+            if some:
+                value = f"{self._frequency} {moment.isoformat()}"
+                self._storage.set_cursor_values(dict.fromkeys(some, value))
+
+
+def _memory_key(project: ProjectExport) -> str:
+    return _MEMORY + project.project_id
 
 
 class Tick:
@@ -123,9 +145,11 @@ class Tick:
         """Read what became of the windows of all projects at once, rather than when it is asked for."""
         keys = [self._frequency.key(window) for window in windows]
         probes = [_probe(project) for project in projects]
-        self._statuses |= partition_statuses(self._instance, probes, keys, self._partitions)
+        for asset, known in partition_statuses(self._instance, probes, keys, self._partitions).items():
+            self._statuses.setdefault(asset, {}).update(known)
         others = [asset_key(project, table) for project in projects for table in project.tables[1:]]
-        self._unfinished |= unfinished_partitions(self._instance, others, keys)
+        for asset, found in unfinished_partitions(self._instance, others, keys).items():
+            self._unfinished.setdefault(asset, set()).update(found)
 
     def requests(
         self, project: ProjectExport, windows: Sequence[Window], asked_until: datetime

@@ -74,7 +74,9 @@ class ProjectModel(StrictModel):
         default_factory=lambda: list(OWNERS),
         description="Whom Dagster shows as owners: mail addresses, or teams such as team:search.",
     )
-    enabled: bool = Field(default=True, description="false pauses the project.")
+    enabled: bool = Field(
+        default=True, description="false pauses the project; what it missed is exported once it goes on."
+    )
     destination: str = Field(description="Name of an entry of destinations.")
     tables: list[TableName] = Field(
         default_factory=lambda: list(TABLES),  # type: ignore[arg-type]

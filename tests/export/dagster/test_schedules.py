@@ -1,6 +1,7 @@
 """Schedules: what they ask for on time, after a downtime, and what they leave alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -42,6 +43,12 @@ def _asked(request: dg.RunRequest) -> tuple[str, str]:
     """First and last partition of a request."""
     first = request.tags.get("dagster/asset_partition_range_start", request.partition_key or "")
     return first, request.tags.get("dagster/asset_partition_range_end", first)
+
+
+def _set_projects(deployment: Deployment, *projects: ProjectExport) -> None:
+    """Change the catalog and load the code location again."""
+    deployment.projects = list(projects)
+    del deployment.defs
 
 
 def _execute(deployment: Deployment, request: dg.RunRequest) -> None:
@@ -176,6 +183,36 @@ def test_windows_of_a_downtime_whose_runs_are_killed_later_are_not_forgotten(tra
 
     health = HealthStore(traces_only.instance).read([traces_only.first.project_id])
     assert health[traces_only.first.project_id].windows[0] == "2026-06-01T10"
+
+
+def test_what_a_project_missed_while_it_was_paused_is_asked_for(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+    _set_projects(traces_only, replace(traces_only.first, enabled=False))
+    assert _tick(traces_only, TEN_TWENTY + timedelta(days=3)) == []
+
+    _set_projects(traces_only, replace(traces_only.first, enabled=True))
+    requests = _tick(traces_only, TEN_TWENTY + timedelta(days=3, hours=1))
+
+    assert [_asked(request) for request in requests] == [
+        ("2026-06-04T10", "2026-06-04T10"),
+        ("2026-06-01T10", "2026-06-04T09"),
+    ]
+
+
+def test_a_project_that_comes_back_to_a_frequency_begins_anew(traces_only: Deployment) -> None:
+    """The time between has files of another frequency, which would be exported twice."""
+    hourly = traces_only.first
+    _catch_up(traces_only, TEN_TWENTY)
+    _set_projects(traces_only, replace(hourly, frequency=Frequency.DAILY))
+    _tick(traces_only, datetime(2026, 6, 9, 0, 20, tzinfo=UTC), "daily")
+
+    _set_projects(traces_only, hourly)
+    requests = _tick(traces_only, datetime(2026, 6, 9, 10, 20, tzinfo=UTC))
+
+    assert [_asked(request) for request in requests] == [
+        ("2026-06-09T09", "2026-06-09T09"),
+        ("2026-06-08T09", "2026-06-09T08"),
+    ]
 
 
 def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Deployment) -> None:
