@@ -196,10 +196,11 @@ def event_log_store(settings: Settings) -> StoreConfig:
 def project_folder(project: str) -> str:
     """A project id as one part of a key: as it is, or cut and marked with a hash of the whole.
 
-    The rule is Langfuse's safeBlobKeySegment.
+    The rule is Langfuse's safeBlobKeySegment, but for ids that would be no folder, or that of all projects.
     """
     encoded = project.encode()
-    if len(encoded) <= MAX_SEGMENT_NAME_BYTES and not _FORBIDDEN.search(project):
+    is_folder = project not in ("", ".", "..") and not _FORBIDDEN.search(project)
+    if is_folder and len(encoded) <= MAX_SEGMENT_NAME_BYTES:
         return project
     cut = _FORBIDDEN.sub("_", project).encode()[: MAX_SEGMENT_NAME_BYTES - 17].decode(errors="ignore")
     return f"{cut}_{hashlib.sha256(encoded).hexdigest()[:16]}"

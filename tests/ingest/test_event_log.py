@@ -1,9 +1,12 @@
-"""Where the event log is, from Langfuse's variables."""
+"""Where the event log is, from Langfuse's variables, and which of its folders a project has."""
+
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from langfuse_ingest.event_log import event_log_store
-from langfuse_worker.blobstore import BlobStore
+from langfuse_ingest.event_log import EventLog, Origin, event_log_store
+from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.settings import load_settings
 from tests.servers.azure import ACCOUNT, KEY, AzureServer
 
@@ -24,3 +27,13 @@ def test_the_log_may_be_in_azure(azure: AzureServer, monkeypatch: pytest.MonkeyP
     BlobStore(event_log_store(load_settings())).write_bytes("a", b"x", "text/plain")
 
     assert azure.keys("event-log") == ["events/a"]
+
+
+@pytest.mark.parametrize("project", ["", ".", "..", "/", "a/b"])
+def test_a_project_has_its_own_segments_whatever_its_id(tmp_path: Path, project: str) -> None:
+    log = EventLog(BlobStore(StoreConfig(url=f"{tmp_path.as_uri()}/")))
+    log.write("other", [], Origin(), datetime.now(UTC))
+
+    key, _ = log.write(project, [], Origin(), datetime.now(UTC))
+
+    assert log.keys_of(project) == [key]
