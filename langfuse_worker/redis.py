@@ -58,7 +58,7 @@ def running_redis(settings: Settings) -> Iterator[Redis]:
     """A client, with an embedded server running meanwhile if the settings name no Redis.
 
     Raises:
-        SettingsError: no Redis is named and the embedded server is not installed.
+        SettingsError: no Redis is named and the embedded server is not installed or its port is in use.
     """
     server = EmbeddedRedis(settings) if settings.embedded_redis else None
     try:
@@ -87,7 +87,11 @@ class EmbeddedRedis:
         self._server = None
 
     def ensure_running(self) -> None:
-        """Start the server unless somebody's answers. Raises SettingsError when it is not installed."""
+        """Start the server unless somebody's answers.
+
+        Raises:
+            SettingsError: it is not installed, or its port is in use.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -124,7 +128,14 @@ class EmbeddedRedis:
         options = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         port = _embedded_port(self._settings) or None
         self._server = ValkeyServer(port=port, data_dir=self._directory, persist=True, config=options)
-        self._server.start(_START_TIMEOUT_S)
+        try:
+            self._server.start(_START_TIMEOUT_S)
+        except OSError as error:
+            self._server = None
+            raise SettingsError(
+                f"the embedded Redis cannot start: {error}; set REDIS_HOST, or, while nothing else uses "
+                f"LANGFUSE_HOME, delete {self._directory / 'port'} to let it take another port"
+            ) from None
         (self._directory / "port").write_text(str(self._server.port))
 
 

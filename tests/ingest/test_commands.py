@@ -129,6 +129,16 @@ def test_a_port_in_use_is_one_line_and_no_consumer_is_left(deployment: Deploymen
     ]
 
 
+def test_a_port_of_the_embedded_redis_in_use_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "redis/port").write_text(str(taken.getsockname()[1]))
+        ended = run(tmp_path, "queues", LANGFUSE_HOME=str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("langfuse-worker: the embedded Redis cannot start: Port ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_a_password_of_redis_is_not_shown(deployment: Deployment) -> None:
     ended = run(deployment.directory, "queues", REDIS_CONNECTION_STRING="redis://:hunter2@127.0.0.1:1/0")
     assert ended.returncode == 1
