@@ -3,8 +3,9 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -61,6 +62,8 @@ def ingest(
     Example: langfuse-worker ingest events.jsonl --project support-bot
     """
     config = ingestion_settings()
+    if not project:
+        fail("--project is empty", code=2)
     if str(file) != "-" and not file.is_file():
         fail(f"{file}: no such file", code=2)
     summary = Summary()
@@ -99,15 +102,17 @@ def _seen(summary: Summary) -> int:
 def _documents(stream: BinaryIO, batch_size: int) -> Iterator[tuple[list[Any], int]]:
     """Documents in batches, with the bytes they took; a line that is no JSON is rejected later."""
     first = stream.readline()
-    if not _is_json(first):  # one document over many lines
-        rest = first + stream.read()
-        if rest.strip():
-            document = _parse(rest)
-            yield document if isinstance(document, list) else [document], len(rest)
-        return
+    lines = chain([first], stream)
+    if _parse(first) is None:
+        whole = first + stream.read()
+        document = _parse(whole)
+        if document is not None:  # one document over many lines
+            yield document if isinstance(document, list) else [document], len(whole)
+            return
+        lines = whole.splitlines(keepends=True)
     batch: list[Any] = []
     size = 0
-    for line in _chain(first, stream):
+    for line in lines:
         size += len(line)
         if line.strip():
             document = _parse(line)
@@ -117,19 +122,6 @@ def _documents(stream: BinaryIO, batch_size: int) -> Iterator[tuple[list[Any], i
             batch, size = [], 0
     if batch:
         yield batch, size
-
-
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _parse(text: bytes) -> Any:

@@ -76,6 +76,13 @@ def test_ingest_takes_batches_from_stdin(deployment: Deployment, shape: str) -> 
     assert (ended.returncode, json.loads(ended.stdout)["accepted"]) == (0, 16)
 
 
+@pytest.mark.parametrize("first", ["{broken", ""])
+def test_a_first_line_that_is_no_json_costs_no_other(deployment: Deployment, first: str) -> None:
+    ended = ingest(deployment, "-", stdin=f"{first}\n{lines(list(sessions(2)))}")
+
+    assert ended.stdout.startswith(f"16 accepted, {1 if first else 0} rejected\n")
+
+
 def test_ingest_takes_otlp(deployment: Deployment) -> None:
     ended = ingest(deployment, "-", stdin=json.dumps(export(span(ROOT))))
 
@@ -88,6 +95,7 @@ def test_ingest_takes_otlp(deployment: Deployment) -> None:
     ("arguments", "variables", "code", "says"),
     [
         (["ingest", "missing.jsonl", "--project", "p"], {}, 2, "missing.jsonl: no such file"),
+        (["ingest", "-", "--project", ""], {}, 2, "--project is empty"),
         (["queues"], {"REDIS_PORT": "1"}, 1, "Redis at 127.0.0.1:1: "),
         (["queues"], {"REDIS_CONNECTION_STRING": "nonsense"}, 2, "REDIS_CONNECTION_STRING=***: "),
         (["consume", "--queue", "nope"], {}, 2, "nope is not a queue; `langfuse-worker queues` lists them"),
