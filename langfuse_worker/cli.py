@@ -57,7 +57,7 @@ def root() -> None:
 @app.command()
 def start(
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
 ) -> None:
     """Start what LANGFUSE_WORKER_ROLE asks for on this machine: Dagster with its UI, and the consumers.
 
