@@ -20,7 +20,7 @@ def check_storage(subject: Subject) -> Iterator[Finding]:
         yield ok("dagster: storage", f"SQLite in {home}, as fits an embedded deployment")
     else:
         text = f"SQLite in {home}: a file for every run, and one machine only"
-        yield warning("dagster: storage", text, "use Postgres, see docs/operations.md, Deploying")
+        yield warning("dagster: storage", text, "use Postgres, see docs/deployment.md, Dagster's instance")
 
 
 def check_concurrency(subject: Subject) -> Iterator[Finding]:
