@@ -1,6 +1,7 @@
 """The Redis that holds the queues: one that the settings name, or a server of our own under LANGFUSE_HOME."""
 
 import fcntl
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +129,8 @@ class EmbeddedRedis:
         options = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         port = _embedded_port(self._settings) or None
         self._server = ValkeyServer(port=port, data_dir=self._directory, persist=True, config=options)
+        # Ctrl-C reaches every process of a terminal, but consumers need the server until they have stopped.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._server.start(_START_TIMEOUT_S)
         except OSError as error:
@@ -136,6 +139,8 @@ class EmbeddedRedis:
                 f"the embedded Redis cannot start: {error}; set REDIS_HOST, or, while nothing else uses "
                 f"LANGFUSE_HOME, delete {self._directory / 'port'} to let it take another port"
             ) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         (self._directory / "port").write_text(str(self._server.port))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -239,11 +240,13 @@ def test_without_any_server_the_embedded_ones_do(tmp_path: Path) -> None:
             stdout=out,
             stderr=out,
             cwd=tmp_path,
+            start_new_session=True,
         )
     try:
         wait_for(lambda: "queue_batch_finished" in log.read_text() or consumers.poll(), log.read_text)
-        consumers.terminate()
+        os.killpg(consumers.pid, signal.SIGINT)  # as Ctrl-C, which the embedded Redis gets as well
         assert consumers.wait(60) == 0, log.read_text()
+        assert "Connection refused" not in log.read_text()
     finally:
         consumers.kill()
 
