@@ -39,7 +39,7 @@ class QueueSpec:
         delays: seconds before each further attempt of a failed job; when all are used up, the job is a dead
             letter.
         shards_variable: variable with the number of shards, if the queue can be sharded.
-        batched: whether a consumer takes many jobs at once; the handler then gets the list of them.
+        batched: whether a consumer ingests many jobs at once; of the queues of events alone.
         timeout_s: seconds that a job, or a batch of them, may take.
     """
 
