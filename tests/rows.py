@@ -46,8 +46,7 @@ def event(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = Fal
 def run_item(id: str, at: datetime = NOON, *, version: int = 1, deleted: bool = False, **columns: Any) -> Row:
     """A version of a dataset run's item; a newer one keeps `created_at`, as `at` says."""
     columns = {"dataset_id": "d", "dataset_run_id": "run", "dataset_item_id": "item", **columns}
-    row = _versioned(id, "created_at", at, version, deleted, {"trace_id": "t", **columns})
-    return {**row, "created_at": clock(at)}
+    return _versioned(id, "created_at", at, version, deleted, {"trace_id": "t", **columns})
 
 
 def insert(execute: Execute, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -65,10 +64,10 @@ def _versioned(
     return {
         "id": id,
         "project_id": PROJECT,
-        time_column: clock(at),
         "created_at": written,
         "updated_at": written,
         "event_ts": written,
         "is_deleted": int(deleted),
+        time_column: clock(at),
         **columns,
     }
