@@ -11,6 +11,7 @@ import structlog
 
 from langfuse_export.catalog.encryption import decrypt
 from langfuse_export.catalog.postgres import START_KEY, Integration
+from langfuse_export.catalog.project import can_be_folder
 from langfuse_export.formats import ParquetCodec
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_GROUPS, TABLES, Table
@@ -100,7 +101,7 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
 
 
 def _project_id(value: str) -> str:
-    if "/" in value or value in (".", ".."):
+    if not can_be_folder(value):
         raise IntegrationError(f"project_id {value!r} cannot be a folder of the object keys")
     return value
 

@@ -18,7 +18,7 @@ from langfuse_export.catalog.integration_export import (
 )
 from langfuse_export.catalog.model import EVERY_PROJECT, CatalogModel
 from langfuse_export.catalog.postgres import Integration, Rejection, read_integrations
-from langfuse_export.catalog.project import ProjectModel
+from langfuse_export.catalog.project import ProjectModel, can_be_folder
 from langfuse_export.catalog.yaml_file import read_yaml
 from langfuse_export.formats import ParquetCodec
 from langfuse_export.layout import first_clash
@@ -155,7 +155,7 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
             log.info("catalog_project_in_both", projectId=row.project_id, used="LANGFUSE_EXPORT_CONFIG")
     rows = [row for row in sources.rows if row.project_id not in listed]
     taken = listed | {row.project_id for row in rows}
-    others = [project_id for project_id in sorted(sources.first_rows) if project_id not in taken]
+    others = _folders(sorted(sources.first_rows.keys() - taken))
     from_yaml = _from_yaml(sources.model, sources.first_rows, others, settings, now) if sources.model else ()
     from_postgres = [_from_postgres(row, sources, settings, now) for row in rows]
     exports = (*from_yaml, *(export for export in from_postgres if isinstance(export, ProjectExport)))
@@ -165,6 +165,15 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
         tuple(export for export in from_postgres if isinstance(export, Rejection) and export.enabled),
         sources.fingerprint,
     )
+
+
+def _folders(found: Sequence[str]) -> list[str]:
+    """The projects that were found in ClickHouse, without those whose objects could have no keys."""
+    for project_id in found:
+        if not can_be_folder(project_id):
+            error = "its id cannot be a folder of the object keys"
+            log.warning("catalog_row_rejected", projectId=project_id, error=error)
+    return [project_id for project_id in found if can_be_folder(project_id)]
 
 
 def _check_keys_apart(exports: Sequence[ProjectExport]) -> None:

@@ -26,8 +26,13 @@ from langfuse_worker.clickhouse import QueryLimits
 _OWNER = re.compile(r"team:.+|[\w.%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}", re.ASCII)
 
 
+def can_be_folder(project_id: str) -> bool:
+    """Whether a project's id can be a folder of the object keys."""
+    return project_id not in ("", ".", "..") and not re.search(r"[\x00-\x1f/]", project_id)
+
+
 def _project_id(value: str) -> str:
-    if "/" in value or any(ord(c) < 32 for c in value) or value in (".", ".."):
+    if not can_be_folder(value):
         raise ValueError("must not contain '/' or control characters: it is a folder of the object keys")
     return value
 

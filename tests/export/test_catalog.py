@@ -251,6 +251,14 @@ def test_a_star_stands_for_every_project_that_is_not_listed() -> None:
     assert catalog.project("a").start == datetime(2026, 3, 3, tzinfo=UTC)
 
 
+def test_a_found_project_whose_id_is_no_folder_is_left_out() -> None:
+    found = dict.fromkeys(["", "..", "a/b", "p2"], NOW)
+
+    catalog = _catalog({"id": "*", "destination": "archive"}, first_rows=found)
+
+    assert [project.project_id for project in catalog.projects] == ["p2"]
+
+
 def test_a_schedule_is_a_cron_line_by_the_clock_of_a_zone_utc_by_default() -> None:
     schedules = [{"cron": "30  6 * * 1-5", "timezone": "Europe/Berlin"}, {"cron": "0 2 * * *"}, None]
     projects = [{**PROJECT, "id": f"p{n}", "schedule": schedule} for n, schedule in enumerate(schedules)]
