@@ -34,9 +34,7 @@ def rq_queue(name: str, redis: Redis) -> Queue:
     return Queue(name, connection=redis, job_class=QueueJob, serializer=JSONSerializer)
 
 
-def enqueue(
-    redis: Redis, spec: QueueSpec, jobs: Iterable[NewJob], shard: str | None = None, retry_factor: float = 1.0
-) -> list[Job]:
+def enqueue(redis: Redis, spec: QueueSpec, jobs: Iterable[NewJob], shard: str | None = None) -> list[Job]:
     """Queue jobs in one round trip.
 
     Args:
@@ -44,7 +42,6 @@ def enqueue(
         spec: the queue.
         jobs: the jobs.
         shard: name of the shard; the first one by default.
-        retry_factor: multiplies the delays between attempts.
 
     Raises:
         redis.RedisError: it is unknown which of the jobs are queued.
@@ -58,7 +55,7 @@ def enqueue(
             failure_ttl=FOREVER,
             description=job.description or spec.handler.rpartition(".")[2],
             meta=job.meta,
-            retry=spec.retry(retry_factor),
+            retry=spec.retry(),
         )
         for job in jobs
     ]

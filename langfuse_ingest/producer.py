@@ -118,7 +118,7 @@ class Producer:
             )
             shard = shard_name(spec.name, shard_of(project, receipt.segment, spec.shards))
             job = _job(receipt.segment, size, len(span_ids))
-            enqueue(self.redis, spec, [job], shard, self.settings.retry_delay_factor)
+            enqueue(self.redis, spec, [job], shard)
         receipt.accepted = span_ids
         return receipt
 
@@ -149,7 +149,7 @@ class Producer:
             counts[shard_of(project, group.id, shards) if shards > 1 else 0] += len(group.events)
         for index, events in counts.items():
             job = _job(segment, size, events, shard=index, shards=shards)
-            enqueue(self.redis, spec, [job], shard_name(spec.name, index), self.settings.retry_delay_factor)
+            enqueue(self.redis, spec, [job], shard_name(spec.name, index))
 
 
 def _job(segment: str, size: int, events: int, **arguments: Any) -> NewJob:

@@ -14,7 +14,7 @@ from rq import Retry
 
 from langfuse_ingest.sharding import shard_name
 from langfuse_worker.role import Decision, Family, WorkerRole, decide
-from langfuse_worker.settings import SettingsError, variable
+from langfuse_worker.settings import SettingsError, settings, variable
 
 ENTRY_POINTS = "langfuse_ingest.queues"
 
@@ -72,10 +72,11 @@ class QueueSpec:
             return self.concurrency
         return variable(self.concurrency_variable, int, self.concurrency)
 
-    def retry(self, factor: float = 1.0) -> Retry | None:
-        """The retries of its jobs, as RQ takes them."""
+    def retry(self) -> Retry | None:
+        """The retries of its jobs, as RQ takes them. Raises SettingsError."""
         if not self.delays:
             return None
+        factor = settings().retry_delay_factor
         return Retry(max=len(self.delays), interval=[max(1, round(delay * factor)) for delay in self.delays])
 
 

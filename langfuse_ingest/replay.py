@@ -37,7 +37,7 @@ def replay_range(parts: Runtime, start: str, end: str, project: str | None = Non
     for some in _batches(keys):
         for index in range(spec.shards):
             jobs = [_job(key, index, spec.shards) for key in some]
-            enqueue(parts.redis, spec, jobs, shard_name(spec.name, index), parts.settings.retry_delay_factor)
+            enqueue(parts.redis, spec, jobs, shard_name(spec.name, index))
         count += len(some)
     return count
 

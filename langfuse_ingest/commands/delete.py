@@ -55,7 +55,6 @@ def _confirm(question: str, yes: bool) -> None:
 
 
 def _enqueue(name: str, **arguments: Any) -> None:
-    config = ingestion_settings()
-    with open_runtime(config) as parts:
-        enqueue(parts.redis, queue(name), [NewJob(arguments)], retry_factor=config.retry_delay_factor)
+    with open_runtime(ingestion_settings()) as parts:
+        enqueue(parts.redis, queue(name), [NewJob(arguments)])
     out.print(f"queued in {name}", markup=False)

@@ -128,6 +128,14 @@ def test_another_packages_handler_is_called_with_the_jobs_arguments(deployment: 
     assert (deployment.backlog, deployment.letters) == (0, [])
 
 
+@pytest.mark.usefixtures("deployment")
+def test_delays_are_multiplied_however_a_job_is_queued() -> None:
+    retry = registry.queue("trace-delete").retry()
+
+    assert retry is not None
+    assert retry.intervals == [3]
+
+
 @pytest.mark.parametrize(
     ("found", "says"), [("INGESTION", "is not a QueueSpec"), ("TAKEN", "already registered")]
 )
