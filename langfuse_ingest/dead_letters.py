@@ -95,14 +95,6 @@ def dead_letters(redis: Redis, names: Iterable[str] | None = None) -> Iterator[D
             yield _letter(name, job)
 
 
-def dead_letter(redis: Redis, letter: str) -> DeadLetter:
-    """One dead letter. Raises KeyError."""
-    for found in dead_letters(redis):
-        if found.id == letter:
-            return found
-    raise KeyError(letter)
-
-
 def replay(redis: Redis, letter: DeadLetter) -> bool:
     """Put a dead letter back into its queue, with all its attempts; False if it is gone."""
 

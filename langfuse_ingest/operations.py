@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field
 
-from langfuse_ingest.dead_letters import DeadLetter, dead_letters, purge, replay_all
+from langfuse_ingest.dead_letters import RETRIED_BY_DEFAULT, DeadLetter, dead_letters, purge, replay_all
 from langfuse_ingest.deletion import retention_days
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
@@ -18,12 +18,17 @@ from langfuse_worker.settings import settings
 
 
 class DeadLetterConfig(dg.Config):
-    """Which dead letters."""
+    """Which dead letters are put back or removed."""
 
     queues: list[str] = Field(
-        default=["trace-delete", "score-delete", "project-delete", "data-retention-queue"],
-        description="Queues whose dead letters are meant.",
+        default=list(RETRIED_BY_DEFAULT), description="Queues whose dead letters are meant."
     )
+
+
+class ListConfig(dg.Config):
+    """Which dead letters are shown."""
+
+    queues: list[str] = Field(default=[], description="Only those of these queues; without any, of all.")
 
 
 class ReplayConfig(dg.Config):
@@ -54,10 +59,10 @@ def purge_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConf
 
 
 @dg.op
-def list_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConfig) -> None:
+def list_dead_letters_op(context: dg.OpExecutionContext, config: ListConfig) -> None:
     """Show dead letters, with their reasons."""
     with _runtime() as parts:
-        letters = list(dead_letters(parts.redis, _known(config.queues)))
+        letters = list(dead_letters(parts.redis, _known(config.queues) or None))
     context.add_output_metadata({"count": len(letters), "dead_letters": _table(letters)})
 
 

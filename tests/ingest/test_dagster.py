@@ -69,19 +69,21 @@ def test_an_old_job_and_a_dead_letter_fail_the_checks(deployment: Deployment) ->
 
 def test_dead_letters_are_shown_retried_and_purged(deployment: Deployment) -> None:
     enqueue(deployment.redis.client, queue("trace-delete"), [NewJob({"nonsense": 1})] * 2)
-    deployment.work("trace-delete")
+    enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"nonsense": 1})])
+    deployment.work("trace-delete", "ingestion-queue")
     deployment.make_retries_due()
     deployment.work("trace-delete")
-    assert len(deployment.letters) == 2
+    assert len(deployment.letters) == 3
 
-    assert metadata_of(execute("list_dead_letters"))["count"] == 2
+    assert metadata_of(execute("list_dead_letters"))["count"] == 3
+    assert metadata_of(execute("list_dead_letters", queues=["ingestion-queue"]))["count"] == 1
     assert metadata_of(execute("retry_dead_letters"))["replayed"] == 2
     assert len(deployment.waiting("trace-delete")) == 2
     deployment.work("trace-delete")
     deployment.make_retries_due()
     deployment.work("trace-delete")
     assert metadata_of(execute("purge_dead_letters", queues=["trace-delete"]))["purged"] == 2
-    assert deployment.letters == []
+    assert [letter.queue for letter in deployment.letters] == ["ingestion-queue"]
 
 
 def test_an_unknown_queue_fails_the_run(deployment: Deployment) -> None:
