@@ -1,6 +1,6 @@
 """RQ workers that do not fork for a job. One worker listens to one queue.
 
-`rq worker -w langfuse_ingest.consumers.worker.ConsumerWorker ingestion-queue` obeys the role as well.
+`rq worker --url redis://... -w langfuse_ingest.consumers.worker.ConsumerWorker QUEUE` obeys the role as well.
 """
 
 import gc
