@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from langfuse_export.build import build_defs
@@ -212,7 +213,7 @@ def _status_table(rows: list[TableStatus]) -> RichTable:
     for row in rows:
         failed = f"[red]{row.failed_windows}[/red]" if row.failed_windows else "0"
         table.add_row(
-            row.project,
+            escape(row.project),
             row.table,
             row.last_window[:16].replace("T", " ") if row.last_window else "-",
             row.lag_text,
@@ -226,5 +227,6 @@ def _status_table(rows: list[TableStatus]) -> RichTable:
 def _findings_table(findings: list[Finding]) -> RichTable:
     table = RichTable("", "What", "Result", box=None)
     for finding in findings:
-        table.add_row("[green]ok[/green]" if finding.ok else "[red]fail[/red]", finding.what, finding.result)
+        outcome = "[green]ok[/green]" if finding.ok else "[red]fail[/red]"
+        table.add_row(outcome, escape(finding.what), escape(finding.result))
     return table

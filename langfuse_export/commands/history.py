@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from langfuse_export.attempts import Attempt, attempts_of_table
@@ -145,7 +146,7 @@ def attempts_table(attempts: Iterable[Attempt], costs: QueryCosts) -> RichTable:
 def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[str]:
     style = _STYLES.get(attempt.outcome, "default")
     yield f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    yield attempt.project
+    yield escape(attempt.project)
     yield attempt.table
     yield f"{attempt.window.start:%Y-%m-%d %H:%M}"
     yield f"[{style}]{attempt.outcome}[/{style}]"

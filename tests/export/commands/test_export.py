@@ -215,3 +215,17 @@ def test_rows_at_noon_are_the_ones_that_were_inserted(home: Path) -> None:
     _run(home, "--from", "2026-06-01T12:00", "--to", "2026-06-01T13:00", "--table", "traces")
     [file] = (home / "blobs" / PROJECT / "traces").iterdir()
     assert file.name == f"{NOON + timedelta(hours=1):%Y-%m-%dT%H-%M-%S}.parquet"
+
+
+def test_brackets_in_a_name_are_shown(home: Path, tmp_path: Path) -> None:
+    catalog = {
+        "destinations": {"[red]": {"url": f"file://{tmp_path}/blobs/"}},
+        "projects": [{"id": "[red]bot", "destination": "[red]", "start": "2026-06-01"}],
+    }
+    file = tmp_path / "exports.yaml"
+    file.write_text(yaml.safe_dump(catalog))
+
+    for command in ("status", "check"):
+        shown = langfuse_worker("export", command, home=home, LANGFUSE_EXPORT_CONFIG=str(file))
+        assert "[red]bot" in shown.out, shown.err
+    assert "destination [red]" in shown.out
