@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -109,8 +109,9 @@ class EmbeddedRedis:
         port = _embedded_port(self._settings)
         if port == 0:
             return False
+        once = Retry(NoBackoff(), 0)  # whoever starts it holds the lock until it answers
         try:
-            with Redis(host="127.0.0.1", port=port, socket_timeout=10, decode_responses=True) as client:
+            with Redis("127.0.0.1", port, socket_timeout=10, retry=once, decode_responses=True) as client:
                 while client.info("persistence")["loading"]:
                     time.sleep(0.05)
                 return str(client.config_get("dir")["dir"]) == str(self._directory)

@@ -140,7 +140,8 @@ def test_a_port_in_use_is_one_line_and_no_consumer_is_left(deployment: Deploymen
 
 def test_a_port_of_the_embedded_redis_in_use_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
         (tmp_path / "redis/port").write_text(str(taken.getsockname()[1]))
         ended = run(tmp_path, "queues", LANGFUSE_HOME=str(tmp_path))
     assert ended.returncode == 2
