@@ -163,7 +163,7 @@ def queues() -> tuple[QueueSpec, ...]:
     """Every queue of the registry, those of other packages included.
 
     Raises:
-        SettingsError: an entry point is no QueueSpec, or takes a name that is in use.
+        SettingsError: an entry point is no QueueSpec, takes a name that is in use, or is batched.
     """
     found = list(QUEUES)
     for entry in entry_points(group=ENTRY_POINTS):
@@ -172,6 +172,8 @@ def queues() -> tuple[QueueSpec, ...]:
             raise SettingsError(f"entry point {ENTRY_POINTS}:{entry.name} is not a QueueSpec")
         if spec.name in {other.name for other in found}:
             raise SettingsError(f"entry point {ENTRY_POINTS}:{entry.name}: {spec.name} is already registered")
+        if spec.batched:
+            raise SettingsError(f"entry point {ENTRY_POINTS}:{entry.name}: only events are taken in batches")
         found.append(spec)
     return tuple(found)
 

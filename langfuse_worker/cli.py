@@ -2,14 +2,14 @@
 
 import signal
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from langfuse_worker.clickhouse import ClickHouseError
-from langfuse_worker.console import fail
+from langfuse_worker.console import fail, out
 from langfuse_worker.role import decide_locations, describe
 from langfuse_worker.settings import SettingsError, settings
 from langfuse_worker.start import run_parts
@@ -27,7 +27,7 @@ class Commands(TyperGroup):
         entry = _entries().get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
-        loaded, alone = entry.load(), typer.Typer()
+        loaded, alone = entry.load(), typer.Typer(rich_markup_mode=app.rich_markup_mode)
         if isinstance(loaded, typer.Typer):
             alone.add_typer(loaded, name=cmd_name)
         else:
@@ -45,12 +45,23 @@ app = typer.Typer(
     help="Exports Langfuse's ClickHouse tables to blob storage, and ingests its events.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        out.print(f"langfuse-export {version('langfuse-export')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Exports Langfuse's ClickHouse tables to blob storage, and ingests its events."""
 
 

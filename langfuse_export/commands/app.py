@@ -74,7 +74,12 @@ def run(
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Show how far each table of each project has been exported, as the Dagster instance recorded it."""
+    """Show how far each table of each project has been exported, as the Dagster instance recorded it.
+
+    Exit code 0, or 2 when the catalog is wrong.
+
+    Example: langfuse-worker export status --json
+    """
     _, catalog = _load()
     with open_instance() as instance:
         rows = table_statuses(instance, catalog, datetime.now(UTC))

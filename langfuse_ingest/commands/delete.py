@@ -11,7 +11,14 @@ from langfuse_worker.console import fail, out
 
 app = typer.Typer(help="Queue the deletion of traces, scores or a project.", no_args_is_help=True)
 
-Project = Annotated[str, typer.Option(help="Project id.")]
+
+def _not_empty(value: str) -> str:
+    if not value:
+        fail("the project id is empty", code=2)
+    return value
+
+
+Project = Annotated[str, typer.Option(help="Project id.", callback=_not_empty)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -40,7 +47,9 @@ def scores(
 
 
 @app.command("project")
-def delete_project(project: Annotated[str, typer.Argument(help="Project id.")], yes: Yes = False) -> None:
+def delete_project(
+    project: Annotated[str, typer.Argument(help="Project id.", callback=_not_empty)], yes: Yes = False
+) -> None:
     """Delete every row and the whole event log of a project. Exported objects stay.
 
     Example: langfuse-worker delete project old-bot

@@ -65,7 +65,7 @@ def ingest(
     if not project:
         fail("--project is empty", code=2)
     if str(file) != "-" and not file.is_file():
-        fail(f"{file}: no such file", code=2)
+        fail(f"{file}: {'is no file' if file.exists() else 'no such file'}", code=2)
     summary = Summary()
     with open_runtime(config) as parts, _progress() as progress:
         total = file.stat().st_size if str(file) != "-" else None

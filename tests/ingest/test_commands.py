@@ -97,6 +97,9 @@ def test_ingest_takes_otlp(deployment: Deployment) -> None:
     [
         (["ingest", "missing.jsonl", "--project", "p"], {}, 2, "missing.jsonl: no such file"),
         (["ingest", "-", "--project", ""], {}, 2, "--project is empty"),
+        (["ingest", ".", "--project", "p"], {}, 2, ".: is no file"),
+        (["delete", "project", "", "--yes"], {}, 2, "the project id is empty"),
+        (["delete", "traces", "t", "--project", "", "--yes"], {}, 2, "the project id is empty"),
         (["queues"], {"REDIS_PORT": "1"}, 1, "Redis at 127.0.0.1:1: "),
         (["queues"], {"REDIS_CONNECTION_STRING": "nonsense"}, 2, "REDIS_CONNECTION_STRING=***: "),
         (["consume", "--queue", "nope"], {}, 2, "nope is not a queue; `langfuse-worker queues` lists them"),

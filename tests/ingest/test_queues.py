@@ -32,6 +32,7 @@ REPORTS = QueueSpec(
     handler="tests.ingest.reports.send",
 )
 TAKEN = QueueSpec(name="trace-delete", flag="X", handler="x.y")
+BATCHED = QueueSpec(name="reports", flag="X", handler="x.y", batched=True)
 
 
 @pytest.fixture
@@ -137,7 +138,12 @@ def test_delays_are_multiplied_however_a_job_is_queued() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"), [("INGESTION", "is not a QueueSpec"), ("TAKEN", "already registered")]
+    ("found", "says"),
+    [
+        ("INGESTION", "is not a QueueSpec"),
+        ("TAKEN", "already registered"),
+        ("BATCHED", "only events are taken in batches"),
+    ],
 )
 def test_entry_points_that_do_not_fit_are_named(
     monkeypatch: pytest.MonkeyPatch, found: str, says: str
