@@ -65,4 +65,4 @@ def _print(findings: list[Finding]) -> None:
         table.add_row(f"[{style}]{finding.status}[/{style}]", escape(finding.what), text)
     out.print(table)
     counts = {status: sum(f.status is status for f in findings) for status in Status}
-    out.print(f"{counts[Status.PROBLEM]} problems, {counts[Status.WARNING]} warnings", markup=False)
+    out.print(f"problems: {counts[Status.PROBLEM]}, warnings: {counts[Status.WARNING]}", markup=False)
