@@ -199,6 +199,21 @@ def test_what_a_project_missed_while_it_was_paused_is_asked_for(traces_only: Dep
     ]
 
 
+def test_a_project_that_joins_others_is_remembered_too(traces_only: Deployment) -> None:
+    _catch_up(traces_only, TEN_TWENTY)
+    joined = traces_only.project("joined", tables=(TABLES["traces"],), start=TEN_TWENTY.replace(minute=0))
+    _set_projects(traces_only, traces_only.first, joined)
+    assert _tick(traces_only, TEN_TWENTY) == []
+
+    _set_projects(traces_only, joined)
+    requests = _tick(traces_only, TEN_TWENTY + timedelta(days=3))
+
+    assert [_asked(request) for request in requests] == [
+        ("2026-06-04T09", "2026-06-04T09"),
+        ("2026-06-01T10", "2026-06-04T08"),
+    ]
+
+
 def test_a_project_that_comes_back_to_a_frequency_begins_anew(traces_only: Deployment) -> None:
     """The time between has files of another frequency, which would be exported twice."""
     hourly = traces_only.first
