@@ -37,7 +37,9 @@ log = structlog.get_logger()
 LATE_PRIORITY = "3"
 # Dagster ends a tick after 60 s, and with it goes the cursor: what does not fit waits for the next one.
 TICK_FOR_S = 50
-# Of it, for looking, so that a table that cannot be looked at leaves time to compare.
+# Of it, for ClickHouse's clock, which is read before anything else,
+CLOCK_FOR_S = 10
+# and for looking, so that a table that cannot be looked at leaves time to compare.
 LOOK_FOR_S = 35
 # A comparison that has less does not begin.
 COMPARE_IN_S = 5
@@ -181,7 +183,7 @@ class LateTick:
         self._margin = timedelta(seconds=options.late.margin_s)
         # Before the materializations are read: what ends in between is then seen as one or the other.
         self._requested = {f: RequestedPartitions.read(instance, d) for f, d in partitions.items()}
-        self._now = Changes.of(clickhouse).clock()
+        self._now = Changes.of(clickhouse, CLOCK_FOR_S).clock()
         self._oldest = self._now - timedelta(hours=options.late.lookback_hours)
         self._unread: list[str] = []
 
@@ -231,7 +233,8 @@ class LateTick:
         names = [n for n in ALL_TABLES if any(self._has_table(p, n) for p in self._projects.values())]
         if not names:
             return {}
-        newest = Changes.of(self._clickhouse, LOOK_FOR_S).newest_parts([ALL_TABLES[name] for name in names])
+        changes = Changes.of(self._clickhouse, self._left_of(LOOK_FOR_S))
+        newest = changes.newest_parts([ALL_TABLES[name] for name in names])
         after = {name: moment for name, moment in looked_at.items() if name in names}
         names.sort(key=lambda name: looked_at.get(name, self._oldest), reverse=True)
         for done, name in enumerate(names):

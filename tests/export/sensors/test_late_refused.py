@@ -95,6 +95,7 @@ def test_no_query_takes_longer_than_its_tick_has(
 ) -> None:
     monkeypatch.setattr(late, "TICK_FOR_S", 20)
     monkeypatch.setattr(late, "LOOK_FOR_S", 12)
+    monkeypatch.setattr(late, "CLOCK_FOR_S", 3)
     deployment.export(deployment.key(2), deployment.key(2))
     deployment.write("scores", score("late", deployment.hour(2).start))
     seen = len(deployment.server.requests)
@@ -102,6 +103,8 @@ def test_no_query_takes_longer_than_its_tick_has(
     assert deployment.look().requests
 
     sent = deployment.server.requests[seen:]
+    [clock] = _of("clock", sent)
+    assert clock.parameters["max_execution_time"] == "3"
     looks = [int(request.parameters["max_execution_time"]) for request in _of("late-rows", sent)]
     assert looks == sorted(looks)
     assert 1 <= looks[0] <= 12 / len(looks)
