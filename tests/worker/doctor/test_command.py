@@ -51,12 +51,12 @@ def test_a_deployment_with_a_bucket_that_is_not_there_is_exit_code_1(
     ended = langfuse_worker("doctor", home=tmp_path / "home", **environment)
     assert ended.code == 2
     assert "correct the catalog" in ended.out
-    assert "1 problems" in ended.out
+    assert "problems: 1" in ended.out
     assert "\x1b[" not in ended.out
 
 
 def test_an_embedded_deployment_has_warnings_only(tmp_path: Path) -> None:
     ended = langfuse_worker("doctor", home=tmp_path / "home")
     assert ended.code == 0, ended.out
-    assert "0 problems" in ended.out
+    assert "problems: 0" in ended.out
     assert "Example" in langfuse_worker("doctor", "--help", home=tmp_path / "home").out
