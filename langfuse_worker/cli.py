@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ class Commands(TyperGroup):
         return typer.main.get_group(alone).get_command(ctx, cmd_name)
 
 
+@cache
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group="langfuse_worker.commands")}
 
