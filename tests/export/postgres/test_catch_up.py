@@ -1,11 +1,13 @@
 """Projects that nobody runs backfills for."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import dagster as dg
 import pytest
 
+from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key
 from langfuse_export.windows import Frequency
@@ -35,9 +37,29 @@ def _start(request: dg.RunRequest, tag: str) -> datetime:
     return Frequency.HOURLY.window_of_key(key).start
 
 
+def _key(start: datetime) -> str:
+    return Frequency.HOURLY.key(Frequency.HOURLY.window(start))
+
+
 def _run(deployment: Deployment, location: dg.Definitions, first: datetime, last: datetime) -> bool:
-    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-    return deployment.run_loaded(location, deployment.project(), *keys).success
+    return deployment.run_loaded(location, deployment.project(), _key(first), _key(last)).success
+
+
+def _kill_a_run(
+    deployment: Deployment,
+    location: dg.Definitions,
+    first: datetime,
+    last: datetime,
+    assets: Iterable[dg.AssetKey] = (),
+) -> tuple[str, str]:
+    """Partition keys of the first and last window of a run that began and vanished."""
+    tags = {RANGE_START_TAG: _key(first), RANGE_END_TAG: _key(last)}
+    kill_a_run(deployment.instance, location.resolve_job_def("export_hourly"), tags, assets)
+    return _key(first), _key(last)
+
+
+def _health(deployment: Deployment) -> Health:
+    return HealthStore(deployment.instance).read(["p1"])["p1"]
 
 
 def test_it_goes_on_where_langfuse_stopped_until_little_is_left_for_the_schedule(
@@ -72,8 +94,7 @@ def test_a_project_that_is_up_to_date_paused_or_in_trouble_asks_for_nothing(
     deployment.postgres.change("behind", bucket_name="missing")
     location = deployment.load()
     [(first, last)] = _ask(deployment, location)
-    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-    assert not deployment.run_loaded(location, deployment.project("behind"), *keys).success
+    assert not deployment.run_loaded(location, deployment.project("behind"), _key(first), _key(last)).success
     assert _ask(deployment, location) == []
 
 
@@ -83,14 +104,12 @@ def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
     deployment.add(last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
     location = deployment.load()
     [(first, last)] = _ask(deployment, location)
-    job = location.resolve_job_def("export_hourly")
-    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]})
+    killed = _kill_a_run(deployment, location, first, last)
 
     assert _ask(deployment, location) == []
 
-    health = HealthStore(deployment.instance).read(["p1"])["p1"]
-    assert (health.windows[0], health.windows[-1]) == tuple(keys)
+    windows = _health(deployment).windows
+    assert (windows[0], windows[-1]) == killed
 
 
 def test_windows_of_a_killed_run_that_has_exported_some_tables_are_not_passed_over(
@@ -100,15 +119,13 @@ def test_windows_of_a_killed_run_that_has_exported_some_tables_are_not_passed_ov
     location = deployment.load()
     [(first, last)] = _ask(deployment, location)
     assert _run(deployment, location, first, last)
-    job = location.resolve_job_def("export_hourly")
     last_table = asset_key(deployment.project(), deployment.project().tables[-1])
-    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, last)]
-    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]}, [last_table])
+    killed = _kill_a_run(deployment, location, first, last, [last_table])
 
     _ask(deployment, location)
 
-    health = HealthStore(deployment.instance).read(["p1"])["p1"]
-    assert (health.windows[0], health.windows[-1]) == tuple(keys)
+    windows = _health(deployment).windows
+    assert (windows[0], windows[-1]) == killed
 
 
 def test_all_windows_of_killed_runs_that_a_tick_finds_are_one_failure(
@@ -117,14 +134,12 @@ def test_all_windows_of_killed_runs_that_a_tick_finds_are_one_failure(
     deployment.add(last_sync_at=(now - 200 * HOUR).replace(tzinfo=None))
     location = deployment.load()
     [(first, _)] = _ask(deployment, location)
-    keys = [Frequency.HOURLY.key(Frequency.HOURLY.window(moment)) for moment in (first, now - 10 * HOUR)]
-    job = location.resolve_job_def("export_hourly")
-    kill_a_run(deployment.instance, job, {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[1]})
+    killed = _kill_a_run(deployment, location, first, now - 10 * HOUR)
 
     _ask(deployment, location)
 
-    health = HealthStore(deployment.instance).read(["p1"])["p1"]
-    assert (health.windows[0], health.windows[-1]) == tuple(keys)
+    health = _health(deployment)
+    assert (health.windows[0], health.windows[-1]) == killed
     assert health.attempts == 1
 
 
