@@ -131,7 +131,7 @@ class ScoreBody(_Model):
     execution_trace_id: str | None = None
     queue_id: str | None = None
     config_id: str | None = None
-    value: float | str
+    value: Annotated[float, Field(allow_inf_nan=False)] | str
     data_type: Literal["NUMERIC", "CATEGORICAL", "BOOLEAN", "CORRECTION", "TEXT"] | None = None
 
     @model_validator(mode="after")

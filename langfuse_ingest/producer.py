@@ -113,9 +113,14 @@ class Producer:
         if span_ids:
             primary, secondary = queue("otel-ingestion-queue"), queue("secondary-otel-ingestion-queue")
             spec = secondary if project in self.settings.secondary_otel_projects else primary
-            receipt.segment, size = self.event_log.write_spans(
-                project, resource_spans, origin, datetime.now(UTC)
-            )
+            try:
+                receipt.segment, size = self.event_log.write_spans(
+                    project, resource_spans, origin, datetime.now(UTC)
+                )
+            except TypeError as error:
+                message = f"cannot be written as JSON: {error}"
+                receipt.rejected.append(Rejection(0, "unknown", "not_json", message))
+                return receipt
             shard = shard_name(spec.name, shard_of(project, receipt.segment, spec.shards))
             job = _job(receipt.segment, size, len(span_ids))
             enqueue(self.redis, spec, [job], shard)
@@ -128,8 +133,8 @@ class Producer:
             return
         try:
             data = event.model_dump(by_alias=True, exclude_unset=True)
-            size = len(orjson.dumps(data))
-        except (TypeError, ValueError) as error:  # lone surrogates, integers beyond 64 bits
+            size = len(orjson.dumps({"events": [data]}))  # as deep as it lies in the log
+        except (TypeError, ValueError) as error:  # lone surrogates, integers beyond 64 bits, too many levels
             raise EventError("not_json", f"cannot be written as JSON: {error}") from None
         limit = self.settings.ingestion_max_event_bytes
         if size > limit:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ _LATEST = datetime(2149, 6, 6, tzinfo=UTC)
 _UNSIGNED_MAX = 2**64 - 1
 _ENVIRONMENT = re.compile(r"[a-z0-9-_]+")
 _RESERVED = re.compile(r"^(langfuse[-_]?)+")
-_INTEGER_START = re.compile(r"\s*\+?(\d+)")
+_INTEGER_START = re.compile(r"\s*\+?(\d{1,99})")
 
 
 def _identifier(value: str) -> str:
@@ -87,7 +88,9 @@ def usage_details(value: object) -> dict[str, int] | None:
     for shape in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
         details = tuple(f"{name}_details" for name in shape)
         if set(shape) | {"total_tokens"} <= set(value) <= {*shape, "total_tokens", *details}:
-            return _from_openai(value, shape)
+            # With anything in it that is no count, it is taken as any other object, as Langfuse does.
+            with suppress(ValueError):
+                return _from_openai(value, shape)
     kept = {str(name): _lenient_count(count) for name, count in value.items()}
     return {name: count for name, count in kept.items() if count is not None} or None
 
@@ -105,7 +108,10 @@ def _from_openai(value: dict[str, Any], shape: tuple[str, str]) -> dict[str, int
     result = {"total": _count(value["total_tokens"])}
     for name, kind in zip(shape, ("input", "output"), strict=True):
         rest = _count(value[name])
-        for detail, count in (value.get(f"{name}_details") or {}).items():
+        details = value.get(f"{name}_details") or {}
+        if not isinstance(details, dict):
+            raise ValueError("details of token counts must be an object")
+        for detail, count in details.items():
             if count is not None:
                 result[f"{kind}_{detail}"] = _count(count)
                 rest = max(0, rest - _count(count))
@@ -114,7 +120,10 @@ def _from_openai(value: dict[str, Any], shape: tuple[str, str]) -> dict[str, int
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
 
 
 def _count(value: Any) -> int:

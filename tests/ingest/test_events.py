@@ -50,7 +50,10 @@ def score(**body: Any) -> dict[str, Any]:
         (envelope("span-create", {"id": "x", "level": "LOUD"}), "invalid_field", "level"),
         (envelope("generation-create", {"id": "x", "promptName": "p"}), "invalid_field", "promptVersion"),
         (envelope("generation-create", {"id": "x", "usage": {"input": -1}}), "invalid_field", "token counts"),
+        (envelope("generation-create", {"id": "x", "usage": {"input": 10**400}}), "invalid_field", "token"),
         (score(value=None), "invalid_field", "value"),
+        (score(value=float("nan")), "invalid_field", "finite"),
+        (score(value=float("-inf")), "invalid_field", "finite"),
         (score(traceId=None), "invalid_field", "exactly one"),
         (score(sessionId="s"), "invalid_field", "exactly one"),
         (score(dataType="BOOLEAN", value=2), "invalid_field", "0 or 1"),
@@ -116,12 +119,21 @@ def test_usage_of_openai_is_taken_apart_without_counting_twice() -> None:
 
 def test_other_usage_keeps_what_is_a_count() -> None:
     sent = {"a": 1, "b": "12abc", "c": -1, "d": 1.5, "e": None, "f": "x", "g": True, "h": 2**70}
-    assert usage_details(sent) == {"a": 1, "b": 12}
+    assert usage_details(sent | {"i": 10**400, "j": "9" * 5000}) == {"a": 1, "b": 12}
     assert usage_details({"a": -1}) is None
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"completion_tokens": None}, {"prompt_tokens_details": [1]}, {"prompt_tokens_details": {"a": "x"}}],
+)
+def test_usage_of_openai_that_is_not_whole_keeps_its_counts(odd: dict[str, Any]) -> None:
+    sent = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, **odd}
+    assert usage_details(sent) == {name: count for name, count in sent.items() if isinstance(count, int)}
+
+
 def test_costs_keep_what_is_an_amount() -> None:
-    assert cost_details({"a": 0.5, "b": -1, "c": float("nan"), "d": "1"}) == {"a": 0.5}
+    assert cost_details({"a": 0.5, "b": -1, "c": float("nan"), "d": "1", "e": 10**400}) == {"a": 0.5}
 
 
 def test_old_usage_of_openai() -> None:
@@ -155,6 +167,22 @@ def test_events_that_are_too_large_or_no_text_are_rejected(
     assert "LANGFUSE_INGESTION_MAX_EVENT_BYTES" in receipt.rejected[0].message
     assert receipt.segment is None
     assert deployment.backlog == 0
+
+
+def nested(levels: int) -> object:
+    """An object in so many others."""
+    return {"a": nested(levels - 1)} if levels else {}
+
+
+def test_events_that_are_nested_too_deeply_never_fail_their_neighbours(deployment: Deployment) -> None:
+    events = [envelope(id=f"e{n}", body={"id": f"{n:03}", "input": nested(n)}) for n in range(200, 260)]
+
+    receipt = deployment.accept(events)
+
+    assert dict(receipt.reasons) == {"not_json": len(receipt.rejected)}
+    assert len(receipt.accepted) > 40
+    deployment.work()
+    assert [f"e{int(id)}" for id in deployment.ids("traces")] == receipt.accepted
 
 
 def test_sdk_logs_are_accepted_and_lead_to_nothing(deployment: Deployment) -> None:
