@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from redis import Redis
@@ -16,6 +17,7 @@ from langfuse_ingest.event_log import EventLog, Segment, SegmentError
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
 from langfuse_ingest.merge import History, merge
+from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
 from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
 from langfuse_ingest.tables import Target, targets
@@ -154,7 +156,7 @@ class Ingestion:
     def _rows_of_kind(
         self, kind: tuple[str, Entity], histories: list[History], version: str
     ) -> tuple[dict[str, list[PendingRow]], list[RefusedRow]]:
-        """The rows of a project's entities of one kind, by table, and what cannot be merged."""
+        """The rows of a project's entities of one kind, by table, and what cannot be merged or written."""
         project, entity = kind
         rows: dict[str, list[PendingRow]] = defaultdict(list)
         found = targets(entity, self.mode)
@@ -163,18 +165,18 @@ class Ingestion:
         stored = {target.table: self._stored(target, project, histories, days) for target in found}
         # The first target's rows are what merges start from.
         self._set_bases(found[0], project, histories, stored[found[0].table], days)
-        merged, unmerged = _each(histories, merge)
-        for target in found:
-            for entity_id, record in merged.items():
-                row = target.row(record)
-                if row is None:
-                    continue
-                key = EntityKey(project, entity, entity_id)
-                row[target.id_column] = target.id_prefix + entity_id
-                for old in stored[target.table].get(entity_id, ()):
-                    if target.key(old.columns) != target.key(row):
-                        rows[target.table].append(pending(key, tombstone(target, key, old), version))
-                rows[target.table].append(pending(key, row, version))
+
+        def rows_of(history: History) -> list[tuple[str, PendingRow]]:
+            key, record = EntityKey(project, entity, history.id), merge(history)
+            return [
+                (target.table, row)
+                for target in found
+                for row in _rows(target, key, record, stored[target.table].get(history.id, ()), version)
+            ]
+
+        merged, unmerged = _each(histories, rows_of)
+        for table, row in chain.from_iterable(merged.values()):
+            rows[table].append(row)
         return rows, refused + unmerged
 
     def _histories(self, named: dict[EntityKey, list[str]], segments: dict[str, Segment]) -> list[History]:
@@ -234,6 +236,21 @@ class Ingestion:
                 older[entity_id].base = base
 
 
+def _rows(
+    target: Target, key: EntityKey, record: Record, stored: Iterable[StoredRow], version: str
+) -> list[PendingRow]:
+    """The merged row as a table holds it, after those that delete stored rows under another sorting key."""
+    row = target.row(record)
+    if row is None:
+        return []
+    row[target.id_column] = target.id_prefix + key.id
+    moved = [old for old in stored if target.key(old.columns) != target.key(row)]
+    return [
+        *(pending(key, tombstone(target, key, old), version) for old in moved),
+        pending(key, row, version),
+    ]
+
+
 def _each(
     histories: Iterable[History], action: Callable[[History], T]
 ) -> tuple[dict[str, T], list[RefusedRow]]:
@@ -246,7 +263,7 @@ def _each(
     for history in histories:
         try:
             results[history.id] = action(history)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             key = EntityKey(history.project, history.entity, history.id)
             refused.append(RefusedRow(key, "the merge", f"{type(error).__name__}: {error}"))
     return results, refused

@@ -71,11 +71,11 @@ def test_an_event_in_the_log_that_nobody_validated_fails_alone(deployment: Deplo
     broken = [{**fine, "body": None}, {**fine, "timestamp": None}, {**fine, "body": {"id": "x", "tags": 7}}]
     groups = [Group(Entity.TRACE, f"broken{n}", [event]) for n, event in enumerate(broken)]
     groups.append(Group(Entity.TRACE, "fine", [fine]))
-    groups.append(
-        Group(
-            Entity.OBSERVATION, "usage", [{**fine, "type": "span-create", "body": {"usage": {"input": "x"}}}]
-        )
-    )
+    usages = {"text": {"input": "x"}, "sum": {"input": 2**64 - 1, "output": 1}}
+    for id, usage in usages.items():
+        event = {**fine, "type": "span-create", "body": {"id": id, "usage": usage}}
+        groups.append(Group(Entity.OBSERVATION, id, [event]))
+    groups.append(Group(Entity.TRACE, "future", [{**fine, "timestamp": "9999-12-31T00:00:00.000000Z"}]))
     log = deployment.parts.event_log
     key, _ = log.write("p1", groups, Origin(), datetime.now(UTC))
     enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
@@ -84,7 +84,7 @@ def test_an_event_in_the_log_that_nobody_validated_fails_alone(deployment: Deplo
 
     assert deployment.ids("traces") == ["fine"]
     refused = sorted(letter.arguments["entity"][1] for letter in deployment.letters)
-    assert refused == ["broken0", "broken1", "broken2", "usage"]
+    assert refused == ["broken0", "broken1", "broken2", "future", "sum", "text"]
     assert all("the merge refuses" in letter.reason for letter in deployment.letters)
     assert deployment.backlog == 0
 
