@@ -218,9 +218,12 @@ def _parse(key: str, compressed: bytes) -> Segment:
         header = orjson.loads(first)
         lines = [orjson.loads(line) for line in rest.split(b"\n")] if rest else []
         kind: Literal["events", "otel"] = header["kind"]
-        groups = _groups_of_spans(lines, key) if kind == "otel" else [_group(line) for line in lines]
+        written_at = header["writtenAt"]
+        groups = (
+            _groups_of_spans(lines, key, written_at) if kind == "otel" else [_group(line) for line in lines]
+        )
         origin = Origin(header["apiKey"], header["sdkName"], header["sdkVersion"])
-        return Segment(key, header["project"], header["writtenAt"], origin, groups, len(data))
+        return Segment(key, header["project"], written_at, origin, groups, len(data))
     except (zstandard.ZstdError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SegmentError(f"{key} is not a segment of the event log: {error}") from error
 
@@ -229,8 +232,8 @@ def _group(line: dict[str, Any]) -> Group:
     return Group(Entity(line["entity"]), line["id"], line["events"])
 
 
-def _groups_of_spans(resource_spans: list[Any], key: str) -> list[Group]:
+def _groups_of_spans(resource_spans: list[Any], key: str, written_at: str) -> list[Group]:
     groups: dict[tuple[Entity, str], Group] = {}
-    for entity, entity_id, event in events_of_spans(resource_spans, key):
+    for entity, entity_id, event in events_of_spans(resource_spans, key, written_at):
         groups.setdefault((entity, entity_id), Group(entity, entity_id, [])).events.append(event)
     return list(groups.values())

@@ -6,9 +6,10 @@ from typing import Any
 import orjson
 
 from langfuse_ingest.events import EventError
-from langfuse_ingest.values import utc_text
+from langfuse_ingest.values import timestamp
 
 _TWO_32 = 2**32
+_INT64 = range(-(2**63), 2**63)
 
 
 def identifier(value: object) -> str:
@@ -21,9 +22,11 @@ def identifier(value: object) -> str:
         return value or ""
     data = value.get("data") if isinstance(value, dict) else value
     try:
-        return bytes(data).hex()  # pyright: ignore[reportArgumentType]
+        if isinstance(data, list):
+            return bytes(data).hex()
     except (TypeError, ValueError):
-        raise EventError("invalid_span_id", f"cannot be read as an id: {str(value)[:80]}") from None
+        pass  # not a list of bytes
+    raise EventError("invalid_span_id", f"cannot be read as an id: {str(value)[:80]}")
 
 
 def attribute_value(value: object) -> Any:
@@ -39,38 +42,54 @@ def attribute_value(value: object) -> Any:
     if "doubleValue" in value:
         return _double(value["doubleValue"])
     if "arrayValue" in value:
-        return [attribute_value(item) for item in (value["arrayValue"] or {}).get("values", [])]
+        return [attribute_value(item) for item in list_of(object_of(value, "arrayValue"), "values")]
     return orjson.dumps(value).decode()
 
 
-def attributes(items: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """A list of key and value as a dict."""
-    return {item["key"]: attribute_value(item.get("value")) for item in items or [] if "key" in item}
+def attributes(owner: dict[str, Any]) -> dict[str, Any]:
+    """What an object's `attributes`, a list of key and value, say; what is no such pair is left out."""
+    items = [item for item in list_of(owner, "attributes") if isinstance(item, dict)]
+    return {i["key"]: attribute_value(i.get("value")) for i in items if isinstance(i.get("key"), str)}
+
+
+def object_of(owner: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object's field that is an object; an empty one if it is absent or something else."""
+    value = owner.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(owner: dict[str, Any], name: str) -> list[Any]:
+    """An object's field that is a list; an empty one if it is absent or something else."""
+    value = owner.get(name)
+    return value if isinstance(value, list) else []
 
 
 def integer(value: object) -> Any:
-    """An int64: a number, decimal text, or the two halves that some encoders write."""
+    """An int64: a number, decimal text, or the two halves that some encoders write; else as it is."""
+    number = value
     if isinstance(value, dict):
-        low, high = int(value.get("low", 0)), int(value.get("high", 0))
-        if high == 0:
-            return low
-        return high * _TWO_32 + (low % _TWO_32)
-    if isinstance(value, str):
+        low, high = value.get("low", 0), value.get("high", 0)
+        if isinstance(low, int) and isinstance(high, int):
+            number = low if high == 0 else high * _TWO_32 + (low % _TWO_32)
+    elif isinstance(value, str):
         try:
-            return int(value)
-        except ValueError:
+            number = int(value)
+        except ValueError:  # no number, or one of thousands of digits
             return value
-    return value
+    return number if not isinstance(number, int) or number in _INT64 else str(value)
 
 
 def time_of_nanoseconds(value: object) -> str | None:
-    """A time in nanoseconds since 1970 as ISO text of milliseconds, as Langfuse keeps it; None if absent."""
+    """A time in nanoseconds since 1970 as ISO text of milliseconds, as Langfuse keeps it.
+
+    None if it is absent, or outside of what the tables can hold.
+    """
     nanoseconds = integer(value)
     if not isinstance(nanoseconds, int | float) or nanoseconds <= 0:
         return None
     milliseconds = int(nanoseconds) // 1_000_000
     try:
-        return utc_text(datetime.fromtimestamp(milliseconds / 1000, UTC))
+        return timestamp(datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat())
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -8,6 +8,7 @@ from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import attributes
 
 _MAX_SLOTS = 10_001
+_MAX_DIGITS = 9  # of an index
 _MESSAGES = (
     "gen_ai.system.message",
     "gen_ai.user.message",
@@ -16,7 +17,7 @@ _MESSAGES = (
 )
 
 
-def payload_of(span: dict[str, Any], events: list[dict[str, Any]]) -> tuple[dict[str, Any], set[str]]:
+def payload_of(span: dict[str, Any], events: list[Any]) -> tuple[dict[str, Any], set[str]]:
     """Input and output as far as they are there, and the names of the attributes that they came from."""
     for pair in fields.PAYLOADS[:2]:
         if found := _pair(span, pair):
@@ -47,12 +48,12 @@ def _pair(span: dict[str, Any], pair: tuple[str, str]) -> tuple[dict[str, Any], 
     return (found, set(pair)) if found else None
 
 
-def _from_events(events: list[dict[str, Any]]) -> dict[str, Any]:
+def _from_events(events: list[Any]) -> dict[str, Any]:
     """Messages that are events of the span: what was said before the choice is the input."""
     messages: list[Any] = []
     choices: list[Any] = []
     for event in events:
-        content = attributes(event.get("attributes"))
+        content = attributes(event)
         name = event.get("name")
         if name in _MESSAGES:
             messages.append({"role": str(name).split(".")[1], **content})
@@ -71,7 +72,8 @@ def _gathered(span: dict[str, Any], prefix: str) -> list[Any]:
     slots: dict[int, dict[str, Any]] = {}
     for name, value in span.items():
         index, _, field = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and index.isdecimal() and len(slots) < _MAX_SLOTS:
+        is_index = index.isdecimal() and len(index) <= _MAX_DIGITS
+        if name.startswith(prefix) and is_index and len(slots) < _MAX_SLOTS:
             slots.setdefault(int(index), {})[field.removeprefix("message.") or "value"] = value
     return [slots[index] for index in sorted(slots)]
 

@@ -8,29 +8,38 @@ import orjson
 
 from langfuse_ingest.events import Entity
 from langfuse_ingest.otel import fields
-from langfuse_ingest.otel.decoding import attributes, identifier, time_of_nanoseconds
+from langfuse_ingest.otel.decoding import (
+    attributes,
+    identifier,
+    list_of,
+    object_of,
+    time_of_nanoseconds,
+)
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import cost_of, usage_of
-from langfuse_ingest.values import environment, utc_text
+from langfuse_ingest.values import environment, timestamp
 
 Attributes = dict[str, Any]
 RawEvent = dict[str, Any]
 
 
-def events_of_spans(resource_spans: list[Any], key: str = "") -> Iterator[tuple[Entity, str, RawEvent]]:
+def events_of_spans(
+    resource_spans: list[Any], key: str, written_at: str
+) -> Iterator[tuple[Entity, str, RawEvent]]:
     """The events of an OTLP export: an observation for each span, and a trace for spans that tell of it.
 
     Args:
         resource_spans: `resourceSpans` of the request.
         key: where the request is in the event log.
+        written_at: when it was accepted; the time of spans that have none.
     """
     seen: set[str] = set()
     for resource in resource_spans:
-        resource_attributes = attributes(resource.get("resource", {}).get("attributes"))
-        for scope_spans in resource.get("scopeSpans", []):
-            scope = scope_spans.get("scope") or {}
-            for raw in scope_spans.get("spans", []):
-                span = Span(raw, scope, resource_attributes, key)
+        resource_attributes = attributes(object_of(resource, "resource"))
+        for scope_spans in list_of(resource, "scopeSpans"):
+            scope = object_of(scope_spans, "scope")
+            for raw in list_of(scope_spans, "spans"):
+                span = Span(raw, scope, resource_attributes, key, written_at)
                 yield Entity.OBSERVATION, span.id, span.observation_event()
                 if span.is_root or span.says_something_of_trace or span.trace_id not in seen:
                     yield Entity.TRACE, span.trace_id, span.trace_event()
@@ -40,16 +49,20 @@ def events_of_spans(resource_spans: list[Any], key: str = "") -> Iterator[tuple[
 class Span:
     """One span with its resource and its scope."""
 
-    def __init__(self, raw: dict[str, Any], scope: dict[str, Any], resource: Attributes, key: str) -> None:
+    def __init__(
+        self, raw: dict[str, Any], scope: dict[str, Any], resource: Attributes, key: str, written_at: str
+    ) -> None:
         """Decode what every field needs."""
         self._raw, self._scope, self._resource, self._key = raw, scope, resource, key
-        self._attributes = attributes(raw.get("attributes"))
+        self._status = object_of(raw, "status")
+        self._events = [event for event in list_of(raw, "events") if isinstance(event, dict)]
+        self._attributes = attributes(raw)
         self.id = identifier(raw.get("spanId"))
         self.trace_id = identifier(raw.get("traceId"))
         self.parent_id = identifier(raw.get("parentSpanId"))
         end = time_of_nanoseconds(raw.get("endTimeUnixNano"))
         start = time_of_nanoseconds(raw.get("startTimeUnixNano"))
-        self.start = start or end or utc_text(datetime.now(UTC))
+        self.start = start or end or written_at
         self.end = end or self.start
 
     @property
@@ -69,7 +82,7 @@ class Span:
     def observation_event(self) -> RawEvent:
         """The span as a create event of its type."""
         kind = self._type()
-        given, used = payload_of(self._attributes, self._raw.get("events") or [])
+        given, used = payload_of(self._attributes, self._events)
         body: dict[str, Any] = {
             "id": self.id,
             "traceId": self.trace_id,
@@ -84,8 +97,7 @@ class Span:
         }
         optional = {
             "parentObservationId": self.parent_id or None,
-            "statusMessage": self._first(fields.STATUS_MESSAGE)
-            or (self._raw.get("status") or {}).get("message"),
+            "statusMessage": self._first(fields.STATUS_MESSAGE) or self._status.get("message"),
             "version": self._first("langfuse.version") or self._resource.get("service.version"),
         }
         body |= {name: str(value) for name, value in optional.items() if value}
@@ -107,7 +119,7 @@ class Span:
             **self._trace_fields(),
         }
         if self.is_root:
-            given, _ = payload_of(self._attributes, self._raw.get("events") or [])
+            given, _ = payload_of(self._attributes, self._events)
             body = {"name": self._name(), **given, **body}
         for name in ("input", "output"):
             if (value := self._first(f"langfuse.trace.{name}")) is not None:
@@ -172,9 +184,7 @@ class Span:
         level = fields.LEVELS.get(str(self._attributes.get(fields.LEVEL)).upper())
         if level:
             return level
-        return (
-            "ERROR" if (self._raw.get("status") or {}).get("code") in (2, "STATUS_CODE_ERROR") else "DEFAULT"
-        )
+        return "ERROR" if self._status.get("code") in (2, "STATUS_CODE_ERROR") else "DEFAULT"
 
     def _type(self) -> str:
         named = str(self._attributes.get(fields.TYPE, "")).upper()
@@ -203,15 +213,11 @@ class Span:
         if parameters := self._model_parameters():
             result["modelParameters"] = parameters
         name, version = self._first(*fields.PROMPT_NAME), self._first(*fields.PROMPT_VERSION)
-        if kind == "GENERATION" and name and str(version).isdecimal() and int(str(version)) <= 65_535:
-            result |= {"promptName": str(name), "promptVersion": int(str(version))}
-        started = str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')
-        if started:
-            try:
-                moment = datetime.fromisoformat(started)
-            except ValueError:
-                return result
-            result["completionStartTime"] = utc_text(moment.astimezone(UTC))
+        digits = str(version)[:6]  # one more than fit
+        if kind == "GENERATION" and name and digits.isdecimal() and int(digits) <= 65_535:
+            result |= {"promptName": str(name), "promptVersion": int(digits)}
+        if started := _time(str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')):
+            result["completionStartTime"] = started
         return result
 
     def _model_parameters(self) -> dict[str, Any]:
@@ -239,7 +245,7 @@ class Span:
             if name not in used and not name.startswith(prefixes)
         }
         scope = {"name": self._scope.get("name"), "version": self._scope.get("version")}
-        scope["attributes"] = attributes(self._scope.get("attributes"))
+        scope["attributes"] = attributes(self._scope)
         from_sdk = str(self._scope.get("name", "")).startswith("langfuse-sdk")
         return {
             **own,
@@ -270,6 +276,15 @@ def _object(value: object) -> dict[str, Any] | None:
         except orjson.JSONDecodeError:
             return None
     return dict(value) if isinstance(value, dict) else None
+
+
+def _time(text: str) -> str | None:
+    """An ISO 8601 time, UTC unless it has an offset; None if it is none, or one that no table holds."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat())
+    except ValueError:
+        return None
 
 
 def _tags(value: object) -> list[str]:

@@ -14,18 +14,18 @@ def check_spans(request: object) -> tuple[list[Any], list[str]]:
     """
     if not isinstance(request, dict):
         raise EventError("not_otlp", "must be an object with resourceSpans")
-    resource_spans = request.get("resourceSpans") or []
+    resource_spans = _objects(request.get("resourceSpans"), "resourceSpans")
     span_ids: list[str] = []
-    for resource in _objects(resource_spans, "resourceSpans"):
-        for scope in _objects(resource.get("scopeSpans", []), "scopeSpans"):
-            for span in _objects(scope.get("spans", []), "spans"):
+    for resource in resource_spans:
+        for scope in _objects(resource.get("scopeSpans"), "scopeSpans"):
+            for span in _objects(scope.get("spans"), "spans"):
                 span_ids.append(_check_span(span))
     return resource_spans, span_ids
 
 
 def _check_span(span: dict[str, Any]) -> str:
     for name in ("attributes", "events"):
-        _objects(span.get(name, []), name)
+        _objects(span.get(name), name)
     if not identifier(span.get("traceId")):
         raise EventError("invalid_span_id", "traceId is missing or cannot be read")
     if span.get("parentSpanId") is not None:
@@ -37,6 +37,8 @@ def _check_span(span: dict[str, Any]) -> str:
 
 
 def _objects(value: object, name: str) -> list[dict[str, Any]]:
+    if value is None:  # as JSON encoders of Protobuf may write an empty list
+        return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise EventError("not_otlp", f"{name} must be a list of objects")
     return value
