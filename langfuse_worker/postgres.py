@@ -46,9 +46,9 @@ class Database:
     @property
     def shown(self) -> str:
         """The address without credentials."""
-        parts = urlsplit(self.url.get_secret_value())
-        host = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
-        return f"{host}{parts.path}"
+        # Not what urlsplit says: with a / or # of a password as it is, its host would be the user.
+        address, _, query = self.url.get_secret_value().partition("://")[2].rpartition("@")[2].partition("?")
+        return f"{dict(parse_qsl(query)).get('host', '')}{address}" if address.startswith("/") else address
 
     def table(self, name: str) -> Identifier:
         """A table of Langfuse's in its schema."""

@@ -1,9 +1,10 @@
 """Reads the environment; what is wrong in it is named in one line."""
 
 import os
+import re
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,9 @@ from langfuse_worker.settings.ingestion import IngestionSettings
 from langfuse_worker.settings.queues import QueueSettings
 from langfuse_worker.settings.schedule import ScheduleSettings
 from langfuse_worker.settings.telemetry import TelemetrySettings
+
+# Of a URL, whatever characters it has.
+_PASSWORD = re.compile(r"(//[^:@]*:).*@")
 
 
 class SettingsError(Exception):
@@ -101,12 +105,7 @@ def _is_secret(variable: str) -> bool:
 
 
 def _shown(variable: str, value: Any) -> str:
-    if _is_secret(variable):
-        return "***"
-    parts = urlsplit(str(value)) if "://" in str(value) else None
-    if parts and parts.password:
-        return str(value).replace(parts.password, "***")
-    return repr(str(value))
+    return "***" if _is_secret(variable) else repr(_PASSWORD.sub(r"\1***@", str(value)))
 
 
 def load_settings() -> Settings:

@@ -8,14 +8,18 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
+# User and password, host, port, the rest. With a / or # of a password as it is, the user would be the host.
+_HTTP = re.compile(r"https?://([^][/?#]*@)?(\[[^]]+\]|[^]/?#@:[]+)(:\d+)?([/?#][^@]*)?", re.IGNORECASE)
+_CHDB = re.compile(r"chdb://[^/]*/.+", re.IGNORECASE)
+
 
 def _clickhouse_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme in ("http", "https") and parts.hostname:
+    if _HTTP.fullmatch(value) or _CHDB.fullmatch(value):
         return value
-    if parts.scheme == "chdb" and parts.path not in ("", "/"):
-        return value
-    raise ValueError("must be http://host:8123, https://host:8443 or chdb:///directory")
+    raise ValueError(
+        "must be http://host:8123, https://host:8443 or chdb:///directory; a password has / as %2F, and its "
+        "?, #, [ and ] likewise"
+    )
 
 
 def _http_url(value: str) -> str:

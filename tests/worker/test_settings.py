@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from langfuse_worker.clickhouse.client import Address
+from langfuse_worker.postgres import Database
 from langfuse_worker.role import WorkerRole
 from langfuse_worker.settings import Settings, SettingsError, environment_names, load_settings
 
@@ -63,6 +65,48 @@ def test_a_password_in_a_wrong_url_is_masked(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SettingsError, match=r"user:\*\*\*@clickhouse") as error:
         load_settings()
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("password", ["hun/ter2", "hun#ter2", "/hunter2", "hun?ter2", "[hunter2"])
+def test_a_password_that_is_not_percent_encoded_is_refused_and_masked(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", f"http://user:{password}@clickhouse:8123")
+
+    with pytest.raises(SettingsError, match=r"CLICKHOUSE_URL='http://user:\*\*\*@clickhouse:8123'") as error:
+        load_settings()
+
+    assert "ter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1:8123", "http://clickhouse:http", "chdb://", "chdb:///"])
+def test_an_address_that_nothing_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", url)
+    with pytest.raises(SettingsError, match="must be http://host:8123"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8123", "https://u:p%2Fw@clickhouse/", "HTTP://u:p@w@clickhouse", "chdb:///home/a@b"]
+)
+def test_an_address_of_any_kind_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("CLICKHOUSE_URL", url)
+    assert load_settings().clickhouse_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:hunter2@postgres:5432/langfuse?schema=public", "postgres:5432/langfuse"),
+        ("postgresql://user:hun/ter2@postgres:5432/langfuse", "postgres:5432/langfuse"),
+        ("postgresql://user:hun#ter2@postgres/langfuse", "postgres/langfuse"),
+        ("postgresql://user:hun?ter2@postgres/langfuse", "postgres/langfuse"),
+        ("postgresql://user:hunter2@/langfuse?host=/run/postgresql", "/run/postgresql/langfuse"),
+        ("postgresql:///langfuse?host=/run/postgresql", "/run/postgresql/langfuse"),
+    ],
+)
+def test_the_address_of_postgres_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert Database(SecretStr(url)).shown == shown
 
 
 def test_the_password_is_in_no_representation(monkeypatch: pytest.MonkeyPatch) -> None:
