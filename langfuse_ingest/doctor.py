@@ -28,11 +28,10 @@ def ingestion_checks(settings: Settings) -> Sequence[Check]:
     if not settings.worker_role.runs_ingestion:
         return ()
     connect = partial(connect_for_ingestion, settings)
-    shown = settings.ingestion_url.rpartition("@")[2]
     clock = f"clock of {_CLICKHOUSE}"
     return [
         Check("redis", partial(check_redis, settings)),
-        Check(_CLICKHOUSE, partial(check_connection, _CLICKHOUSE, connect, shown)),
+        Check(_CLICKHOUSE, partial(check_connection, _CLICKHOUSE, connect, settings.ingestion_url)),
         Check(clock, partial(check_clock, clock, connect), (_CLICKHOUSE,)),
         Check("tables of consumers", partial(check_tables, settings), (_CLICKHOUSE,)),
         Check("event log", lambda: try_store("event log", event_log_store(settings)), timeout_s=60),

@@ -11,7 +11,7 @@ from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import Frequency
 from langfuse_export.write_back import unwritable_columns
 from langfuse_worker.blobstore import StoreConfig
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, connect
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, connect, shown_url
 from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.store import try_store
 from langfuse_worker.postgres import Database, DatabaseError
@@ -65,16 +65,12 @@ def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Itera
     count = len(catalog.projects)
     yield Finding("catalog", count > 0, f"{count} projects" if count else "no projects; nothing is exported")
     version = source.rows(Query("SELECT version()", QueryComment(purpose="check")))[0][0]
-    yield Finding("source", True, f"ClickHouse {version} at {_shown(settings)}")
+    yield Finding("source", True, f"ClickHouse {version} at {shown_url(settings.export_source_url)}")
     for project in catalog.projects:
         for table in project.tables:
             yield _table(source, project, table)
     for name, config in {p.destination_name: p.destination for p in catalog.projects}.items():
         yield _destination(name, config)
-
-
-def _shown(settings: Settings) -> str:
-    return settings.export_source_url.rpartition("@")[2]
 
 
 def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:

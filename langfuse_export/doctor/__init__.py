@@ -21,7 +21,7 @@ def export_checks(settings: Settings) -> Sequence[Check]:
         return ()
     subject = Subject(settings)
     return [
-        Check(CLICKHOUSE, partial(check_connection, CLICKHOUSE, subject.connect, subject.shown_source)),
+        Check(CLICKHOUSE, partial(check_connection, CLICKHOUSE, subject.connect, settings.export_source_url)),
         Check(
             "clock of clickhouse", partial(check_clock, "clock of clickhouse", subject.connect), (CLICKHOUSE,)
         ),

@@ -35,8 +35,3 @@ class Subject:
     def connect(self) -> ClickHouse:
         """ClickHouse as exports reach it."""
         return connect(self.settings)
-
-    @property
-    def shown_source(self) -> str:
-        """Its address without credentials."""
-        return self.settings.export_source_url.rpartition("@")[2]

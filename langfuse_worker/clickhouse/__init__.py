@@ -7,6 +7,7 @@ from langfuse_worker.clickhouse.client import (
     Query,
     connect,
     connect_for_ingestion,
+    shown_url,
 )
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 
@@ -19,4 +20,5 @@ __all__ = [
     "QueryLimits",
     "connect",
     "connect_for_ingestion",
+    "shown_url",
 ]

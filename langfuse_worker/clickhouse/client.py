@@ -119,12 +119,17 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The URL without credentials, for logs and messages."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """The URL without credentials."""
+        return shown_url(self.url)
 
     def __repr__(self) -> str:
         return f"Address({self.shown}, user={self.user}, database={self.database})"
+
+
+def shown_url(url: str) -> str:
+    """A ClickHouse URL without credentials, for logs and messages."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def connect(settings: Settings) -> ClickHouse:

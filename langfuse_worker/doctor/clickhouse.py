@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment, shown_url
 from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.doctor.finding import Finding, ok, problem, warning
 
@@ -35,7 +35,7 @@ def ask(source: ClickHouse, sql: str, **parameters: str | int) -> list[tuple]:
     return source.rows(Query(sql, QueryComment(purpose="doctor"), parameters))
 
 
-def check_connection(what: str, connect: Connect, shown: str) -> Iterator[Finding]:
+def check_connection(what: str, connect: Connect, url: str) -> Iterator[Finding]:
     """Whether ClickHouse answers, takes the limits that every query carries, and how new it is."""
     try:
         with connected(connect) as source:
@@ -43,7 +43,7 @@ def check_connection(what: str, connect: Connect, shown: str) -> Iterator[Findin
     except ClickHouseError as error:
         yield problem(what, str(error), _remedy(error))
         return
-    text = f"ClickHouse {version} at {shown} as user {user}"
+    text = f"ClickHouse {version} at {shown_url(url)} as user {user}"
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < _TAGGED_SINCE:
         yield warning(

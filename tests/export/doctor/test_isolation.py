@@ -111,7 +111,7 @@ def test_a_server_that_does_not_mark_exceptions_is_a_warning(
 
 def test_a_server_that_is_not_there_is_a_problem_that_names_the_settings(tmp_path: Path) -> None:
     nowhere = Subject(ClickHouseServer(tmp_path, port=1).settings())
-    [finding] = check_connection("clickhouse", nowhere.connect, nowhere.shown_source)
+    [finding] = check_connection("clickhouse", nowhere.connect, nowhere.settings.export_source_url)
     assert finding.status is Status.PROBLEM
     assert "CLICKHOUSE_URL" in finding.remedy
     assert "p@ss" not in str(finding)
