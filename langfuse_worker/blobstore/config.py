@@ -62,8 +62,14 @@ class StoreConfig:
         path = unquote(urlsplit(self.url).path)
         return path if self.scheme == "file" else path.lstrip("/")
 
+    @property
+    def service_account_key(self) -> str | None:
+        """The `service_account` where it is the JSON itself, and not the path of its file."""
+        return self.service_account if (self.service_account or "").lstrip().startswith("{") else None
+
     def masked(self, text: str) -> str:
         """The text without the secrets of this store, should an error quote them."""
-        for secret in (self.secret_access_key, self.session_token, self.account_key, self.sas_token):
+        secrets = (self.secret_access_key, self.session_token, self.account_key, self.sas_token)
+        for secret in (*secrets, self.service_account_key):
             text = text.replace(secret, "***") if secret else text
         return text

@@ -67,7 +67,7 @@ def _refuse_foreign_identity(config: StoreConfig) -> None:
     own = {"az": config.account_key or config.sas_token, "gs": config.service_account, "s3": True}
     if not own.get(config.scheme):
         raise StoreAccessError(f"{config.url}: a store that a user has chosen needs credentials of its own")
-    if config.service_account and not _is_json(config.service_account):
+    if config.service_account and not config.service_account_key:
         raise StoreAccessError(f"{config.url}: service_account must be the JSON itself, not a path")
 
 
@@ -134,10 +134,6 @@ def _google(config: StoreConfig, client: "ClientConfig", retry: "RetryConfig") -
     if config.endpoint:
         options["base_url"] = config.endpoint.rstrip("/")
     if config.service_account:
-        key = "service_account_key" if _is_json(config.service_account) else "service_account"
+        key = "service_account_key" if config.service_account_key else "service_account"
         options[key] = config.service_account
     return GCSStore(config.bucket, config=options, client_options=client, retry_config=retry)
-
-
-def _is_json(service_account: str) -> bool:
-    return service_account.lstrip().startswith("{")

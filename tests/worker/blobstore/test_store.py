@@ -183,6 +183,20 @@ def _allow_files_of_one_mb() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
 
+def test_secrets_of_a_destination_are_masked() -> None:
+    config = StoreConfig(
+        "s3://b/", secret_access_key="one", session_token="two", account_key="three", sas_token="four"
+    )
+    assert config.masked("one two three four") == "*** *** *** ***"
+
+
+def test_the_key_of_a_service_account_is_masked_and_the_path_of_its_file_is_not() -> None:
+    key = '{"private_key": "hunter2"}'
+    assert StoreConfig("gs://b/", service_account=key).masked(f"no key: {key}") == "no key: ***"
+    path = "/run/secrets/account.json"
+    assert StoreConfig("gs://b/", service_account=path).masked(f"{path}: no such file").startswith(path)
+
+
 def test_keys_of_a_destination_are_in_no_representation() -> None:
     config = StoreConfig(
         "s3://b/",
