@@ -1,15 +1,23 @@
 """The health of a project: pure decisions, with a clock of the tests' own."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langfuse_export.health.fingerprint import fingerprint
 from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.health.state import Failure, Health, State
+from langfuse_export.layout import hive
+from langfuse_export.tables import TABLES
+from langfuse_export.windows import Frequency
+from langfuse_worker.blobstore import StoreConfig
+from langfuse_worker.settings import Settings
 from langfuse_worker.store_faults import AccessFault
+from tests.export.dagster.deployment import Deployment
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 POLICY = HealthPolicy()
@@ -17,6 +25,7 @@ DENIED = Failure(
     windows=("w1",), reason="destination_access", error="403", blocks=True, fault=AccessFault.CREDENTIALS
 )
 DOWN = Failure(windows=("w1",), reason="destination_unavailable", error="503", blocks=True)
+PROJECTS = Deployment(Settings(), None, None, None)  # type: ignore[arg-type]
 BROKEN = Failure(windows=("w1",), reason="clickhouse_memory", error="memory", blocks=False)
 
 
@@ -228,3 +237,24 @@ def test_whatever_happens_attempts_are_bounded_and_nothing_that_failed_is_forgot
         assert health.next_attempt is not None or not failed or health.rounds > POLICY.max_rounds
         assert health.state is not State.STOPPED or health.user_faults >= POLICY.evidence
         assert Health.model_validate_json(health.model_dump_json(exclude_defaults=True)) == health
+
+
+@pytest.mark.parametrize(
+    "mended",
+    [
+        {"destination": StoreConfig("s3://archive/", secret_access_key="another")},
+        {"named_collection": "archive"},
+        {"layout": hive(Frequency.HOURLY)},
+        {"tables": (TABLES["traces"],)},
+        {"frequency": Frequency.DAILY},
+    ],
+    ids=lambda mended: next(iter(mended)),
+)
+def test_a_configuration_that_may_mend_a_project_has_another_fingerprint(mended: dict[str, Any]) -> None:
+    failing, changed = PROJECTS.project(), PROJECTS.project(**mended)
+    assert fingerprint(changed, "salt") != fingerprint(failing, "salt")
+
+
+def test_names_and_people_are_not_of_the_configuration_that_fails() -> None:
+    failing, renamed = PROJECTS.project(), PROJECTS.project(name="Support bot", owners=("team:support",))
+    assert fingerprint(renamed, "salt") == fingerprint(failing, "salt")
