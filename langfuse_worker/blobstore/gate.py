@@ -11,14 +11,20 @@ import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from functools import cache
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+import structlog
+
 from langfuse_worker.endpoints import AllowList, EndpointError, EndpointReason, resolve, validate_endpoint
 from langfuse_worker.settings import settings
 
+log = structlog.get_logger()
+
+_ACCEPT_AGAIN_S = 0.1
 _CONNECT_TIMEOUT_S = 10
 _HEAD_TIMEOUT_S = 30
 _MAX_HEAD_BYTES = 64 << 10
@@ -71,8 +77,14 @@ class Gate:
 
     def _accept(self) -> None:
         while True:
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(client,), name="endpoint-gate", daemon=True).start()
+            try:
+                client, _ = self._listener.accept()
+                threading.Thread(
+                    target=self._serve, args=(client,), name="endpoint-gate", daemon=True
+                ).start()
+            except (OSError, RuntimeError) as error:  # no descriptors or threads are left, for now
+                log.warning("endpoint_gate_waits", error=str(error))
+                time.sleep(_ACCEPT_AGAIN_S)
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError, ValueError):  # of which the client hears by its connection's end

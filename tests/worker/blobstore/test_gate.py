@@ -1,10 +1,12 @@
 """Stores that a user has chosen: every address is checked when it is connected to, whatever it was before."""
 
 import base64
+import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -185,7 +187,7 @@ def connect_through(proxy_url: str, target: str) -> tuple[socket.socket, bytes]:
     """Ask the gate for a tunnel, as an HTTPS client does; the connection and the answer's first line."""
     parts = urlsplit(proxy_url)
     assert parts.hostname is not None
-    connection = socket.create_connection((parts.hostname, parts.port or 0), 30)
+    connection = socket.create_connection((parts.hostname, parts.port or 0), 10)
     user = base64.b64encode(f"{parts.username or ''}:".encode()).decode()
     head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {user}\r\n\r\n"
     connection.sendall(head.encode())
@@ -219,3 +221,34 @@ def test_a_tunnel_is_refused_to_blocked_addresses_and_to_strangers(echo: int) ->
     stranger = guard.proxy_url.replace("//", "//x")
     _, answer = connect_through(stranger, "8.8.8.8:443")
     assert b" 407 " in answer
+
+
+def test_the_gate_outlives_a_moment_without_file_descriptors(
+    echo: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow(monkeypatch, IPS="127.0.0.1")
+    guard = Guard()
+    port = int(guard.proxy_url.rpartition(":")[2])
+    with socket.socket() as waiting:
+        waiting.settimeout(0.5)
+        with no_descriptors_left():
+            waiting.connect(("127.0.0.1", port))
+            with pytest.raises(TimeoutError):
+                waiting.recv(1)
+
+        _, answer = connect_through(guard.proxy_url, f"127.0.0.1:{echo}")
+
+    assert b" 200 " in answer
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Let the process open no further files and connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unused = os.dup(0)
+    os.close(unused)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (unused, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
