@@ -28,8 +28,8 @@ class Cancellation:
 
     def cancel(self) -> None:
         """Cancel what runs and what has not started."""
-        self._cancelled.set()
         with self._lock:
+            self._cancelled.set()
             running = list(self._queries)
         for query_id in running:
             self._source.kill(query_id)
@@ -39,26 +39,17 @@ class Cancellation:
         if self._cancelled.is_set():
             raise CancelledError("the export was cancelled")
 
-    def watch(self, query: Query) -> Query:
-        """Have the query killed on `cancel`."""
-        self.check()
-        with self._lock:
-            self._queries.add(query.query_id)
-        return query
-
-    def forget(self, query: Query) -> None:
-        """The query has ended."""
-        with self._lock:
-            self._queries.discard(query.query_id)
-
     @contextmanager
     def watching(self, query: Query) -> Iterator[None]:
-        """Have the query killed on `cancel` while the context is open."""
-        self.watch(query)
+        """Have the query killed on `cancel` while the context is open; raises CancelledError after it."""
+        with self._lock:
+            self.check()
+            self._queries.add(query.query_id)
         try:
             yield
         finally:
-            self.forget(query)
+            with self._lock:
+                self._queries.discard(query.query_id)
 
 
 @dataclass(frozen=True)
