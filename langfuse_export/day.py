@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import structlog
@@ -12,7 +11,7 @@ from langfuse_export import sql
 from langfuse_export.errors import PricesError, VerificationError, reason_of
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.tables import Table
-from langfuse_export.window_source import Cancellation, SourceSummary
+from langfuse_export.window_source import SourceSummary
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreError
 from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryComment
@@ -37,19 +36,11 @@ class Day:
     table: Table
     windows: Sequence[Window]
 
-    @cached_property
-    def cancellation(self) -> Cancellation:
-        """Kills the queries of the day."""
-        return Cancellation(self.exporter.source)
-
     def count(self) -> list[SourceSummary]:
         """What each window holds, in one query that reads no payload. Raises ClickHouseError."""
         query = self.query(sql.summary_by_window(self.table), "count", {"windows": len(self.windows)})
-        with self.cancellation.watching(query):
-            return [
-                SourceSummary(*summary, query_id=query.query_id)
-                for summary in self.exporter.source.rows(query)
-            ]
+        rows = self.exporter.source.rows(query)
+        return [SourceSummary(*summary, query_id=query.query_id) for summary in rows]
 
     def query(
         self,

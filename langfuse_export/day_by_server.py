@@ -118,10 +118,8 @@ class DayByServer:
         day = self.day
         store = day.exporter.store
         key = Staging(store, PARTITION_ID).written_by(query.query_id)
-        with day.cancellation.watching(query):
-            write_by_server(
-                day.exporter.source, store, self.collection, key, query, sql.folder_of_window(day.table)
-            )
+        folder = sql.folder_of_window(day.table)
+        write_by_server(day.exporter.source, store, self.collection, key, query, folder)
 
     def _staging(self, window: Window) -> Staging:
         exporter = self.day.exporter

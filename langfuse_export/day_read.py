@@ -70,7 +70,7 @@ class DayRead:
         settings = {**sql.TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
         files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
-        with day.cancellation.watching(query), day.exporter.source.stream(query, "ArrowStream") as chunks:
+        with day.exporter.source.stream(query, "ArrowStream") as chunks:
             try:
                 self._split(chunks, files)
             except pa.ArrowException as error:
@@ -86,7 +86,7 @@ class DayRead:
 
     def _split(self, chunks: Iterator[bytes], files: Sequence[BinaryIO]) -> None:
         """Spread the rows over the files, and finish each."""
-        source = io.BufferedReader(_Readable(self._watched(chunks)), _READ_BYTES)
+        source = io.BufferedReader(_Readable(self._counted(chunks)), _READ_BYTES)
         reader = pa.ipc.open_stream(source)
         schema = reader.schema.remove(reader.schema.get_field_index(_INDEX))
         writers = [self._writer(file, schema) for file in files]
@@ -100,9 +100,8 @@ class DayRead:
         for writer in writers:
             writer.close()
 
-    def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self.day.cancellation.check()
             self.day.exporter.progress.bytes_read(len(chunk))
             yield chunk
 

@@ -14,8 +14,9 @@ from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build
 from langfuse_export.parts import PartSize
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
-from langfuse_export.table_export import Cancellation, ExportedTable, TableExport, WindowRows
+from langfuse_export.table_export import ExportedTable, TableExport, WindowRows
 from langfuse_export.tables import Table
+from langfuse_export.window_source import Cancellation, WindowSource
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
@@ -132,7 +133,9 @@ class WindowExporter:
 
     def count(self, table: Table, window: Window) -> int:
         """Rows that ClickHouse has in the window now. Raises ClickHouseError."""
-        return self._table_export(table, window, Cancellation(self.source)).summarise().rows
+        cancellation = Cancellation(self.source)
+        source = WindowSource(self.source, self.project, table, window, self.run_id, cancellation)
+        return source.summarise().rows
 
     @property
     def _journal(self) -> ExportJournal:
@@ -206,7 +209,7 @@ class WindowExporter:
         table: Table,
         window: Window,
         cancellation: Cancellation,
-        read_ahead: WindowRows | None = None,
+        read_ahead: WindowRows | None,
     ) -> TableExport:
         return TableExport(
             self.source,

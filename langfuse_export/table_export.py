@@ -106,11 +106,11 @@ class TableExport:
         """
         started = time.monotonic()
         read = self.read_ahead
-        before = read.counted if read else self.summarise()
+        before = read.counted if read else self._source.summarise()
         if self.project.skip_empty and before.rows == 0:
             left = standing_tag(self.store, self._key)
             if left is not None:  # counted after the object was there, so that it cannot be what is new
-                read, before = None, self.summarise()
+                read, before = None, self._source.summarise()
             if before.rows == 0:
                 return self._leave_empty(started, before, left)
         if isinstance(read, WindowFile):
@@ -118,10 +118,6 @@ class TableExport:
         if isinstance(read, StagedWindow):
             return self._export_staged(started, read)
         return self._export_from_source(started, before)
-
-    def summarise(self) -> SourceSummary:
-        """Count the window's rows in ClickHouse, without reading their payload."""
-        return self._source.summarise()
 
     def _export_from_source(self, started: float, before: SourceSummary) -> ExportedTable:
         plan = self._parts.begin(before.rows, self.part_size)

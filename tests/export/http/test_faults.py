@@ -8,8 +8,9 @@ import pytest
 
 from langfuse_export.errors import CancelledError, ConflictError, WindowError, is_transient, reason_of
 from langfuse_export.exporter import NoProgress
-from langfuse_export.table_export import Cancellation, ExportedTable, TableExport
+from langfuse_export.table_export import ExportedTable, TableExport
 from langfuse_export.tables import TABLES
+from langfuse_export.window_source import Cancellation
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreAccessError, StoreConfig, StoreError
 from langfuse_worker.clickhouse import ClickHouseError, QueryLimits
