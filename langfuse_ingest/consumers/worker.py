@@ -291,4 +291,5 @@ def require_registered(name: str) -> QueueSpec:
 
 
 def _text_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:4000]
+    # In one line, because dead letters show the last one.
+    return " ".join(f"{type(error).__name__}: {error}".split())[:4000]

@@ -1,11 +1,14 @@
 """Rows that ClickHouse refuses: each is a dead letter until it is stored or purged, and is counted once."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from langfuse_ingest.dead_letters import purge, replay, replay_all
 from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.events import Entity
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment
 from tests.ingest.sessions import trace
@@ -27,6 +30,20 @@ def test_a_refused_row_goes_to_the_dead_letters_and_its_neighbours_are_stored(po
     assert poison.backlog == 0
     assert sorted(letter.arguments["entity"][1] for letter in poison.letters) == ["t13", "t40"]
     assert all("no_poison" in letter.reason and "t" in letter.reason for letter in poison.letters)
+
+
+def test_the_reason_of_a_refused_row_names_the_entity_and_the_column(deployment: Deployment) -> None:
+    body = {"id": "o", "completionStartTime": "soon"}  # as no producer of ours writes it
+    event = {"id": "e", "timestamp": "2026-06-01T08:00:00.000000Z", "type": "generation-create", "body": body}
+    log = deployment.parts.event_log
+    key, _ = log.write("p1", [Group(Entity.OBSERVATION, "o", [event])], Origin(), datetime.now(UTC))
+    enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
+
+    deployment.work()
+
+    [letter] = deployment.letters
+    assert "refuses observation 'o'" in letter.reason
+    assert "completion_start_time" in letter.reason
 
 
 def test_a_refused_row_delivered_twice_is_one_dead_letter(poison: Deployment) -> None:

@@ -140,6 +140,25 @@ def test_a_job_is_not_done_before_its_rows_are_stored(deployment: Deployment) ->
     assert (deployment.backlog, deployment.letters) == (0, [])
 
 
+@pytest.mark.parametrize("code", [75, 201, 236, 499, 745])  # disk, quota, shutdown, object store, overload
+def test_trouble_of_the_server_is_not_blamed_on_rows(deployment: Deployment, code: int) -> None:
+    deployment.accept([trace("t")])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1, code=code))
+
+    deployment.work()
+
+    assert (deployment.backlog, deployment.letters) == (1, [])
+
+
+def test_a_batch_may_hold_events_of_any_months(deployment: Deployment) -> None:
+    months = [f"{2000 + n // 12}-{n % 12 + 1:02}" for n in range(130)]
+
+    deployment.ingest([trace(month, timestamp=f"{month}-01T00:00:00Z") for month in months], size=130)
+
+    assert deployment.ids("traces") == months
+    assert len(deployment.ids("events_full")) == len(months)
+
+
 def test_attempts_back_off_as_langfuse_does_and_end_as_a_dead_letter(deployment: Deployment) -> None:
     assert [queue("ingestion-queue").delays, queue("trace-delete").delays] == [(5, 10, 20, 40, 80), (30,)]
     deployment.accept([trace("t")])
