@@ -17,6 +17,7 @@ from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
 
 _JSON = {**SETTINGS, "date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = ("timestamp", "start_time", "end_time", "completion_start_time", "created_at")
 _NOT_OF_THE_ENTITY = ("updated_at", "event_ts", "is_deleted", "event_bytes")
 
@@ -98,7 +99,7 @@ def _micros(column: str) -> str:
 
 
 def _utc(microseconds: int) -> str:
-    return utc_text(datetime.fromtimestamp(microseconds / 1e6, UTC))
+    return utc_text(_EPOCH + timedelta(microseconds=microseconds))  # exact, as keys are compared
 
 
 _TEXTS = ("name", "version", "level", "status_message", "prompt_name", "provided_model_name")

@@ -46,7 +46,7 @@ class Target:
     def key(self, row: Row) -> tuple[str, ...]:
         """What distinguishes stored rows of one id: a row with another key is another row for ClickHouse."""
         time = row[self.time_column]
-        moment = time[:23] if self.exact_time else time[:_DATE]
+        moment = time if self.exact_time else time[:_DATE]
         return (moment, *(row[column] for column in self.key_columns))
 
 

@@ -12,7 +12,7 @@ from langfuse_ingest.writer import PendingRow, RefusedRow, Writer
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment
-from tests.ingest.sessions import START, event, sessions
+from tests.ingest.sessions import START, Event, event, sessions
 
 TABLES = ("traces", "observations", "scores", "events_full")
 
@@ -58,6 +58,17 @@ def test_an_earlier_event_that_comes_later_moves_the_row_and_leaves_none_behind(
     assert (trace["timestamp"][:10], trace["name"], trace["user_id"]) == ("2026-06-01", "b", "u")
     [span] = deployment.rows("events_full")
     assert (span["span_id"], span["start_time"][:10]) == ("t-t", "2026-06-01")
+
+
+def test_a_start_that_moves_by_microseconds_leaves_no_row_behind(deployment: Deployment) -> None:
+    def span(hour: int, start: str) -> Event:
+        body = {"id": "o", "traceId": "t", "startTime": f"2026-06-01T08:00:00.{start}Z"}
+        return event("span-create", START.replace(hour=hour), body)
+
+    deployment.ingest([span(9, "123456")])
+    deployment.ingest([span(8, "123789")])
+
+    assert [row["start_time"] for row in deployment.rows("events_full")] == ["2026-06-01 08:00:00.123789"]
 
 
 def test_two_consumers_that_merge_an_entity_at_once_leave_one_row(deployment: Deployment) -> None:
