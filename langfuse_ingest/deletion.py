@@ -78,7 +78,8 @@ def apply_retention(parts: Runtime, project: str, days: int) -> None:
     if days < 1:
         raise ValueError(f"retention of {project} must be at least 1 day, not {days}")
     cutoff = datetime.now(UTC) - timedelta(days=days)
-    segments = [key for key in parts.event_log.keys_of(project) if time_of(key) < cutoff]
+    keys = parts.event_log.keys_of(project)
+    segments = [key for key in keys if (moment := time_of(key)) and moment < cutoff]
     for key in segments:
         parts.event_log.delete(key)
     before = f"toDateTime64({cutoff.timestamp():.3f}, 3)"

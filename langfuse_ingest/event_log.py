@@ -28,6 +28,7 @@ from langfuse_worker.settings import Settings
 
 MAX_SEGMENT_NAME_BYTES = 512
 _FORBIDDEN = re.compile(r"[\x00-\x1f/\\]")
+_SEGMENT_TIME = re.compile(r"/(\d{4}/\d\d/\d\d/\d\d/\d\d)/[^/]+\.jsonl\.zst$")
 _CACHE_BYTES = 64 << 20
 
 RawEvent = dict[str, Any]
@@ -125,12 +126,13 @@ class EventLog:
             hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
             while hour < end:
                 for key in self._store.keys(f"{folder}/{hour:%Y/%m/%d/%H}/"):
-                    if start.replace(second=0, microsecond=0) <= time_of(key) < end:
+                    moment = time_of(key)
+                    if moment and start.replace(second=0, microsecond=0) <= moment < end:
                         yield key
                 hour += timedelta(hours=1)
 
     def keys_of(self, project: str) -> list[str]:
-        """Keys of all segments of a project."""
+        """Keys of all segments of a project, and of what Langfuse itself has put beside them."""
         return self._store.keys(f"{project_folder(project)}/")
 
     def delete(self, key: str) -> None:
@@ -206,9 +208,10 @@ def project_folder(project: str) -> str:
     return f"{cut}_{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
-def time_of(key: str) -> datetime:
-    """The minute in which a segment was accepted, from its key."""
-    return datetime.strptime("/".join(key.split("/")[-6:-1]), "%Y/%m/%d/%H/%M").replace(tzinfo=UTC)
+def time_of(key: str) -> datetime | None:
+    """The minute in which a segment was accepted, from its key; None if it is an object of somebody else."""
+    found = _SEGMENT_TIME.search(key)
+    return datetime.strptime(found[1], "%Y/%m/%d/%H/%M").replace(tzinfo=UTC) if found else None
 
 
 def _parse(key: str, compressed: bytes) -> Segment:

@@ -105,6 +105,20 @@ def test_retention_deletes_what_is_older(deployment: Deployment) -> None:
     assert len(deployment.parts.event_log.keys_of(PROJECT)) == 1  # it arrived just now
 
 
+def test_retention_and_replay_leave_langfuses_own_objects_alone(deployment: Deployment) -> None:
+    now = datetime.now(UTC)
+    deployment.ingest(list(sessions(1, start=now - timedelta(days=40))))
+    foreign = [f"{PROJECT}/trace/t/e.json", f"{PROJECT}/{now:%Y/%m/%d/%H}/notes.txt"]
+    for key in foreign:
+        deployment.parts.event_log._store.write_bytes(key, b"[]", "application/json")
+
+    assert replay_everything(deployment) == 1
+    enqueue_job(deployment, "data-retention-queue", project=PROJECT, days=30)
+
+    assert (deployment.ids("traces"), deployment.letters, deployment.backlog) == ([], [], 0)
+    assert set(foreign) < set(deployment.parts.event_log.keys_of(PROJECT))
+
+
 def test_a_retention_of_no_days_is_refused(deployment: Deployment) -> None:
     with pytest.raises(ValueError, match="at least 1 day"):
         deletion.apply_retention(deployment.parts, PROJECT, 0)
