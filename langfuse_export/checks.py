@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.health.describe import describe
 from langfuse_export.health.state import Health, State
 from langfuse_export.manifest import Manifest, ManifestFile
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.runs import ProjectRun
-from langfuse_export.table_export import ExportedTable
 from langfuse_export.windows import Window
 
 ROWS_CHECK = "rows_match_source"

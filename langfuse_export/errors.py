@@ -2,14 +2,12 @@
 
 import errno
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from langfuse_export.exported_table import ExportedTable
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.store_faults import AccessFault
-
-if TYPE_CHECKING:
-    from langfuse_export.table_export import ExportedTable
 
 
 class ExportError(Exception):
@@ -76,7 +74,7 @@ class WindowError(ExportError):
         self,
         message: str,
         failures: dict[str, Exception],
-        exported: "dict[str, ExportedTable]",
+        exported: dict[str, ExportedTable],
         revision: int | None = None,
     ) -> None:
         super().__init__(message)

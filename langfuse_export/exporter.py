@@ -10,11 +10,12 @@ from typing import Protocol
 from langfuse_export.emptied import remove_emptied, standing_tag
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError
 from langfuse_export.export_journal import ExportJournal, milliseconds_since
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
 from langfuse_export.parts import PartSize
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
-from langfuse_export.table_export import ExportedTable, TableExport, WindowRows
+from langfuse_export.table_export import TableExport, WindowRows
 from langfuse_export.tables import Table
 from langfuse_export.window_source import Cancellation, WindowSource
 from langfuse_export.windows import Window

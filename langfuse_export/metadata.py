@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.formats import Encoding
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
-from langfuse_export.table_export import ExportedTable
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 

@@ -19,6 +19,7 @@ from langfuse_export.errors import (
     reason_of,
     stops_project,
 )
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.exporter import Progress, WindowExporter
 from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
@@ -32,7 +33,7 @@ from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
-from langfuse_export.table_export import ExportedTable, WindowRows
+from langfuse_export.table_export import WindowRows
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError

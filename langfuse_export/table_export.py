@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from langfuse_export.emptied import standing_tag
 from langfuse_export.errors import is_too_heavy
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.inspectors import Content
 from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.part_reader import LostPartError, PartReader
@@ -25,28 +26,6 @@ from langfuse_worker.blobstore import BlobStore, WrittenObject
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
 
 _FILE_CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ExportedTable:
-    """A committed object, or a window without rows that has none.
-
-    Attributes:
-        table: the catalog's name of the table.
-        uri: where the object is; None without one.
-        e_tag: the store's tag of exactly this content. Without an object: of what an earlier revision has
-            left at its key, None if nothing.
-        source_rows: rows that ClickHouse counted in the window.
-        file: the object's entry in the manifest.
-        part_size: what the next window of the table should begin with; None while none was too heavy.
-    """
-
-    table: str
-    uri: str | None
-    e_tag: str | None
-    source_rows: int
-    file: ManifestFile
-    part_size: PartSize | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from langfuse_export.table_export import ExportedTable
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.windows import Window
 
 

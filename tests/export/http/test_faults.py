@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from langfuse_export.errors import CancelledError, ConflictError, WindowError, is_transient, reason_of
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.exporter import NoProgress
-from langfuse_export.table_export import ExportedTable, TableExport
+from langfuse_export.table_export import TableExport
 from langfuse_export.tables import TABLES
 from langfuse_export.window_source import Cancellation
 from langfuse_export.windows import Window

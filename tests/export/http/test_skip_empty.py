@@ -12,10 +12,10 @@ import pytest
 from langfuse_export.day_by_server import day_objects
 from langfuse_export.day_read import day_files
 from langfuse_export.errors import ConflictError, WindowError, is_transient
+from langfuse_export.exported_table import ExportedTable
 from langfuse_export.exporter import NoProgress
 from langfuse_export.formats import Encoding
 from langfuse_export.resources import ExportOptions
-from langfuse_export.table_export import ExportedTable
 from langfuse_export.tables import OBSERVATIONS, SCORES, TABLES, TRACES
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreAccessError
