@@ -34,9 +34,8 @@ from rich.table import Table as RichTable
 
 from benchmarks.throughput import fill
 from langfuse_export.formats import Encoding, FileFormat
-from langfuse_export.sql import Scalar
 from langfuse_export.tables import OBSERVATIONS
-from langfuse_worker.clickhouse import QueryLimits
+from langfuse_worker.clickhouse import QueryLimits, Scalar
 from langfuse_worker.settings import Settings
 from tests.export.http.exporting import HOUR, Deployment
 from tests.servers.clickhouse import ClickHouseServer

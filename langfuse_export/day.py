@@ -14,7 +14,7 @@ from langfuse_export.tables import Table
 from langfuse_export.window_source import SourceSummary
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreError
-from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryComment
+from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryComment, Scalar
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Day:
         text: str,
         purpose: str,
         parameters: Mapping[str, Parameter],
-        settings: Mapping[str, sql.Scalar] | None = None,
+        settings: Mapping[str, Scalar] | None = None,
     ) -> Query:
         """A query of the rows of all windows; `parameters` and `settings` are further ones."""
         period = Window(self.windows[0].start, self.windows[-1].end)

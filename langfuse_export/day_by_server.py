@@ -19,20 +19,20 @@ from langfuse_export.staging import Staging
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
-from langfuse_worker.clickhouse import Query
+from langfuse_worker.clickhouse import Query, Scalar
 
 log = structlog.get_logger()
 
 # All objects of the day are open until its last row is read, so each may hold little. By default several
 # threads encode, with a row group each, and an upload holds 16 MB, or 32 MB while it could still become a
 # single request.
-_SETTINGS: Mapping[str, sql.Scalar] = {
+_SETTINGS: Mapping[str, Scalar] = {
     "output_format_parquet_parallel_encoding": 0,
     "max_insert_threads": 1,
 }
 _LEAST_GROUP_BYTES = 1 << 20
 _PART_BYTES = 5 << 20  # the least that S3 takes
-_UPLOADS: Mapping[str, sql.Scalar] = {
+_UPLOADS: Mapping[str, Scalar] = {
     "min_upload_part_size": _PART_BYTES,
     "max_single_part_upload_size": _PART_BYTES,
     "max_inflight_parts_for_one_file": 2,

@@ -29,6 +29,7 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
+from langfuse_worker.clickhouse import Scalar
 
 _INDEX = sql.WINDOW_INDEX
 _READ_BYTES = 1 << 20
@@ -238,7 +239,7 @@ def _bytes_of(lines: pa.Array) -> bytes:
 
 
 # Strings as they are, valid UTF-8 or not. Smaller blocks would take the worker longer to split.
-ARROW_SETTINGS: Mapping[str, sql.Scalar] = {
+ARROW_SETTINGS: Mapping[str, Scalar] = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
     "output_format_arrow_compression_method": "lz4_frame",

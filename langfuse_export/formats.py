@@ -16,8 +16,9 @@ from langfuse_export.inspectors import (
     ParquetInspector,
 )
 from langfuse_export.parts import WHOLE, Part
-from langfuse_export.sql import TEXT_SETTINGS, Scalar, select, select_by_window
+from langfuse_export.sql import TEXT_SETTINGS, select, select_by_window
 from langfuse_export.tables import Table
+from langfuse_worker.clickhouse import Scalar
 
 
 class FileFormat(StrEnum):

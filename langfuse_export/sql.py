@@ -6,10 +6,8 @@ from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Condition, Table
 from langfuse_export.tables.price_list import AS_OF, definitions
 from langfuse_export.windows import Window
-from langfuse_worker.clickhouse import Parameter
+from langfuse_worker.clickhouse import Parameter, Scalar
 from langfuse_worker.clickhouse.literals import quoted
-
-Scalar = str | int | float
 
 WINDOW_INDEX = "__window"  # the column that says which of several windows a row is in
 # Each version of a row carries them; `event_ts` decides which one counts.

@@ -5,11 +5,11 @@ from langfuse_worker.clickhouse.client import (
     ClickHouseError,
     Parameter,
     Query,
-    connect,
-    connect_for_ingestion,
+    Scalar,
     shown_url,
 )
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
+from langfuse_worker.clickhouse.open import connect, connect_for_ingestion
 
 __all__ = [
     "ClickHouse",
@@ -18,6 +18,7 @@ __all__ = [
     "Query",
     "QueryComment",
     "QueryLimits",
+    "Scalar",
     "connect",
     "connect_for_ingestion",
     "shown_url",

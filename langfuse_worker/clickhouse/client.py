@@ -1,16 +1,15 @@
-"""The interface to ClickHouse, and the factories that pick the implementation by URL."""
+"""The interface to ClickHouse, and what its implementations share."""
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from langfuse_worker.clickhouse.limits import INGESTION_LIMITS, QueryComment, QueryLimits
+from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 from langfuse_worker.clickhouse.literals import quoted_array
-from langfuse_worker.settings import Settings, SettingsError
+from langfuse_worker.settings import Settings
 
 # ClickHouse parses 256 KiB unless it is told to parse more.
 _LONG_QUERY_BYTES = 64 << 20
@@ -130,36 +129,6 @@ def shown_url(url: str) -> str:
     """A ClickHouse URL without credentials, for logs and messages."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def connect(settings: Settings) -> ClickHouse:
-    """The ClickHouse that exports read, as the deployment's settings name it. Connects on first use.
-
-    Raises:
-        SettingsError: no server is named and the embedded engine is not installed.
-    """
-    return _connect(settings.export_source_url, settings, QueryLimits.from_settings(settings))
-
-
-def connect_for_ingestion(settings: Settings) -> ClickHouse:
-    """The ClickHouse that consumers write to. Connects on first use; raises as `connect` does."""
-    return _connect(settings.ingestion_url, settings, INGESTION_LIMITS)
-
-
-def _connect(url: str, settings: Settings, limits: QueryLimits) -> ClickHouse:
-    # The embedded engine is an extra of some 500 MB, so only its user imports it.
-    from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse  # noqa: PLC0415
-    from langfuse_worker.clickhouse.http import HttpClickHouse  # noqa: PLC0415
-
-    address = Address.of(url, settings)
-    if url.startswith("chdb://"):
-        if find_spec("chdb") is None:
-            raise SettingsError(
-                "no ClickHouse server is named, and the embedded engine is not installed: set "
-                "CLICKHOUSE_URL, or pip install 'langfuse-export[embedded]'"
-            )
-        return EmbeddedClickHouse(address, limits)
-    return HttpClickHouse(address, limits)
 
 
 def prepared(query: Query, limits: QueryLimits) -> Query:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from langfuse_export.tables import TABLES
-from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
-from langfuse_worker.clickhouse.client import connect_for_ingestion
+from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment, connect_for_ingestion
 from langfuse_worker.clickhouse.limits import INGESTION_LIMITS
 from langfuse_worker.settings import Settings
 from tests.deploy.conftest import StartAs
