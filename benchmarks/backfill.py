@@ -38,11 +38,11 @@ from langfuse_export.naming import asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
+from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import connect
 from langfuse_worker.settings import Settings, settings
-from langfuse_worker.telemetry import build_telemetry
 from tests.rows import insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer

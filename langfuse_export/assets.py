@@ -17,9 +17,9 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.runs import ProjectRun
 from langfuse_export.tables import Table
+from langfuse_export.telemetry import Telemetry
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.postgres import Database
-from langfuse_worker.telemetry import Telemetry
 
 MAX_RETRIES = 3
 

@@ -9,8 +9,8 @@ from langfuse_export.errors import WindowError, reason_of
 from langfuse_export.exported_table import ExportedTable
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
+from langfuse_export.telemetry import TableAttributes, Telemetry
 from langfuse_export.windows import Window, iso
-from langfuse_worker.telemetry import TableAttributes, Telemetry
 
 log = structlog.get_logger()
 

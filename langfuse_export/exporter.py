@@ -17,11 +17,11 @@ from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.table_export import TableExport, WindowRows
 from langfuse_export.tables import Table
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.window_source import Cancellation, WindowSource
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
-from langfuse_worker.telemetry import Telemetry
 
 # The order of Langfuse's own manifests; what Langfuse does not export comes after it.
 _FILE_ORDER = {name: at for at, name in enumerate(("scores", "traces", "observations", "observations_v2"))}

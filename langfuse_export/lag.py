@@ -10,7 +10,7 @@ from langfuse_export.due import Due
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
-from langfuse_worker.telemetry import Telemetry
+from langfuse_export.telemetry import Telemetry
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from langfuse_export.exporter import NoProgress, Progress
 from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.listeners import Listeners, RunListener
 from langfuse_export.notify.notifier import Notifier
+from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency
 from langfuse_export.write_back import PostgresWriteBack
 from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import Telemetry, build_telemetry
 
 
 def utc_now() -> datetime:

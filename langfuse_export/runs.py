@@ -35,13 +35,13 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import WindowRows
 from langfuse_export.tables import Table
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore, StoreError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.dagster_storage.transactions import one_transaction
 from langfuse_worker.postgres import Database
 from langfuse_worker.run_lease import held, renew
-from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 

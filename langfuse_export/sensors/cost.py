@@ -21,9 +21,9 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.query_cost import QueryCost, query_costs, total
 from langfuse_export.resources import ExportOptions
 from langfuse_export.sensors.cursor import Cursor
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
 from langfuse_worker.clickhouse import ClickHouse
-from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from langfuse_export.lag import ProjectLag, read_lags
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.sensors.cursor import Cursor
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import iso
-from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 

@@ -27,9 +27,9 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
 from langfuse_export.sensors.late_cursor import Audit, LateCursor, cursor_of
 from langfuse_export.tables import ALL_TABLES, Table
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Frequency, Window, iso
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
-from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 

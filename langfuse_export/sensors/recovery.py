@@ -25,8 +25,8 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import consecutive, run_request
 from langfuse_export.schedules import MISSED_PRIORITY, NEWEST_PRIORITY, Tick
+from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Frequency, Window
-from langfuse_worker.telemetry import Telemetry
 
 log = structlog.get_logger()
 

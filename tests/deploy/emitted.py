@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from langfuse_export.errors import ConflictError, OccupiedError, TooHeavyError, VerificationError, reason_of
 from langfuse_export.health.state import State
+from langfuse_export.telemetry import TableAttributes, Telemetry
 from langfuse_ingest.metrics import IngestMetrics
 from langfuse_ingest.queue_state import QueueState
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError
-from langfuse_worker.telemetry import TableAttributes, Telemetry
 
 FAILURES = [
     KeyboardInterrupt(),

@@ -18,12 +18,12 @@ from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, jo
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources, utc_now
 from langfuse_export.tables import TABLES, Table
+from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryLimits
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import build_telemetry
 from tests.rows import PROJECT, insert
 
 START = datetime(2026, 6, 1, tzinfo=UTC)

@@ -17,10 +17,10 @@ from langfuse_export.naming import SCHEDULE_TAG
 from langfuse_export.notify.channels import Webhook
 from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.tables import TABLES
+from langfuse_export.telemetry import build_telemetry
 from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import build_telemetry
 from tests.export.dagster.deployment import Deployment
 from tests.rows import PROJECT
 from tests.servers.notifications import WebhookReceiver

@@ -13,10 +13,10 @@ from langfuse_export.naming import PARTITION_TAG, asset_key
 from langfuse_export.notify.channels import Slack
 from langfuse_export.notify.notifier import Notifier
 from langfuse_export.tables import TABLES
+from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.export.dagster.deployment import Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation
 from tests.export.killing import kill_a_run

@@ -21,11 +21,11 @@ from langfuse_export.manifest import Manifest
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import ALL_TABLES, TABLES, Table
+from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
 from langfuse_worker.postgres import Database
-from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.rows import PROJECT, insert
 from tests.servers.clickhouse import ClickHouseServer
 

@@ -11,11 +11,11 @@ from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import OBSERVATIONS
+from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import QueryLimits, connect
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import build_telemetry
 from tests.peak import peak_bytes
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)

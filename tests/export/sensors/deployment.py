@@ -22,12 +22,12 @@ from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, jo
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.tables import TABLES, Table
+from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import Telemetry, build_telemetry
 from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
+from langfuse_export.telemetry import TableAttributes, build_telemetry
 from langfuse_worker.settings import Settings
-from langfuse_worker.telemetry import DURATION_BUCKETS_MS, TableAttributes, build_telemetry
+from langfuse_worker.telemetry import DURATION_BUCKETS_MS
 from tests.servers.otlp import OtlpReceiver
 
 EXPORTED = TableAttributes(table="traces", mode="catchup", format="parquet", outcome="success")
