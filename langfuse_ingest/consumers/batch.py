@@ -6,33 +6,69 @@ from typing import Any
 from rq import Queue
 from rq.job import Job
 
+from langfuse_ingest.consumers.recovery import put_back
+
 MAX_BYTES = 64 << 20  # of events, uncompressed, in one batch
 _AT_ONCE = 200
 _LONGEST_WAIT_S = 1.0
 _DEFAULT_EVENTS = 1
 
 
-def collect(queue: Queue, events: int, wait_s: float) -> list[Job]:
-    """Move jobs with about so many events to the intermediate queue, as RQ does with one.
+class Batch:
+    """How full a batch is; by its events, and by their bytes."""
+
+    def __init__(self, jobs: Iterable[Job], events: int) -> None:
+        """Begin with these jobs; so many events are enough."""
+        self._most = events
+        self._jobs = self._events = self._bytes = 0
+        for job in jobs:
+            self.add(job)
+
+    def add(self, job: Job) -> None:
+        """Count a job that it has got."""
+        self._jobs += 1
+        self._events += count_of([job])
+        self._bytes += job.meta.get("bytes", 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it shall take no further job."""
+        return self._events >= self._most or self._bytes >= MAX_BYTES
+
+    @property
+    def portion(self) -> int:
+        """How many jobs may still fit, if they are like those that it has."""
+        jobs = max(1, self._jobs)
+        by_events = (self._most - self._events) // max(1, self._events // jobs)
+        by_bytes = (MAX_BYTES - self._bytes) // max(1, self._bytes // jobs)
+        return max(1, min(_AT_ONCE, by_events, by_bytes))
+
+
+def collect(queue: Queue, batch: Batch, wait_s: float) -> list[Job]:
+    """Move jobs to the intermediate queue, as RQ does with one, until the batch is full.
 
     Args:
         queue: where from.
-        events: enough events.
+        batch: what the jobs are added to.
         wait_s: seconds to wait if the queue is empty; not at all if 0 or less.
 
     Raises:
         redis.RedisError: some may have been moved; they go back in time, see `recovery`.
     """
     found: list[Job] = []
-    while count_of(found) < events and _bytes(found) < MAX_BYTES:
-        # How many events a job has is known once it is here, so they are taken in portions.
-        portion = min(_AT_ONCE, max(1, (events - count_of(found)) // _typical(found)))
-        ids = _move(queue, portion)
+    while not batch.is_full:
+        ids = _move(queue, batch.portion)
         if not ids and not found and wait_s > 0:
             ids = _wait(queue, min(wait_s, _LONGEST_WAIT_S))
         if not ids:
             break
-        found += _fetch(queue, ids)
+        moved = _fetch(queue, ids)
+        # How large a job is, is known once it is here.
+        while moved and not batch.is_full:
+            found.append(moved.pop(0))
+            batch.add(found[-1])
+        for job in reversed(moved):
+            put_back(queue, job.id)
     return found
 
 
@@ -64,11 +100,3 @@ def _fetch(queue: Queue, ids: list[str]) -> list[Job]:
 def count_of(jobs: Iterable[Job]) -> int:
     """Number of events in jobs."""
     return sum(job.meta.get("events", _DEFAULT_EVENTS) for job in jobs)
-
-
-def _typical(jobs: list[Job]) -> int:
-    return max(1, count_of(jobs) // len(jobs)) if jobs else 100
-
-
-def _bytes(jobs: Iterable[Job]) -> int:
-    return sum(job.meta.get("bytes", 0) for job in jobs)

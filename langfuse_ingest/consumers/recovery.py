@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 from redis import Redis
+from rq import Queue
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
@@ -75,7 +76,12 @@ class Recovery:
             seen = self._moved.setdefault((name, job_id), now)
             if now - seen < self._lease_s:
                 continue
-            keys = (queue.intermediate_queue_key, queue.key, queue.job_class.key_for(job_id))
-            self._redis.eval(_PUT_BACK, len(keys), *keys, job_id)
+            put_back(queue, job_id)
             del self._moved[name, job_id]
             log.warning("queue_job_recovered", queue=name, jobId=job_id)
+
+
+def put_back(queue: Queue, job_id: str) -> None:
+    """Put a job that was taken and not started back to the front of its queue. Raises redis.RedisError."""
+    keys = (queue.intermediate_queue_key, queue.key, queue.job_class.key_for(job_id))
+    queue.connection.eval(_PUT_BACK, len(keys), *keys, job_id)

@@ -20,7 +20,7 @@ from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
-from langfuse_ingest.consumers.batch import collect, count_of
+from langfuse_ingest.consumers.batch import Batch, collect, count_of
 from langfuse_ingest.consumers.lease import Lease
 from langfuse_ingest.dead_letters import add_refused
 from langfuse_ingest.enqueue import rq_queue
@@ -175,10 +175,11 @@ class ConsumerWorker(SimpleWorker):
         """Take further jobs until the batch is full, or the interval since the last write is over."""
         config = settings()
         deadline = self._last_write + config.ingestion_batch_interval_ms / 1000
+        batch = Batch(jobs, config.ingestion_batch_size)
         with self._lease.held(jobs):
-            while (room := config.ingestion_batch_size - count_of(jobs)) > 0 and not self._stop_requested:
+            while not batch.is_full and not self._stop_requested:
                 wait = deadline - time.monotonic() if self._waits_for_more else 0
-                more = collect(queue, room, wait)
+                more = collect(queue, batch, wait)
                 if more:
                     jobs.update(self._start(more))
                 elif wait <= 0:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from rq import Queue
+from structlog.testing import capture_logs
 
+from langfuse_ingest.consumers.batch import Batch, collect
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
@@ -253,6 +255,39 @@ def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deploymen
 
     with deployment.consumers("--queue", "ingestion-queue"):
         wait_for(lambda: deployment.ids("traces") == ["t"], lambda: str(deployment.backlog))
+
+
+@pytest.mark.parametrize(("first", "batches"), [(20 << 20, [4, 4, 2]), (0, [5, 4, 1])])
+def test_a_batch_is_bounded_by_the_bytes_of_its_events(
+    deployment: Deployment, first: int, batches: list[int]
+) -> None:
+    segments = [deployment.accept([trace(f"t{n}")]).segment for n in range(10)]
+    redis = deployment.redis.client
+    deployment.rq_queue("ingestion-queue").empty()
+    sizes = [first, *[20 << 20] * 9]
+    jobs = [
+        NewJob({"segment": segment}, {"events": 1, "bytes": size})
+        for segment, size in zip(segments, sizes, strict=True)
+    ]
+    enqueue(redis, queue("ingestion-queue"), jobs)
+
+    with capture_logs() as lines:
+        deployment.work()
+
+    assert [line["jobs"] for line in lines if line["event"] == "queue_batch_finished"] == batches
+    assert deployment.ids("traces") == [f"t{n}" for n in range(10)]
+    assert (deployment.backlog, deployment.letters) == (0, [])
+
+
+def test_jobs_that_do_not_fit_into_a_batch_wait_where_they_were(deployment: Deployment) -> None:
+    jobs = [NewJob({"segment": f"p1/{n}"}, {"events": 1, "bytes": 30 << 20}) for n in range(6)]
+    ids = [job.id for job in enqueue(deployment.redis.client, queue("ingestion-queue"), jobs)]
+
+    taken = collect(deployment.rq_queue("ingestion-queue"), Batch([], 5000), 0)
+
+    assert [job.id for job in taken] == ids[:3]
+    assert deployment.rq_queue("ingestion-queue").job_ids == ids[3:]
+    assert deployment.backlog == 6
 
 
 def test_redis_may_restart_in_the_middle(deployment: Deployment) -> None:
