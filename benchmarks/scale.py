@@ -103,7 +103,7 @@ def measure_run() -> None:
     """What a process of its own does: has a run executed as a pod does, prints the CPU seconds of that."""
     project, *_ = load_catalog(settings()).projects
     assets = {asset_key(project, table) for table in project.tables}
-    window = project.frequency.closed_before(datetime.now(UTC), 1)[0]
+    window = project.frequency.newest_closed(datetime.now(UTC))
     with dg.DagsterInstance.get() as instance:
         command = command_of_a_run(
             instance, job_name(project.frequency), assets, project.frequency.key(window)

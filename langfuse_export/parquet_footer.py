@@ -28,7 +28,6 @@ class Footer:
         start: offset of the footer in the file, by the count of bytes that passed.
         time_min: smallest value of the time column (its raw integer), None without rows or statistics.
         time_max: largest value, likewise.
-        created_by: the writer.
     """
 
     rows: int
@@ -37,7 +36,6 @@ class Footer:
     start: int
     time_min: int | None
     time_max: int | None
-    created_by: str
 
 
 def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
@@ -84,7 +82,6 @@ def _footer(metadata: dict[int, Any], start: int, time_column: bytes) -> Footer:
         start=start,
         time_min=min((low for low, _ in known), default=None) if len(known) == len(bounds) else None,
         time_max=max((high for _, high in known), default=None) if len(known) == len(bounds) else None,
-        created_by=metadata.get(6, b"").decode(errors="replace"),
     )
 
 

@@ -23,11 +23,6 @@ class Window:
             raise ValueError(f"a window must end after it starts: {self.start} .. {self.end}")
 
     @property
-    def stamp(self) -> str:
-        """The window's end in object keys: ISO to the second, ':' as '-', no zone (UTC)."""
-        return self.end.strftime("%Y-%m-%dT%H-%M-%S")
-
-    @property
     def start_ms(self) -> int:
         """Milliseconds since the epoch."""
         return round(self.start.timestamp() * 1000)
@@ -110,10 +105,9 @@ class Frequency(StrEnum):
             yield self.window(at)
             at += self.length
 
-    def closed_before(self, moment: datetime, count: int) -> list[Window]:
-        """The latest `count` windows that have ended by the moment, oldest first."""
-        end = self.floor(moment)
-        return [self.window(end - self.length * n) for n in range(count, 0, -1)]
+    def newest_closed(self, moment: datetime) -> Window:
+        """The latest window that has ended by the moment."""
+        return self.window(self.floor(moment) - self.length)
 
 
 _LENGTHS = {

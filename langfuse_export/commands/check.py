@@ -75,7 +75,7 @@ def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Itera
 
 def _table(source: ClickHouse, project: ProjectExport, table: Table) -> Finding:
     what = f"{project.project_id}: {table.name}"
-    window = Frequency.HOURLY.closed_before(datetime.now(UTC), 1)[0]
+    window = Frequency.HOURLY.newest_closed(datetime.now(UTC))
     counting = Query(
         sql.summary(table),
         QueryComment(purpose="check", project=project.project_id, table=table.name),

@@ -174,8 +174,8 @@ class RecoveryTick:
     def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
         """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""
         failed = project.frequency.windows_of_keys(health.windows)
-        newest_due = project.frequency.closed_before(self._due(project).until(self._now), 1)
-        return max([*failed, *missing] or newest_due)
+        newest_due = project.frequency.newest_closed(self._due(project).until(self._now))
+        return max([*failed, *missing], default=newest_due)
 
     def _due(self, project: ProjectExport) -> Due:
         return Due.of(project.frequency, project.timing, self._options.lag)

@@ -14,7 +14,6 @@ from langfuse_export.tables.scores import SCORES, with_corrections
 from langfuse_export.tables.traces import TRACES
 
 __all__ = [
-    "ALL_FILTERS",
     "ALL_GROUPS",
     "ALL_TABLES",
     "NO_PRICES",
@@ -38,7 +37,3 @@ ALL_TABLES: dict[str, Table] = {**TABLES, DATASET_RUN_ITEMS.name: DATASET_RUN_IT
 """Every table that a catalog may name."""
 
 ALL_GROUPS: frozenset[str] = frozenset(group for table in ALL_TABLES.values() for group in table.groups)
-
-ALL_FILTERS: tuple[str, ...] = tuple(
-    dict.fromkeys(filter.name for table in ALL_TABLES.values() for filter in table.filters)
-)

@@ -1,12 +1,12 @@
 """Windows: half-open, on the clock, and never with the same name."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langfuse_export.layout import LANGFUSE
 from langfuse_export.windows import Frequency, Window
 
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
@@ -25,12 +25,12 @@ def test_every_moment_lies_in_exactly_the_window_that_starts_at_its_floor(
 
 @pytest.mark.defect("D1")
 @given(FREQUENCIES, MOMENTS, MOMENTS)
-def test_two_windows_of_a_frequency_never_share_a_stamp(
+def test_two_windows_of_a_frequency_never_share_a_key(
     frequency: Frequency, one: datetime, other: datetime
 ) -> None:
     """Defect D1 of Langfuse: windows that end in the same second overwrite each other."""
     first, second = frequency.window(frequency.floor(one)), frequency.window(frequency.floor(other))
-    assert (first.stamp == second.stamp) == (first == second)
+    assert (_object_key(first) == _object_key(second)) == (first == second)
 
 
 @given(FREQUENCIES, MOMENTS)
@@ -44,14 +44,12 @@ def test_a_partition_key_leads_back_to_its_window_and_to_no_other_frequency(
         assert other.windows_of_keys([key]) == []
 
 
-@given(FREQUENCIES, MOMENTS, st.integers(1, 50))
-def test_closed_windows_follow_each_other_up_to_the_moment(
-    frequency: Frequency, moment: datetime, count: int
+@given(FREQUENCIES, MOMENTS)
+def test_the_newest_closed_window_ends_less_than_a_window_before_the_moment(
+    frequency: Frequency, moment: datetime
 ) -> None:
-    windows = frequency.closed_before(moment, count)
-    assert len(windows) == count
-    assert all(a.end == b.start for a, b in itertools.pairwise(windows))
-    assert windows[-1].end <= moment < windows[-1].end + frequency.length
+    window = frequency.newest_closed(moment)
+    assert window.end <= moment < window.end + frequency.length
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_closed_windows_follow_each_other_up_to_the_moment(
         (Frequency.WEEKLY, "2026-06-01T00:00", "2026-06-08T00-00-00", "week-2026-06-01"),
     ],
 )
-def test_stamps_name_the_end_and_keys_the_start(
+def test_objects_are_named_by_the_end_and_partitions_by_the_start(
     frequency: Frequency, start: str, stamp: str, key: str
 ) -> None:
     moment = datetime.fromisoformat("2026-06-03T10:35:17+00:00")
@@ -71,7 +69,11 @@ def test_stamps_name_the_end_and_keys_the_start(
     if frequency is Frequency.EVERY_20_MINUTES:
         assert window.start.minute == 20
     assert window.start == datetime.fromisoformat(start).replace(tzinfo=UTC)
-    assert (window.stamp, frequency.key(window)) == (stamp, key)
+    assert (_object_key(window), frequency.key(window)) == (f"p1/traces/{stamp}.jsonl", key)
+
+
+def _object_key(window: Window) -> str:
+    return LANGFUSE.key("p1", "traces", window, "jsonl")
 
 
 def test_a_start_off_the_clock_is_no_window() -> None:

@@ -47,7 +47,8 @@ class Deployment:
     @property
     def due(self) -> list[Window]:
         """The windows that the schedule asks for then: the newest one, and those of the hour before it."""
-        return FREQUENCY.closed_before(self.tick, 4)
+        newest = FREQUENCY.newest_closed(self.tick)
+        return list(FREQUENCY.windows(newest.end - timedelta(hours=1) - FREQUENCY.length, newest.end))
 
     @property
     def backfilled(self) -> list[Window]:

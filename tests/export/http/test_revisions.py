@@ -120,7 +120,7 @@ def test_a_consumer_of_manifests_sees_every_revision(deployment: Deployment, s3:
         follow(s3.client, bucket, f"langfuse/{PROJECT}/", seen, load)
         return loaded
 
-    traces, scores = (f"langfuse/{PROJECT}/{name}/{HOUR.stamp}.jsonl" for name in ("traces", "scores"))
+    traces, scores = (f"langfuse/{PROJECT}/{name}/2026-06-01T13-00-00.jsonl" for name in ("traces", "scores"))
     exports.insert("traces", trace("t"))
     exports.export()
     first = poll()

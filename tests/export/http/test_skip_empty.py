@@ -29,8 +29,8 @@ from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
 BUCKET = "skipping"
 FOLDER = f"langfuse/{PROJECT}"
-MANIFEST = f"{FOLDER}/manifests/{HOUR.stamp}.json"
-TRACES_KEY = f"{FOLDER}/traces/{HOUR.stamp}.parquet"
+MANIFEST = f"{FOLDER}/manifests/2026-06-01T13-00-00.json"
+TRACES_KEY = f"{FOLDER}/traces/2026-06-01T13-00-00.parquet"
 DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
@@ -75,7 +75,7 @@ def test_a_table_without_rows_has_no_object_and_the_manifest_says_so(
         assert entry["sha256"] is None
         assert entry["readAt"] < manifest["createdAt"]
     # Where an object will be once there are rows, and was if there have been some.
-    assert empty["scores"]["key"] == f"{FOLDER}/scores/{HOUR.stamp}.parquet"
+    assert empty["scores"]["key"] == f"{FOLDER}/scores/2026-06-01T13-00-00.parquet"
     assert "hasObject" not in manifest["files"][0]
     assert result.exported["scores"].uri is None
 
@@ -100,7 +100,7 @@ def test_what_an_earlier_revision_wrote_goes_after_the_manifest_says_so(
     skipping.export(tables=[TRACES])
 
     assert changes(s3_proxy) == [("PUT", MANIFEST), ("DELETE", TRACES_KEY)]
-    assert s3.keys(BUCKET) == [MANIFEST, f"{FOLDER}/scores/{HOUR.stamp}.parquet"]
+    assert s3.keys(BUCKET) == [MANIFEST, f"{FOLDER}/scores/2026-06-01T13-00-00.parquet"]
     manifest = skipping.manifest()
     assert manifest.revision == 2
     assert [file.table for file in manifest.files] == ["scores"]
@@ -260,7 +260,7 @@ def test_windows_of_a_day_that_is_read_at_once_are_skipped_alike(
             exporter.export(window, tables, read_ahead=files[window])
 
     objects = [key for key in s3.keys(BUCKET) if "/manifests/" not in key]
-    assert objects == [f"{FOLDER}/traces/{HOUR.stamp}.{deployment.encoding.extension}"]
+    assert objects == [f"{FOLDER}/traces/2026-06-01T13-00-00.{deployment.encoding.extension}"]
     assert [len(deployment.manifest(window).files) for window in windows] == [1, 0, 0]
     assert [len(deployment.manifest(window).empty_tables) for window in windows] == [1, 2, 2]
 
