@@ -15,8 +15,7 @@ from langfuse_export.catalog import Catalog, load_catalog
 from langfuse_export.catalog.discovery import forget
 from langfuse_export.commands.progress import WindowProgress
 from langfuse_export.commands.run import RunReport, open_instance, run_windows
-from langfuse_export.demo.data import PROJECTS, Batch
-from langfuse_export.demo.seed import seed
+from langfuse_export.demo.data import PROJECTS, batches
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
@@ -75,11 +74,12 @@ def _seeded_period(config: Settings) -> DemoPeriod:
     engine = EmbeddedClickHouse(Address.of(config.embedded_url, config), QueryLimits.from_settings(config))
     with engine.client() as client, Progress(console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("[bold]seeding", total=None)
-
-        def insert(batch: Batch) -> None:
-            client.insert(batch.table, batch.rows, column_names=batch.columns)
-
-        rows = seed(insert, start=period.start, days=DAYS, on_batch=lambda n: bar.advance(task, n)).total
+        rows = 0
+        for project in PROJECTS:
+            for batch in batches(project, period.start, DAYS):
+                client.insert(batch.table, batch.rows, column_names=batch.columns)
+                bar.advance(task, len(batch.rows))
+                rows += len(batch.rows)
     forget(config.home / "cache")
     marker.write_text(period.model_dump_json())
     out.print(
