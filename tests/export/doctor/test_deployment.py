@@ -23,11 +23,12 @@ from tests.servers.clickhouse import ClickHouseServer
 ROOT = Path(__file__).parents[3]
 
 
-def write_catalog(directory: Path, **project: Any) -> Path:
-    """An exports.yaml with one project and files as its destination."""
+def write_catalog(directory: Path, *others: str, **project: Any) -> Path:
+    """An exports.yaml with files as its destination: one project, and others as they are by default."""
+    first, default = {"id": PROJECT, **project}, {"destination": "blobs", "start": "2026-06-01"}
     catalog = {
         "destinations": {"blobs": {"url": f"file://{directory}/blobs/"}},
-        "projects": [{"id": PROJECT, "destination": "blobs", "start": "2026-06-01", **project}],
+        "projects": [{**default, **entry} for entry in (first, *({"id": other} for other in others))],
     }
     path = directory / "exports.yaml"
     path.write_text(yaml.safe_dump(catalog))
@@ -62,6 +63,22 @@ def test_a_column_that_is_missing_is_named(subject: Subject) -> None:
     [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert "comment" in bad.result
+
+
+@pytest.fixture
+def table_without_an_extra_column(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """`scores` without what is exported only if a catalog names it."""
+    clickhouse.execute("ALTER TABLE scores RENAME COLUMN config_id TO config")
+    yield
+    clickhouse.execute("ALTER TABLE scores RENAME COLUMN config TO config_id")
+
+
+@pytest.mark.usefixtures("table_without_an_extra_column")
+def test_a_column_that_one_of_the_projects_exports_is_missing(subject: Subject, tmp_path: Path) -> None:
+    write_catalog(tmp_path, "p2", columns={"scores": "all"})
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert bad.what == "table scores"
+    assert "config_id" in bad.result
 
 
 def test_a_wrong_catalog_is_a_wrong_setting(subject: Subject, tmp_path: Path) -> None:
