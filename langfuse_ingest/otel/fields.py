@@ -21,6 +21,8 @@ MODEL = ("langfuse.observation.model.name", "gen_ai.response.model", "ai.model.i
 MODEL += ("llm.response.model", "llm.model_name", "model")
 PROMPT_NAME = ("langfuse.observation.prompt.name", "langfuse.prompt.name")
 PROMPT_VERSION = ("langfuse.observation.prompt.version", "langfuse.prompt.version")
+AI_PROMPT = "ai.telemetry.metadata.langfusePrompt"
+MS_TO_FIRST_CHUNK = ("ai.response.msToFirstChunk", "ai.stream.msToFirstChunk")
 COMPLETION_START = "langfuse.observation.completion_start_time"
 LEVEL = "langfuse.observation.level"
 STATUS_MESSAGE = "langfuse.observation.status_message"
@@ -32,35 +34,85 @@ COST = "langfuse.observation.cost_details"
 MODEL_PARAMETERS = "langfuse.observation.model.parameters"
 TRACE_NAME = "langfuse.trace.name"
 
-# Input and output, as pairs; the first pair of which either is there counts.
-PAYLOADS = (
-    ("langfuse.observation.input", "langfuse.observation.output"),
-    ("langfuse.trace.input", "langfuse.trace.output"),
-    ("genkit:input", "genkit:output"),
-    ("ai.prompt.messages", "ai.response.text"),
-    ("ai.prompt", "ai.response.object"),
-    ("ai.toolCall.args", "ai.toolCall.result"),
-    ("gcp.vertex.agent.llm_request", "gcp.vertex.agent.llm_response"),
-    ("lk.user_transcript", "lk.response.text"),
-    ("mlflow.spanInputs", "mlflow.spanOutputs"),
-    ("traceloop.entity.input", "traceloop.entity.output"),
-    ("input.value", "output.value"),
-    ("input", "output"),
-    ("pydantic_ai.all_messages", "final_result"),
-    ("tool_arguments", "tool_response"),
-    ("gen_ai.input.messages", "gen_ai.output.messages"),
-    ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
+# Names of input and of output, by convention; the first convention of which there is any counts. Of several
+# names the first counts, and one that says no more than {} only if it is alone.
+Payload = tuple[tuple[str, ...], tuple[str, ...]]
+PAYLOADS_BEFORE_EVENTS: tuple[Payload, ...] = (
+    (("langfuse.observation.input",), ("langfuse.observation.output",)),
+    (("genkit:input",), ("genkit:output",)),
+    (
+        ("ai.prompt.messages", "ai.prompt", "ai.toolCall.args"),
+        (
+            "ai.response.text",
+            "ai.result.text",
+            "ai.toolCall.result",
+            "ai.response.object",
+            "ai.result.object",
+            "ai.response.toolCalls",
+            "ai.result.toolCalls",
+        ),
+    ),
 )
-# The same as lists that are spread over indexed attributes, such as gen_ai.prompt.0.content.
+PAYLOADS: tuple[Payload, ...] = (
+    (
+        ("gcp.vertex.agent.llm_request", "gcp.vertex.agent.tool_call_args"),
+        ("gcp.vertex.agent.llm_response", "gcp.vertex.agent.tool_response"),
+    ),
+    (("prompt",), ("all_messages_events",)),
+    (
+        ("lk.input_text", "lk.user_transcript", "lk.chat_ctx"),
+        ("lk.function_tool.output", "lk.response.text"),
+    ),
+    (("mlflow.spanInputs",), ("mlflow.spanOutputs",)),
+    (("traceloop.entity.input",), ("traceloop.entity.output",)),
+    (("input.value",), ("output.value",)),
+    (("input",), ("output",)),
+    (("pydantic_ai.all_messages",), ("final_result",)),
+    (("tool_arguments",), ("tool_response",)),
+)
+# As lists that are spread over indexed attributes, such as gen_ai.prompt.0.content.
 SPREAD_PAYLOADS = (
     ("gen_ai.prompt.", "gen_ai.completion."),
     ("llm.input_messages.", "llm.output_messages."),
 )
+MESSAGES = "gen_ai.input.messages"
+PAYLOADS_AFTER_SPREAD: tuple[Payload, ...] = (
+    ((MESSAGES,), ("gen_ai.output.messages",)),
+    (("gen_ai.tool.call.arguments",), ("gen_ai.tool.call.result",)),
+)
+SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+TRACE_PAYLOAD = ("langfuse.trace.input", "langfuse.trace.output")
+# What is input or output is no metadata, even where another convention has been believed.
+PAYLOAD_NAMES = frozenset(TRACE_PAYLOAD).union(
+    *({*inputs, *outputs} for inputs, outputs in PAYLOADS_BEFORE_EVENTS + PAYLOADS + PAYLOADS_AFTER_SPREAD)
+)
+PAYLOAD_PREFIXES = tuple(prefix for pair in SPREAD_PAYLOADS for prefix in pair)
+AI_TEXT, AI_TOOL_CALLS = "ai.response.text", "ai.response.toolCalls"
 
 PARAMETER_PREFIXES = ("gen_ai.request.", "llm.invocation_parameters.")
 OBSERVATION_METADATA = ("langfuse.observation.metadata", "langfuse.metadata", "ai.telemetry.metadata")
 TRACE_METADATA = "langfuse.trace.metadata"
 USAGE_PREFIXES = ("gen_ai.usage.", "llm.token_count.")
+# Details of the counts above, under names of the Vercel AI SDK, which repeats the counts in outer spans.
+AI_USAGE = {
+    "ai.usage.cachedInputTokens": "input_cached_tokens",
+    "ai.usage.reasoningTokens": "output_reasoning_tokens",
+    "ai.usage.tokens": "total",
+}
+# The same in the JSON that providers add, by provider, there or under `usage`.
+AI_PROVIDER = "ai.response.providerMetadata"
+AI_PROVIDER_USAGE = {
+    "openai": {"cachedPromptTokens": "input_cached_tokens", "reasoningTokens": "output_reasoning_tokens"},
+    "anthropic": {
+        "cache_read_input_tokens": "input_cached_tokens",
+        "cache_creation_input_tokens": "input_cache_creation",
+    },
+    "bedrock": {
+        "cacheReadInputTokens": "input_cache_read",
+        "cacheWriteInputTokens": "input_cache_write",
+        "cacheCreationInputTokens": "input_cache_creation",
+    },
+}
 COSTS = ("gen_ai.usage.cost", "llm.cost.total")
 
 # Counts under the names that instrumentations use; the kinds must not overlap, so details are taken off.
@@ -120,5 +172,16 @@ OPERATION_TYPES = dict.fromkeys(
 OPERATION_TYPES |= {"embeddings": "EMBEDDING", "invoke_agent": "AGENT", "create_agent": "AGENT"}
 OPERATION_TYPES |= {"execute_tool": "TOOL"}
 TOOL_MARKS = ("ai.toolCall.name", "gen_ai.tool.name", "gen_ai.tool.call.id")
+# Steps of the Vercel AI SDK that call a model; the spans around them name the model as well.
+AI_OPERATION = ("operation.name", "ai.operationId")
+AI_OPERATION_TYPES = {
+    "ai.generateText.doGenerate": "GENERATION",
+    "ai.streamText.doStream": "GENERATION",
+    "ai.generateObject.doGenerate": "GENERATION",
+    "ai.streamObject.doStream": "GENERATION",
+    "ai.embed.doEmbed": "EMBEDDING",
+    "ai.embedMany.doEmbed": "EMBEDDING",
+}
+MARKS_OF_GENERATIONS = tuple(name for name in MODEL if name not in ("ai.model.id", "llm.response.model"))
 # These steps carry the model of what they call, which counts it itself.
 WITHOUT_MODEL = frozenset({"invoke_agent", "agent_step"})

@@ -17,35 +17,59 @@ _MESSAGES = (
 )
 
 
-def payload_of(span: dict[str, Any], events: list[Any]) -> tuple[dict[str, Any], set[str]]:
-    """Input and output as far as they are there, and the names of the attributes that they came from."""
-    for pair in fields.PAYLOADS[:2]:
-        if found := _pair(span, pair):
-            return found
-    if messages := _from_events(events):
-        return messages, set()
-    for pair in fields.PAYLOADS[2:]:
-        if found := _pair(span, pair):
-            return found
+def payload_of(span: dict[str, Any], events: list[Any]) -> dict[str, Any]:
+    """Input and output as far as they are there."""
+    return (
+        _named(span, fields.PAYLOADS_BEFORE_EVENTS)
+        or _from_events(events)
+        or _named(span, fields.PAYLOADS)
+        or _spread(span)
+        or _named(span, fields.PAYLOADS_AFTER_SPREAD)
+    )
+
+
+def _named(span: dict[str, Any], payloads: tuple[fields.Payload, ...]) -> dict[str, Any]:
+    for inputs, outputs in payloads:
+        both = {"input": _first(span, inputs), "output": _first(span, outputs)}
+        found = {kind: value for kind, value in both.items() if value is not None}
+        if not found:
+            continue
+        if fields.MESSAGES in inputs:
+            found["input"] = _with_instructions(span, found.get("input"))
+        if fields.AI_TEXT in outputs and {fields.AI_TEXT, fields.AI_TOOL_CALLS} <= span.keys():
+            calls = _decoded(span[fields.AI_TOOL_CALLS])
+            found["output"] = {"role": "assistant", "content": span[fields.AI_TEXT], "tool_calls": calls}
+        return found
+    return {}
+
+
+def _first(span: dict[str, Any], names: tuple[str, ...]) -> Any:
+    values = [span[name] for name in names if span.get(name) not in (None, "")]
+    return _decoded(next((value for value in values if value != "{}"), values[0] if values else None))
+
+
+def _with_instructions(span: dict[str, Any], messages: Any) -> Any:
+    """The messages with the system's instructions before them, unless they begin with such."""
+    given = _decoded(span.get(fields.SYSTEM_INSTRUCTIONS))
+    parts = [part for part in (given if isinstance(given, list) else [given]) if part]
+    messages = [] if messages is None else messages
+    begins = messages[0] if isinstance(messages, list) and messages else None
+    is_there = isinstance(begins, dict) and begins.get("role") == "system"
+    if not parts or is_there or not isinstance(messages, list):
+        return messages
+    if all(isinstance(part, dict) and "parts" in part for part in parts):
+        return [*({"role": "system", **part} for part in parts), *messages]
+    texts = [part.get("content") if isinstance(part, dict) else part for part in parts]
+    content = "\n".join(text if isinstance(text, str) else orjson.dumps(text).decode() for text in texts)
+    return [{"role": "system", "content": content}, *messages]
+
+
+def _spread(span: dict[str, Any]) -> dict[str, Any]:
     for pair in fields.SPREAD_PAYLOADS:
-        used = {name for name in span if name.startswith(pair)}
-        if used:
-            values = {
-                kind: gathered
-                for kind, prefix in zip(("input", "output"), pair, strict=True)
-                if (gathered := _gathered(span, prefix))
-            }
-            return values, used
-    return {}, set()
-
-
-def _pair(span: dict[str, Any], pair: tuple[str, str]) -> tuple[dict[str, Any], set[str]] | None:
-    found = {
-        kind: _decoded(span[name])
-        for kind, name in zip(("input", "output"), pair, strict=True)
-        if span.get(name) not in (None, "")
-    }
-    return (found, set(pair)) if found else None
+        both = {kind: _gathered(span, prefix) for kind, prefix in zip(("input", "output"), pair, strict=True)}
+        if found := {kind: gathered for kind, gathered in both.items() if gathered}:
+            return found
+    return {}
 
 
 def _from_events(events: list[Any]) -> dict[str, Any]:
@@ -59,6 +83,8 @@ def _from_events(events: list[Any]) -> dict[str, Any]:
             messages.append({"role": str(name).split(".")[1], **content})
         elif name == "gen_ai.choice":
             choices.append(content)
+        elif name == "gen_ai.client.inference.operation.details":
+            return payload_of(content, [])
         elif name == "gen_ai.content.prompt" and "gen_ai.prompt" in content:
             messages.append(_decoded(content["gen_ai.prompt"]))
         elif name == "gen_ai.content.completion" and "gen_ai.completion" in content:

@@ -1,7 +1,8 @@
 """A span -> the events that Langfuse's API would have got for it, and what only events_full keeps."""
 
+import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -74,7 +75,7 @@ class Span:
     def says_something_of_trace(self) -> bool:
         """Whether it carries attributes of the trace."""
         names = (*fields.USER, *fields.SESSION, *fields.TAGS, *fields.PUBLIC, fields.TRACE_NAME)
-        names += ("langfuse.trace.input", "langfuse.trace.output")
+        names += fields.TRACE_PAYLOAD
         return any(name in self._attributes for name in names) or any(
             name.startswith(fields.TRACE_METADATA) for name in self._attributes
         )
@@ -82,7 +83,6 @@ class Span:
     def observation_event(self) -> RawEvent:
         """The span as a create event of its type."""
         kind = self._type()
-        given, used = payload_of(self._attributes, self._events)
         body: dict[str, Any] = {
             "id": self.id,
             "traceId": self.trace_id,
@@ -91,14 +91,14 @@ class Span:
             "endTime": self.end,
             "environment": self._environment(),
             "level": self._level(),
-            "metadata": self._metadata(used),
-            **given,
+            "metadata": self._metadata(),
+            **payload_of(self._attributes, self._events),
             **self._model_fields(kind),
         }
         optional = {
             "parentObservationId": self.parent_id or None,
             "statusMessage": self._first(fields.STATUS_MESSAGE) or self._status.get("message"),
-            "version": self._first("langfuse.version") or self._resource.get("service.version"),
+            "version": self._version,
         }
         body |= {name: str(value) for name, value in optional.items() if value}
         event_id = f"{self.trace_id}-{self.id}"
@@ -119,11 +119,13 @@ class Span:
             **self._trace_fields(),
         }
         if self.is_root:
-            given, _ = payload_of(self._attributes, self._events)
-            body = {"name": self._name(), **given, **body}
+            payload = payload_of(self._attributes, self._events)
+            body = {"name": self._name(), **payload, **body}
         for name in ("input", "output"):
             if (value := self._first(f"langfuse.trace.{name}")) is not None:
                 body[name] = value
+        if (self.is_root or self.says_something_of_trace) and self._version:
+            body["version"] = str(self._version)
         metadata = self._prefixed(fields.TRACE_METADATA)
         if metadata:
             body["metadata"] = metadata
@@ -173,6 +175,10 @@ class Span:
         ai_name = f"{function}:{operation}" if function and operation else operation
         return str(self._first(*fields.NAME) or ai_name or self._raw.get("name") or "")
 
+    @property
+    def _version(self) -> Any:
+        return self._first("langfuse.version") or self._resource.get("service.version")
+
     def _environment(self) -> str:
         for name in fields.ENVIRONMENT:
             for source in (self._attributes, self._resource):
@@ -197,28 +203,44 @@ class Span:
         operation = fields.OPERATION_TYPES.get(str(self._attributes.get(fields.OPERATION)))
         if operation:
             return operation
+        for name in fields.AI_OPERATION:  # the first may have the function's id behind it
+            operation = str(self._attributes.get(name)).partition(" ")[0]
+            if operation in fields.AI_OPERATION_TYPES and self._first(*fields.MODEL):
+                return fields.AI_OPERATION_TYPES[operation]
         if any(name in self._attributes for name in fields.TOOL_MARKS):
             return "TOOL"
-        return "GENERATION" if self._first(*fields.MODEL) else "SPAN"
+        return "GENERATION" if self._first(*fields.MARKS_OF_GENERATIONS) else "SPAN"
 
     def _model_fields(self, kind: str) -> dict[str, Any]:
         result: dict[str, Any] = {}
         if str(self._attributes.get(fields.OPERATION)) not in fields.WITHOUT_MODEL:
             if model := self._first(*fields.MODEL):
                 result["model"] = str(model)
-            if usage := usage_of(self._attributes):
+            if usage := usage_of(self._attributes, is_call=kind in ("GENERATION", "EMBEDDING")):
                 result["usageDetails"] = usage
             if cost := cost_of(self._attributes):
                 result["costDetails"] = cost
         if parameters := self._model_parameters():
             result["modelParameters"] = parameters
-        name, version = self._first(*fields.PROMPT_NAME), self._first(*fields.PROMPT_VERSION)
+        prompt = _object(self._attributes.get(fields.AI_PROMPT)) or {}
+        name = self._first(*fields.PROMPT_NAME) or prompt.get("name")
+        version = self._first(*fields.PROMPT_VERSION) or prompt.get("version")
         digits = str(version)[:6]  # one more than fit
         if kind == "GENERATION" and name and digits.isdecimal() and int(digits) <= 65_535:
             result |= {"promptName": str(name), "promptVersion": int(digits)}
-        if started := _time(str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')):
+        if started := self._completion_start():
             result["completionStartTime"] = started
         return result
+
+    def _completion_start(self) -> str | None:
+        if started := _time(str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')):
+            return started
+        try:
+            milliseconds = math.ceil(float(self._first(*fields.MS_TO_FIRST_CHUNK)))
+            moment = datetime.fromisoformat(self.start) + timedelta(milliseconds=milliseconds)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return _time(moment.isoformat())
 
     def _model_parameters(self) -> dict[str, Any]:
         own = _object(self._attributes.get(fields.MODEL_PARAMETERS))
@@ -234,15 +256,15 @@ class Span:
             if name.startswith(prefix) and name != prefix + "model"
         }
 
-    def _metadata(self, used: set[str]) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         own: dict[str, Any] = {}
         for prefix in fields.OBSERVATION_METADATA:
             own |= self._prefixed(prefix)
-        prefixes = (*fields.OBSERVATION_METADATA, fields.TRACE_METADATA)
+        prefixes = (*fields.OBSERVATION_METADATA, fields.TRACE_METADATA, *fields.PAYLOAD_PREFIXES)
         rest = {
             name: value if isinstance(value, str) else orjson.dumps(value).decode()
             for name, value in self._attributes.items()
-            if name not in used and not name.startswith(prefixes)
+            if name not in fields.PAYLOAD_NAMES and not name.startswith(prefixes)
         }
         scope = {"name": self._scope.get("name"), "version": self._scope.get("version")}
         scope["attributes"] = attributes(self._scope)

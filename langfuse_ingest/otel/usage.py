@@ -8,8 +8,13 @@ from langfuse_ingest.otel import fields
 from langfuse_ingest.values import cost_details, usage_details
 
 
-def usage_of(span: dict[str, Any]) -> dict[str, int] | None:
-    """Counts by kind: the SDK's own, else those of the conventions, so that no token counts twice."""
+def usage_of(span: dict[str, Any], *, is_call: bool = True) -> dict[str, int] | None:
+    """Counts by kind: the SDK's own, else those of the conventions, so that no token counts twice.
+
+    Args:
+        span: its attributes.
+        is_call: whether it is a call of a model, and not a span around one.
+    """
     own = _object(span.get(fields.USAGE))
     if own is not None:
         return usage_details(own)
@@ -19,12 +24,24 @@ def usage_of(span: dict[str, Any]) -> dict[str, int] | None:
             if name.startswith(prefix) and name not in fields.COSTS:
                 kind = name.removeprefix(prefix)
                 counts.setdefault(fields.USAGE_ALIASES.get(kind, kind.removeprefix("details.")), value)
+    if is_call:
+        counts = _of_ai_sdk(span) | counts
     found = usage_details(counts) or {}
     for kind in ("input", "output"):
         if kind in found:
             details = sum(count for name, count in found.items() if name.startswith(f"{kind}_"))
             found[kind] = max(0, found[kind] - details)
     return found or None
+
+
+def _of_ai_sdk(span: dict[str, Any]) -> dict[str, Any]:
+    counts: dict[str, Any] = {}
+    metadata = _object(span.get(fields.AI_PROVIDER)) or {}
+    for provider, names in fields.AI_PROVIDER_USAGE.items():
+        said = _object(metadata.get(provider)) or {}
+        said |= _object(said.get("usage")) or {}
+        counts |= {kind: said[name] for name, kind in names.items() if name in said}
+    return counts | {kind: span[name] for name, kind in fields.AI_USAGE.items() if name in span}
 
 
 def cost_of(span: dict[str, Any]) -> dict[str, float] | None:

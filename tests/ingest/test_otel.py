@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from langfuse_ingest.jobs import ingest_job
+from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import usage_of
 from langfuse_ingest.runtime import build_runtime
 from langfuse_worker.settings import settings
@@ -131,6 +132,9 @@ def test_a_span_delivered_twice_is_one_row(deployment: Deployment) -> None:
         ({"gen_ai__operation__name": "embeddings"}, "EMBEDDING"),
         ({"gen_ai__tool__name": "search"}, "TOOL"),
         ({"llm__model_name": "m"}, "GENERATION"),
+        ({"ai__operationId": "ai.generateText", "ai__model__id": "m"}, "SPAN"),
+        ({"ai__operationId": "ai.generateText.doGenerate", "ai__model__id": "m"}, "GENERATION"),
+        ({"operation__name": "ai.embed.doEmbed my-function", "ai__model__id": "m"}, "EMBEDDING"),
         ({}, "SPAN"),
     ],
 )
@@ -274,6 +278,108 @@ def test_a_completion_starts_in_utc_unless_it_says_otherwise(deployment: Deploym
     )
     times = {row["completion_start_time"] for row in deployment.rows("observations")}
     assert times == {"2026-06-01 08:00:00.500"}
+
+
+@pytest.mark.parametrize(
+    ("span", "payload"),
+    [
+        ({"ai.prompt": "hi", "ai.response.text": "yo"}, {"input": "hi", "output": "yo"}),
+        ({"ai.prompt.messages": "[1]", "ai.response.object": "{}"}, {"input": [1], "output": {}}),
+        (
+            {"ai.prompt": "hi", "ai.response.text": "", "ai.response.toolCalls": "[1]"},
+            {"input": "hi", "output": {"role": "assistant", "content": "", "tool_calls": [1]}},
+        ),
+        ({"ai.prompt": "hi", "ai.result.toolCalls": "[1]"}, {"input": "hi", "output": [1]}),
+        (
+            {
+                "gcp.vertex.agent.llm_request": "{}",
+                "gcp.vertex.agent.tool_call_args": '{"a": 1}',
+                "gcp.vertex.agent.llm_response": "{}",
+                "gcp.vertex.agent.tool_response": "done",
+            },
+            {"input": {"a": 1}, "output": "done"},
+        ),
+        ({"prompt": "hi", "all_messages_events": "[1]"}, {"input": "hi", "output": [1]}),
+        ({"lk.chat_ctx": "hi", "lk.function_tool.output": "yo"}, {"input": "hi", "output": "yo"}),
+        ({"langfuse.trace.input": "of the trace", "input.value": "own"}, {"input": "own"}),
+        (
+            {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"content": "a"}, "b"]'},
+            {"input": [{"role": "system", "content": "a\nb"}, 1]},
+        ),
+        (
+            {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"parts": []}]'},
+            {"input": [{"role": "system", "parts": []}, 1]},
+        ),
+        (
+            {"gen_ai.input.messages": '[{"role": "system"}]', "gen_ai.system_instructions": "be kind"},
+            {"input": [{"role": "system"}]},
+        ),
+    ],
+)
+def test_input_and_output_are_found_where_frameworks_put_them(
+    span: dict[str, Any], payload: dict[str, Any]
+) -> None:
+    assert payload_of(span, []) == payload
+
+
+def test_messages_may_be_in_an_event_of_the_span() -> None:
+    content = attributes(gen_ai__input__messages="[1]", gen_ai__output__messages="[2]")
+    event = {"name": "gen_ai.client.inference.operation.details", "attributes": content}
+    assert payload_of({}, [event]) == {"input": [1], "output": [2]}
+
+
+def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
+    model = {"ai__model__id": "gpt-5", "ai__telemetry__metadata__userId": "u"}
+    outer = span(
+        ROOT,
+        name="ai.generateText",
+        ai__operationId="ai.generateText",
+        ai__telemetry__functionId="answer",
+        ai__prompt='{"prompt": "hi"}',
+        ai__response__text="hello",
+        ai__usage__promptTokens=100,
+        **model,
+    )
+    inner = span(
+        CHILD,
+        ROOT,
+        name="ai.generateText.doGenerate",
+        ai__operationId="ai.generateText.doGenerate",
+        ai__prompt__messages='[{"role": "user", "content": "hi"}]',
+        ai__response__text="hello",
+        ai__response__msToFirstChunk=250.2,
+        ai__response__providerMetadata='{"anthropic": {"usage": {"cache_creation_input_tokens": 10}}}',
+        ai__usage__cachedInputTokens=30,
+        ai__telemetry__metadata__langfusePrompt='{"name": "greeting", "version": 3}',
+        gen_ai__request__model="gpt-5",
+        gen_ai__usage__input_tokens=100,
+        gen_ai__usage__output_tokens=20,
+        **model,
+    )
+    ingest(deployment, outer, inner)
+
+    rows = {row["id"]: row for row in deployment.rows("observations")}
+    assert (rows[ROOT]["type"], rows[ROOT]["name"]) == ("SPAN", "answer:ai.generateText")
+    assert (json.loads(rows[ROOT]["input"]), rows[ROOT]["output"]) == ({"prompt": "hi"}, "hello")
+    assert rows[ROOT]["usage_details"] == {}  # or every token would count twice
+    call = rows[CHILD]
+    assert (call["type"], call["prompt_name"], call["prompt_version"]) == ("GENERATION", "greeting", 3)
+    assert (json.loads(call["input"])[0]["content"], call["output"]) == ("hi", "hello")
+    usage = {"input": 60, "input_cached_tokens": 30, "input_cache_creation": 10, "output": 20, "total": 120}
+    assert call["usage_details"] == usage
+    assert call["completion_start_time"] == "2026-06-01 08:00:00.251"
+    assert not any(name in call["metadata"]["attributes"] for name in ("ai.prompt", "ai.response.text"))
+
+
+def test_a_trace_has_the_version_of_its_root_and_of_what_tells_of_it(deployment: Deployment) -> None:
+    ingest(deployment, span(CHILD, ROOT, langfuse__version="of a child"))
+    [trace] = deployment.rows("traces")
+    assert trace["version"] is None
+
+    ingest(deployment, span(ROOT, langfuse__version="1.2"))
+
+    [trace] = deployment.rows("traces")
+    assert trace["version"] == "1.2"
 
 
 def test_usage_counts_no_token_twice() -> None:
