@@ -6,7 +6,7 @@ machine can reach. An endpoint is checked when it is read, and each address agai
 
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import unquote
@@ -17,7 +17,6 @@ from langfuse_worker.settings import Settings
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
-
 
 _USER = re.compile(r"(?<=//)[^/@]*@")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -52,7 +51,7 @@ class AllowList:
     """What is allowed although it would be blocked: hosts as they are written, addresses, networks."""
 
     hosts: frozenset[str] = frozenset()
-    networks: tuple[IpNetwork, ...] = field(default=())
+    networks: tuple[IpNetwork, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "AllowList":
@@ -159,11 +158,9 @@ def _is_blocked(address: IpAddress) -> bool:
 
 
 def _parsed(endpoint: str) -> URL:
+    if _BAD_ESCAPE.search(endpoint):
+        raise EndpointError(endpoint, EndpointReason.INVALID_ENCODING, "a % is not followed by two digits")
     try:
-        if _BAD_ESCAPE.search(endpoint):
-            raise EndpointError(
-                endpoint, EndpointReason.INVALID_ENCODING, "a % is not followed by two digits"
-            )
         unquote(endpoint, errors="strict")
     except UnicodeDecodeError:
         detail = "its percent-encoding is not UTF-8"

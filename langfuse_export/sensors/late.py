@@ -276,7 +276,7 @@ class LateTick:
 
     def _suspect_slot(self, suspects: Suspects, table: str, slot: Slot, changed: datetime) -> None:
         project = self._projects.get(slot.project_id)
-        if project is None or not self._has_table(project, table):
+        if project is None:
             return
         frequency = project.frequency
         window = frequency.window(frequency.floor(slot.start))

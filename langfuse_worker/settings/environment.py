@@ -99,13 +99,13 @@ def variable(name: str, kind: type[T], default: T) -> T:
     return value
 
 
-def _is_secret(variable: str) -> bool:
+def _is_secret(name: str) -> bool:
     fields = Settings.model_fields.values()
-    return any(f.validation_alias == variable and "SecretStr" in str(f.annotation) for f in fields)
+    return any(f.validation_alias == name and "SecretStr" in str(f.annotation) for f in fields)
 
 
-def _shown(variable: str, value: Any) -> str:
-    return "***" if _is_secret(variable) else repr(_PASSWORD.sub(r"\1***@", str(value)))
+def _shown(name: str, value: Any) -> str:
+    return "***" if _is_secret(name) else repr(_PASSWORD.sub(r"\1***@", str(value)))
 
 
 def load_settings() -> Settings:
@@ -118,9 +118,9 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        variable = str(first["loc"][0])
+        name = str(first["loc"][0])
         message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{variable}={_shown(variable, first['input'])}: {message}") from None
+        raise SettingsError(f"{name}={_shown(name, first['input'])}: {message}") from None
 
 
 @cache
