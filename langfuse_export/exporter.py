@@ -194,8 +194,19 @@ class WindowExporter:
     ) -> ExportedTable:
         started = time.monotonic()
         try:
-            priced = self.prices.put_into(table)
-            exported = self._table_export(priced, window, cancellation, read_ahead).run()
+            exported = TableExport(
+                self.source,
+                self.store,
+                self.project,
+                self.prices.put_into(table),
+                window,
+                self.run_id,
+                cancellation,
+                on_bytes=self.progress.bytes_read,
+                read_ahead=read_ahead,
+                on_split=lambda error, parts: self._journal.window_split(table, window, error, parts),
+                part_size=self.part_sizes.get(table.name),
+            ).run()
         except BaseException as error:
             self._journal.table_failed(table, window, started, error)
             raise
@@ -204,27 +215,6 @@ class WindowExporter:
         self._journal.table_exported(table, window, started, exported)
         self.progress.table_exported(window, exported)
         return exported
-
-    def _table_export(
-        self,
-        table: Table,
-        window: Window,
-        cancellation: Cancellation,
-        read_ahead: WindowRows | None,
-    ) -> TableExport:
-        return TableExport(
-            self.source,
-            self.store,
-            self.project,
-            table,
-            window,
-            self.run_id,
-            cancellation,
-            self.progress.bytes_read,
-            read_ahead,
-            lambda error, parts: self._journal.window_split(table, window, error, parts),
-            self.part_sizes.get(table.name),
-        )
 
     def _existing_manifest(self, window: Window) -> Manifest | None:
         """The manifest that stands at the window's key, of this window or of a shorter one that it replaces.

@@ -1,6 +1,7 @@
 """Tables, Langfuse's own export, Dagster."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,33 +51,29 @@ def test_tables_with_all_their_columns_are_there(subject: Subject) -> None:
     assert {f.status for f in found} == {Status.OK}
 
 
-@pytest.fixture
-def table_without_a_column(clickhouse: ClickHouseServer) -> Iterator[None]:
-    """`scores` as an older Langfuse had it."""
-    clickhouse.execute("ALTER TABLE scores RENAME COLUMN comment TO remark")
-    yield
-    clickhouse.execute("ALTER TABLE scores RENAME COLUMN remark TO comment")
+@contextmanager
+def scores_without(clickhouse: ClickHouseServer, column: str) -> Iterator[None]:
+    """`scores` as another version of Langfuse might have it."""
+    clickhouse.execute(f"ALTER TABLE scores RENAME COLUMN {column} TO other")
+    try:
+        yield
+    finally:
+        clickhouse.execute(f"ALTER TABLE scores RENAME COLUMN other TO {column}")
 
 
-@pytest.mark.usefixtures("table_without_a_column")
-def test_a_column_that_is_missing_is_named(subject: Subject) -> None:
-    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+def test_a_column_that_is_missing_is_named(clickhouse: ClickHouseServer, subject: Subject) -> None:
+    with scores_without(clickhouse, "comment"):
+        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert "comment" in bad.result
 
 
-@pytest.fixture
-def table_without_an_extra_column(clickhouse: ClickHouseServer) -> Iterator[None]:
-    """`scores` without what is exported only if a catalog names it."""
-    clickhouse.execute("ALTER TABLE scores RENAME COLUMN config_id TO config")
-    yield
-    clickhouse.execute("ALTER TABLE scores RENAME COLUMN config TO config_id")
-
-
-@pytest.mark.usefixtures("table_without_an_extra_column")
-def test_a_column_that_one_of_the_projects_exports_is_missing(subject: Subject, tmp_path: Path) -> None:
+def test_a_column_that_one_of_the_projects_exports_is_missing(
+    clickhouse: ClickHouseServer, subject: Subject, tmp_path: Path
+) -> None:
     write_catalog(tmp_path, "p2", columns={"scores": "all"})
-    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    with scores_without(clickhouse, "config_id"):
+        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert bad.what == "table scores"
     assert "config_id" in bad.result
 
