@@ -68,8 +68,9 @@ class _Connection:
     def client(self) -> Client:
         with self._lock:
             if self._opened is None:
-                self._opened = self._open()
-                self._cores = _cores(self._opened)
+                opened = self._open()
+                self._cores = _cores(opened)
+                self._opened = opened
             return self._opened
 
     def within(self, limits: QueryLimits) -> QueryLimits:

@@ -3,12 +3,15 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from langfuse_export.catalog.discovery import query_projects
 from langfuse_export.tables import TABLES
-from langfuse_worker.clickhouse import Query, QueryComment, connect
+from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment, connect
 from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, trace
 from tests.servers.clickhouse import ClickHouseServer, cores_of
+from tests.servers.clickhouse_http import Fault
 
 
 def default_limits(server: ClickHouseServer) -> dict[str, str]:
@@ -68,6 +71,18 @@ def test_a_query_has_no_more_threads_than_the_server_has_cores(deployment: Deplo
     purposes = {json.loads(query["comment"])["purpose"]: query["settings"] for query in queries}
     for purpose in ("count", "export"):
         assert purposes[purpose]["max_threads"] == str(cores_of(deployment.server))
+
+
+def test_a_server_that_could_not_say_how_many_cores_it_has_is_asked_again(deployment: Deployment) -> None:
+    deployment.server.break_next(Fault("refuse", match="SELECT default FROM system.settings"))
+    query = Query("SELECT 'asked'", QueryComment(purpose="test"))
+    with deployment.with_(environment={"LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS": "1000"}) as exporting:
+        with pytest.raises(ClickHouseError):
+            exporting.source.rows(query)
+        exporting.source.rows(query)
+
+    [request] = [request for request in deployment.server.requests if request.sql.startswith(query.sql)]
+    assert request.parameters["max_threads"] == str(cores_of(deployment.server))
 
 
 def test_the_comment_names_product_project_table_and_window(deployment: Deployment) -> None:
