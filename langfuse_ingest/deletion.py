@@ -2,7 +2,8 @@
 
 The order makes a deletion final: first the event log forgets the entity, so that no merge or replay finds its
 events; then rows without payload mark it as deleted, with a version that any merge still on its way cannot
-beat; then the stored rows are removed from disk.
+beat; then the stored rows are removed from disk. Of a project nothing stays that could be marked, see
+`deleted_projects`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from langfuse_ingest.deleted_projects import note_deletion
 from langfuse_ingest.event_log import time_of
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE
@@ -60,7 +62,8 @@ def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str]) -> Non
 
 
 def delete_project(parts: Runtime, project: str) -> None:
-    """Delete every row and every segment of a project. Raises ClickHouseError, StoreError."""
+    """Delete every row and every segment of a project. Raises ClickHouseError, StoreError, RedisError."""
+    note_deletion(parts.redis, project)
     keys = parts.event_log.keys_of(project)
     for key in keys:
         parts.event_log.delete(key)

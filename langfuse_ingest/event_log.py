@@ -208,6 +208,11 @@ def project_folder(project: str) -> str:
     return f"{cut}_{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
+def folder_of(key: str) -> str:
+    """The project's folder in the key of a segment."""
+    return key.partition("/")[0]
+
+
 def time_of(key: str) -> datetime | None:
     """The minute in which a segment was accepted, from its key; None if it is an object of somebody else."""
     found = _SEGMENT_TIME.search(key)

@@ -13,10 +13,13 @@ from typing import TypeVar
 
 from redis import Redis
 
-from langfuse_ingest.event_log import EventLog, Segment, SegmentError
+from langfuse_ingest.deleted_projects import deletions
+from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.event_log import EventLog, Segment, SegmentError, folder_of
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
 from langfuse_ingest.merge import History, merge
+from langfuse_ingest.queues import queue
 from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
 from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
@@ -100,12 +103,16 @@ class Ingestion:
         """
         outcome = Outcome()
         read = self.event_log.read(job.segment for job in jobs)
+        deleted = deletions(self.redis, {folder_of(job.segment) for job in jobs})
         segments: dict[str, Segment] = {}
         keys: set[EntityKey] = set()
         for index, job in enumerate(jobs):
-            segment = read[job.segment]
+            segment, deleted_at = read[job.segment], deleted.get(folder_of(job.segment), "")
             if isinstance(segment, Exception):
-                outcome.failed[index] = segment
+                if not deleted_at or not isinstance(segment, ObjectNotFoundError):
+                    outcome.failed[index] = segment
+                continue
+            if segment.written_at <= deleted_at:
                 continue
             segments[job.segment] = segment
             job_keys = job.keys(segment)
@@ -114,8 +121,17 @@ class Ingestion:
         if keys:
             with self.clickhouse.hold():
                 self._merge_and_write(keys, segments, outcome)
+            self._delete_again(segments.values(), deleted)
         outcome.entities = len(keys)
         return outcome
+
+    def _delete_again(self, segments: Iterable[Segment], deleted: dict[str, str]) -> None:
+        """Ask for another deletion of the projects whose deletion has begun since `deleted` was looked up."""
+        projects = {folder_of(segment.key): segment.project for segment in segments}
+        now = deletions(self.redis, projects)
+        jobs = [NewJob({"project": projects[f]}) for f in now if now[f] != deleted.get(f)]
+        if jobs:
+            enqueue(self.redis, queue("project-delete"), jobs)
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))

@@ -25,6 +25,8 @@ from langfuse_ingest.producer import Receipt
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import queues
 from langfuse_ingest.runtime import Runtime, runtime
+from langfuse_ingest.writer import PendingRow, RefusedRow, Writer
+from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import settings
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.processes import children_of, kill_tree
@@ -187,6 +189,20 @@ class Deployment:
 
     def _id(self, table: str) -> str:
         return "span_id" if table == "events_full" else "id"
+
+
+class SlowWriter(Writer):
+    """Something happens before its first rows are written."""
+
+    def __init__(self, clickhouse: ClickHouse, before: Callable[[], None]) -> None:
+        super().__init__(clickhouse, 1, lambda *_: None)
+        self._before: Callable[[], None] | None = before
+
+    def write(self, table: str, rows: Sequence[PendingRow]) -> list[RefusedRow]:
+        before, self._before = self._before, None
+        if before is not None:
+            before()
+        return super().write(table, rows)
 
 
 def work_off(name: str, connection: Redis) -> None:

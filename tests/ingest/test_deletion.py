@@ -1,14 +1,18 @@
 """Deleting: rows are gone for every reader, and neither late events' merges nor replays bring them back."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from langfuse_ingest import deletion, jobs
 from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.queues import queue
 from langfuse_ingest.replay import replay_range
-from tests.ingest.deployment import PROJECT, Deployment
+from langfuse_ingest.runtime import build_runtime
+from langfuse_worker.settings import settings
+from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
 from tests.ingest.sessions import START, event, sessions
 from tests.servers.clickhouse_http import Fault
 
@@ -91,6 +95,40 @@ def test_a_deleted_project_leaves_no_row_and_no_segment(deployment: Deployment) 
         assert found == [{"project_id": "other"}], table
     assert deployment.parts.event_log.keys_of(PROJECT) == []
     assert len(deployment.parts.event_log.keys_of("other")) == 1
+
+
+def test_jobs_of_a_deleted_project_bring_nothing_back_and_are_no_dead_letters(
+    deployment: Deployment,
+) -> None:
+    deployment.accept([event("trace-create", START, {"id": "read and tried"})])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+    deployment.work()
+    deployment.clickhouse.break_next()
+    deployment.accept([event("trace-create", START, {"id": "never read"})])
+
+    enqueue_job(deployment, "project-delete", project=PROJECT)
+    deployment.make_retries_due()
+    deployment.work()
+
+    assert (deployment.ids("traces"), deployment.letters, deployment.backlog) == ([], [], 0)
+    assert deployment.count("blob_storage_file_log") == 0
+
+
+def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment: Deployment) -> None:
+    segment = deployment.accept(list(sessions(1))).segment
+    assert segment is not None
+
+    def delete_meanwhile() -> None:
+        deletion.delete_project(build_runtime(settings()), PROJECT)
+
+    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
+    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.work("project-delete")
+
+    for table in (*TABLES, "blob_storage_file_log"):
+        assert deployment.count(table) == 0, table
+    deployment.ingest(list(sessions(1, seed=2)))
+    assert deployment.ids("traces") == ["trace-2-0"]
 
 
 def test_retention_deletes_what_is_older(deployment: Deployment) -> None:

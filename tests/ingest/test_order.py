@@ -1,17 +1,14 @@
 """The rows do not depend on how events were batched, in which order they came, or how often."""
 
 import random
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.runtime import build_runtime
-from langfuse_ingest.writer import PendingRow, RefusedRow, Writer
-from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import settings
-from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
 from tests.ingest.sessions import START, Event, event, sessions
 
 TABLES = ("traces", "observations", "scores", "events_full")
@@ -83,7 +80,7 @@ def test_two_consumers_that_merge_an_entity_at_once_leave_one_row(deployment: De
         build_runtime(settings()).ingestion.ingest([ingest_job(other)])
 
     slow = replace(
-        deployment.parts.ingestion, writer=_SlowWriter(deployment.parts.clickhouse, another_consumer)
+        deployment.parts.ingestion, writer=SlowWriter(deployment.parts.clickhouse, another_consumer)
     )
     slow.ingest([ingest_job(segment)])
 
@@ -148,17 +145,3 @@ def test_two_consumers_at_once_lose_no_part_of_an_entity(deployment: Deployment)
     [trace] = deployment.rows("traces")
     assert trace["metadata"] == {f"k{n}": str(n) for n in range(60)}
     assert {row["project_id"] for row in deployment.rows("traces")} == {PROJECT}
-
-
-class _SlowWriter(Writer):
-    """Something happens before its first rows are written."""
-
-    def __init__(self, clickhouse: ClickHouse, before: Callable[[], None]) -> None:
-        super().__init__(clickhouse, 1, lambda *_: None)
-        self._before: Callable[[], None] | None = before
-
-    def write(self, table: str, rows: Sequence[PendingRow]) -> list[RefusedRow]:
-        before, self._before = self._before, None
-        if before is not None:
-            before()
-        return super().write(table, rows)
