@@ -6,6 +6,7 @@ another. Projects go by their folder in the event log, which is known of a segme
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from redis import Redis
 
@@ -28,9 +29,5 @@ def deletions(redis: Redis, folders: Iterable[str]) -> dict[str, str]:
         redis.RedisError: Redis does not answer.
     """
     asked = list(folders)
-    answers = redis.mget([_KEY + folder for folder in asked]) if asked else []
-    return {
-        folder: moment.decode()
-        for folder, moment in zip(asked, answers, strict=True)  # pyright: ignore[reportArgumentType]
-        if moment
-    }
+    answers: Any = redis.mget([_KEY + folder for folder in asked]) if asked else []
+    return {folder: moment.decode() for folder, moment in zip(asked, answers, strict=True) if moment}
