@@ -122,8 +122,7 @@ def _exporter(project: ProjectExport) -> WindowExporter:
 
 def _export_day(exporter: WindowExporter, windows: Sequence[Window], options: ExportOptions) -> None:
     tables = exporter.project.tables
-    reads = [(table, windows) for table in tables if table.sorted_by_day]
-    with day_files(exporter, reads, options) as files:
+    with day_files(exporter, [(table, windows) for table in tables], options) as files:
         for window in windows:
             exporter.export(window, tables, {}, files[window])
 

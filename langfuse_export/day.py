@@ -1,4 +1,7 @@
-"""Windows of a day that are read together, because the query of each of them would read the whole day."""
+"""Windows of a day that are read together, because the query of each of them would read the whole day.
+
+Tables that ClickHouse sorts by time are read so where windows hold few rows, since each query has its price.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +22,9 @@ from langfuse_worker.clickhouse import ClickHouseError, Parameter, Query, QueryC
 log = structlog.get_logger()
 
 Rows = TypeVar("Rows")
+
+# Of a window in the mean. Here a query of its own takes as much CPU as having the worker split so many rows.
+_FEW_ROWS = 100
 
 _READ_ONE_BY_ONE = (ClickHouseError, StoreError, OSError, VerificationError, PricesError)
 
@@ -66,17 +72,19 @@ class Day:
 def read_together(
     exporter: WindowExporter,
     reads: Sequence[tuple[Table, Sequence[Window]]],
-    read: Callable[[Day], Mapping[Window, Rows]],
+    read: Callable[[Day, Sequence[SourceSummary]], Mapping[Window, Rows]],
 ) -> Mapping[Window, Mapping[str, Rows]]:
     """Read tables, each for its windows; what was read, by window and name of the table.
 
-    A table that cannot be read this way, for want of memory, time, disk space or prices, is left out: its
-    windows are read one by one.
+    `read` gets a table's windows with what each of them holds. A table whose windows are better read one by
+    one is left out, and one that cannot be read together, for want of memory, time, disk space or prices.
     """
     found: dict[Window, dict[str, Rows]] = defaultdict(dict)
     for table, windows in reads:
         try:
-            rows_by_window = read(Day(exporter, exporter.prices.put_into(table), windows))
+            day = Day(exporter, exporter.prices.put_into(table), windows)
+            counted = day.count()
+            rows_by_window = read(day, counted) if _is_worth_it(table, counted) else {}
         except BaseException as error:
             fields = {"table": table.name, "day": str(windows[0].start.date()), "reason": reason_of(error)}
             log.warning("blob_export_day_read_failed", **fields, error=str(error))
@@ -86,3 +94,7 @@ def read_together(
         for window, rows in rows_by_window.items():
             found[window][table.name] = rows
     return found
+
+
+def _is_worth_it(table: Table, counted: Sequence[SourceSummary]) -> bool:
+    return not table.sorted_by_time or sum(window.rows for window in counted) <= _FEW_ROWS * len(counted)

@@ -17,6 +17,7 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.server_transfer import PARTITION_ID, StagedWindow, write_by_server
 from langfuse_export.staging import Staging
 from langfuse_export.tables import Table
+from langfuse_export.window_source import SourceSummary
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
 from langfuse_worker.clickhouse import Query, Scalar
@@ -60,7 +61,9 @@ def day_objects(
     buffer_bytes = options.catchup_buffer_bytes
     with ExitStack() as stack:
         yield read_together(
-            exporter, reads, lambda day: DayByServer(day, collection, buffer_bytes).objects(stack)
+            exporter,
+            reads,
+            lambda day, counted: DayByServer(day, collection, buffer_bytes).objects(stack, counted),
         )
 
 
@@ -76,14 +79,13 @@ class DayByServer:
     collection: str
     buffer_bytes: int
 
-    def objects(self, stack: ExitStack) -> dict[Window, StagedWindow]:
-        """What waits to be verified and put in place, until the stack is closed.
+    def objects(self, stack: ExitStack, counted: Sequence[SourceSummary]) -> dict[Window, StagedWindow]:
+        """What waits to be verified and put in place, until the stack is closed; `counted` is each window's.
 
         Raises:
             ClickHouseError: the query failed, or the collection may not or cannot be used.
             StoreError: the bucket does not take the objects from ClickHouse.
         """
-        counted = self.day.count()
         query = self._query()
         staged = {
             window: StagedWindow(self._staging(window).written_by(query.query_id), summary, query.query_id)

@@ -28,6 +28,7 @@ from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
 from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
+from langfuse_export.window_source import SourceSummary
 from langfuse_export.windows import Window
 from langfuse_worker.clickhouse import Scalar
 
@@ -48,7 +49,7 @@ def day_files(
     """
     options.scratch.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        yield read_together(exporter, reads, lambda day: DayRead(day, options).files(stack))
+        yield read_together(exporter, reads, lambda day, counted: DayRead(day, options).files(stack, counted))
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class DayRead:
     day: Day
     options: ExportOptions
 
-    def files(self, stack: ExitStack) -> dict[Window, WindowFile]:
-        """The rows of each window, in files that are gone when the stack is closed.
+    def files(self, stack: ExitStack, counted: Sequence[SourceSummary]) -> dict[Window, WindowFile]:
+        """The rows of each window, in files that are gone when the stack is closed; `counted` is its count.
 
         Raises:
             ClickHouseError: ClickHouse refused or broke the query.
@@ -67,7 +68,6 @@ class DayRead:
             OSError: the files cannot be written.
         """
         day = self.day
-        counted = day.count()
         settings = {**sql.TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
         files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]

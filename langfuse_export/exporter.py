@@ -73,7 +73,7 @@ class WindowResult:
 
 @dataclass
 class WindowExporter:
-    """Exports windows of one project.
+    """Exports windows of one project. Thread-safe, for windows that have been read ahead.
 
     Attributes:
         source: ClickHouse, with the project's limits.
@@ -82,6 +82,7 @@ class WindowExporter:
         prices: of this attempt, for tables with columns of prices.
         table_concurrency: tables of a window exported side by side.
         part_sizes: by table name, what the last window taught of heavy tables; kept up to date.
+        cancellation: ends all exports that go on, and those that begin afterwards.
     """
 
     source: ClickHouse
@@ -94,6 +95,10 @@ class WindowExporter:
     table_concurrency: int = 2
     progress: Progress = field(default_factory=NoProgress)
     part_sizes: dict[str, PartSize] = field(default_factory=dict)
+    cancellation: Cancellation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cancellation = Cancellation(self.source)
 
     def export(
         self,
@@ -134,8 +139,7 @@ class WindowExporter:
 
     def count(self, table: Table, window: Window) -> int:
         """Rows that ClickHouse has in the window now. Raises ClickHouseError."""
-        cancellation = Cancellation(self.source)
-        source = WindowSource(self.source, self.project, table, window, self.run_id, cancellation)
+        source = WindowSource(self.source, self.project, table, window, self.run_id, self.cancellation)
         return source.summarise().rows
 
     @property
@@ -164,20 +168,17 @@ class WindowExporter:
     def _export_tables(
         self, window: Window, tables: Sequence[Table], read_ahead: Mapping[str, WindowRows]
     ) -> tuple[dict[str, ExportedTable], dict[str, Exception]]:
-        cancellation = Cancellation(self.source)
         exported: dict[str, ExportedTable] = {}
         failures: dict[str, Exception] = {}
         with ThreadPoolExecutor(self.table_concurrency, thread_name_prefix="export") as pool:
             futures: dict[str, Future[ExportedTable]] = {
-                table.name: pool.submit(
-                    self._export_table, table, window, cancellation, read_ahead.get(table.name)
-                )
+                table.name: pool.submit(self._export_table, table, window, read_ahead.get(table.name))
                 for table in tables
             }
             try:
                 wait(futures.values())
             except BaseException:  # the run is being cancelled
-                cancellation.cancel()
+                self.cancellation.cancel()
                 raise
         for name, future in futures.items():
             error = future.exception()
@@ -189,9 +190,7 @@ class WindowExporter:
                 raise error
         return exported, failures
 
-    def _export_table(
-        self, table: Table, window: Window, cancellation: Cancellation, read_ahead: WindowRows | None
-    ) -> ExportedTable:
+    def _export_table(self, table: Table, window: Window, read_ahead: WindowRows | None) -> ExportedTable:
         started = time.monotonic()
         try:
             exported = TableExport(
@@ -201,7 +200,7 @@ class WindowExporter:
                 self.prices.put_into(table),
                 window,
                 self.run_id,
-                cancellation,
+                self.cancellation,
                 on_bytes=self.progress.bytes_read,
                 read_ahead=read_ahead,
                 on_split=lambda error, parts: self._journal.window_split(table, window, error, parts),

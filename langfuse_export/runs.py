@@ -1,10 +1,11 @@
 """One Dagster run of a project: its windows one after the other, each recorded as it finishes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import partial
+from itertools import groupby, takewhile
 from typing import NoReturn
 
 import dagster as dg
@@ -20,7 +21,7 @@ from langfuse_export.errors import (
     stops_project,
 )
 from langfuse_export.exported_table import ExportedTable
-from langfuse_export.exporter import Progress, WindowExporter
+from langfuse_export.exporter import Progress, WindowExporter, WindowResult
 from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
 from langfuse_export.health.state import Health
@@ -33,7 +34,8 @@ from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
-from langfuse_export.table_export import WindowRows
+from langfuse_export.side_by_side import side_by_side
+from langfuse_export.table_export import WindowRows, asks_store_alone
 from langfuse_export.tables import Table
 from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
@@ -45,6 +47,8 @@ from langfuse_worker.run_lease import held, renew
 
 log = structlog.get_logger()
 
+# Windows on their way to the store. Some ten requests of each come one after the other, of 20 ms in a bucket.
+_SIDE_BY_SIDE = 4
 _READERS = 8  # of manifests, side by side; a request to a bucket takes some 20 ms
 
 
@@ -127,24 +131,79 @@ class ProjectRun:
     def _export_windows(self) -> list[Exception]:
         failures: list[Exception] = []
         due = list(self._windows())
-        key = self._project.frequency.key
-        outcome = self._outcome = RunOutcome([key(window) for window in due])
+        self._outcome = RunOutcome([self._project.frequency.key(window) for window in due])
         for _, day in groupby(due, key=lambda window: window.start.date()):
             done = {window: self._done_by_this_run(window) for window in day}
-            outcome.progressed |= any(done.values())
+            self._outcome.progressed |= any(done.values())
             with self._read_day(done) as read_ahead:
-                for window in done:
-                    try:
-                        self._export_window(window, done[window], read_ahead.get(window, {}))
-                        outcome.exported.append(key(window))
-                        outcome.left.remove(key(window))
-                    except Exception as error:
-                        if not isinstance(error, WindowError):  # whose message has it
-                            error.add_note(f"{self._project.project_id} {window}")
-                        failures.append(error)
-                        if stops_project(error):
-                            return failures
+                self._export_day(done, read_ahead, failures)
+            if any(map(stops_project, failures)):
+                break
         return failures
+
+    def _export_day(
+        self,
+        done: Mapping[Window, Mapping[str, ManifestFile]],
+        read_ahead: Mapping[Window, Mapping[str, WindowRows]],
+        failures: list[Exception],
+    ) -> None:
+        """Export a day's windows and record each; what goes wrong is added to `failures`.
+
+        Args:
+            done: the windows, with what an earlier attempt has committed of each.
+        """
+        exporter = self._exporter
+        exports = (
+            (window, partial(exporter.export, window, tables, known, read_ahead.get(window)))
+            for window, tables, known in self._left_to_do(done)
+        )
+        wanted = takewhile(lambda _: not any(map(stops_project, failures)), exports)
+        at_once = _SIDE_BY_SIDE if self._wait_for_store_alone(done, read_ahead) else 1
+        with closing(side_by_side(wanted, at_once, exporter.cancellation.cancel)) as exported:
+            for window, export in exported:
+                try:
+                    self._finish(window, export)
+                except Exception as error:
+                    if not isinstance(error, WindowError):  # whose message has it
+                        error.add_note(f"{self._project.project_id} {window}")
+                    failures.append(error)
+
+    def _left_to_do(
+        self, done: Mapping[Window, Mapping[str, ManifestFile]]
+    ) -> Iterator[tuple[Window, list[Table], Mapping[str, ManifestFile]]]:
+        """Windows, each with its tables that are not done and the objects that it has of the others."""
+        for window, committed in done.items():
+            tables = [table for table in self._tables if table.name not in committed]
+            if tables:
+                yield window, tables, {**self._committed_elsewhere(window), **committed}
+            else:
+                self._outcome.finished(self._project.frequency.key(window))
+
+    def _wait_for_store_alone(
+        self,
+        done: Mapping[Window, Mapping[str, ManifestFile]],
+        read_ahead: Mapping[Window, Mapping[str, WindowRows]],
+    ) -> bool:
+        """Whether all that is left of a day's windows are requests to the store."""
+        names = {table.name for table in self._tables}
+        for window, committed in done.items():
+            rows = read_ahead.get(window, {})
+            if names - committed.keys() - rows.keys() or not all(map(asks_store_alone, rows.values())):
+                return False
+        return True
+
+    def _finish(self, window: Window, export: Future[WindowResult]) -> None:
+        """Record what an export has committed. Raises what it raised."""
+        key = self._project.frequency.key(window)
+        try:
+            result = export.result()
+        except WindowError as error:
+            self._record(key, window, error.exported, error.revision)
+            raise
+        self._record(key, window, result.exported, result.revision)
+        if result.manifest_uri is not None:
+            self._listener.window_exported(self._project, window, InstanceHistory(self._context.instance))
+        self._outcome.finished(key)
 
     def _windows(self) -> Iterator[Window]:
         for key in self._context.partition_keys:
@@ -159,14 +218,14 @@ class ProjectRun:
     def _read_day(
         self, done: Mapping[Window, Mapping[str, ManifestFile]]
     ) -> Iterator[Mapping[Window, Mapping[str, WindowRows]]]:
-        """Rows of the tables where each of a day's windows would have ClickHouse read the whole day.
+        """Rows of the tables that are read for several of a day's windows together.
 
         Args:
             done: the day's windows, with what an earlier attempt has committed of each.
         """
         reads: list[tuple[Table, list[Window]]] = []
         for table in self._tables:
-            wanted = [window for window in done if table.sorted_by_day and table.name not in done[window]]
+            wanted = [window for window in done if table.name not in done[window]]
             if len(wanted) > 1:
                 reads.append((table, [window for window in done if wanted[0] <= window <= wanted[-1]]))
         if not reads:
@@ -207,23 +266,6 @@ class ProjectRun:
             return Manifest.model_validate_json(self._store.read(self._project.manifest_key(window)))
         except (StoreError, ValueError):
             return None
-
-    def _export_window(
-        self, window: Window, done: Mapping[str, ManifestFile], read_ahead: Mapping[str, WindowRows]
-    ) -> None:
-        key = self._project.frequency.key(window)
-        tables = [table for table in self._tables if table.name not in done]
-        if not tables:
-            return
-        known = {**self._committed_elsewhere(window), **done}
-        try:
-            result = self._exporter.export(window, tables, known, read_ahead)
-        except WindowError as error:
-            self._record(key, window, error.exported, error.revision)
-            raise
-        self._record(key, window, result.exported, result.revision)
-        if result.manifest_uri is not None:
-            self._listener.window_exported(self._project, window, InstanceHistory(self._context.instance))
 
     def _record(
         self, key: str, window: Window, exported: Mapping[str, ExportedTable], revision: int | None

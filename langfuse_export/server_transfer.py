@@ -149,13 +149,8 @@ class ServerTransfer:
         return written, Verified(content, agreed, None, committed.content_type or self._content_type)
 
     def _write(self, query: Query, staged: str) -> None:
-        cancellation = self.source.cancellation
-        with cancellation.watching(query):
-            try:
-                write_by_server(self.source.clickhouse, self._store, self.collection, staged, query)
-            except ClickHouseError:
-                cancellation.check()  # which has killed it
-                raise
+        with self.source.cancellation.watching(query):
+            write_by_server(self.source.clickhouse, self._store, self.collection, staged, query)
 
     def _end(self, staged: str) -> ObjectEnd:
         """The footer of the staged file."""

@@ -144,7 +144,7 @@ def part_keys(table: Table, size: int) -> str:
     """A random sample of the values that parts are cut by, at most `size`, in the notation of `Part`."""
     key = f"t.{table.part_column}"
     microseconds = f"leftPad(toString(toUnixTimestamp64Micro({key})), 20, '0')"
-    shown = f"hex({key})" if table.has_parts_by_id else microseconds
+    shown = microseconds if table.sorted_by_time else f"hex({key})"
     return f"SELECT groupArraySample({size})({shown})\n{_in_window(table)}"
 
 
@@ -291,7 +291,7 @@ def _in_window(table: Table) -> str:
 
 
 def _range_conditions(table: Table, part: Part) -> list[str]:
-    bound = "unhex({{{}:String}})" if table.has_parts_by_id else "fromUnixTimestamp64Micro({{{}:Int64}})"
+    bound = "fromUnixTimestamp64Micro({{{}:Int64}})" if table.sorted_by_time else "unhex({{{}:String}})"
     bounds = ((">=", "part_low", part.low), ("<", "part_high", part.high))
     return [
         f"t.{table.part_column} {operator} {bound.format(name)}"

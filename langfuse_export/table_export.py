@@ -26,6 +26,7 @@ from langfuse_worker.blobstore import BlobStore, WrittenObject
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
 
 _FILE_CHUNK_BYTES = 1 << 20
+_SMALL_BYTES = 4 << 20  # of an upload that takes no longer than the requests around it
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,19 @@ class WindowFile:
     counted: SourceSummary
     query_id: str
 
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return os.fstat(self.file.fileno()).st_size
+
 
 # The rows of a window that were read together with those of other windows.
 WindowRows = WindowFile | StagedWindow
+
+
+def asks_store_alone(read: WindowRows) -> bool:
+    """Whether what is left to be done is requests to the store: no query, and little memory."""
+    return read.has_object if isinstance(read, StagedWindow) else read.bytes <= _SMALL_BYTES
 
 
 def _ignore(*_: object) -> None:
@@ -114,7 +125,7 @@ class TableExport:
         stream = self._verified_stream(self.on_bytes)
         read.file.seek(0)
         chunks = iter(lambda: read.file.read(_FILE_CHUNK_BYTES), b"")
-        written = self._write(stream, chunks, read.counted, os.fstat(read.file.fileno()).st_size)
+        written = self._write(stream, chunks, read.counted, read.bytes)
         return self._exported(started, read.counted, stream.verified, written, read.query_id)
 
     def _export_staged(self, started: float, staged: StagedWindow) -> ExportedTable:

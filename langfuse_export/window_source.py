@@ -41,12 +41,19 @@ class Cancellation:
 
     @contextmanager
     def watching(self, query: Query) -> Iterator[None]:
-        """Have the query killed on `cancel` while the context is open; raises CancelledError after it."""
+        """Have the query killed on `cancel` while the context is open.
+
+        Raises CancelledError after it, also for whatever goes wrong: a killed query's error does not say why.
+        """
         with self._lock:
             self.check()
             self._queries.add(query.query_id)
         try:
             yield
+        except Exception as error:
+            if self._cancelled.is_set():
+                raise CancelledError("the export was cancelled") from error
+            raise
         finally:
             with self._lock:
                 self._queries.discard(query.query_id)

@@ -43,6 +43,11 @@ class RunOutcome:
     progressed: bool = False
     errors: list[Exception] = field(default_factory=list)
 
+    def finished(self, key: str) -> None:
+        """Every table of a window has been exported; the key is its partition's."""
+        self.left.remove(key)
+        self.exported.append(key)
+
     @property
     def failure(self) -> Failure | None:
         """The failure of the run, if it failed."""

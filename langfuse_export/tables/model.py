@@ -116,9 +116,9 @@ class Table:
     time_in_key: bool = True
 
     @property
-    def has_parts_by_id(self) -> bool:
-        """Whether a heavy window is read in parts by ranges of ids, and not of the time."""
-        return self.sorted_by_day or not self.time_in_key
+    def sorted_by_time(self) -> bool:
+        """Whether the query of a window reads little but the window; else its whole day, or every day."""
+        return self.time_in_key and not self.sorted_by_day
 
     @property
     def part_column(self) -> str:
@@ -127,7 +127,7 @@ class Table:
         Where the table is sorted by time, parts of the time skip what they do not need. Elsewhere each would
         read its whole day, and a newer version might lie in another part.
         """
-        return self.id_column if self.has_parts_by_id else self.time_column
+        return self.time_column if self.sorted_by_time else self.id_column
 
     @property
     def has_millisecond_time(self) -> bool:

@@ -135,7 +135,8 @@ def test_a_failed_run_keeps_the_windows_it_finished(deployment: Deployment) -> N
     flaky = FlakyClickHouse(deployment.engine, [])
     deployment.clickhouse = flaky
     assert deployment.run("2026-06-01T00", "2026-06-01T00").success
-    flaky.errors = [ClickHouseError("Not enough privileges", 497)]
+    error = ClickHouseError("Not enough privileges", 497)
+    flaky.errors = [error, error]  # of both windows together, then of the first by itself
 
     result = deployment.run("2026-06-01T01", "2026-06-01T02")
 

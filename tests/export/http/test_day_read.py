@@ -1,23 +1,36 @@
 """A day that is read once for all of its windows."""
 
+import io
 from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
 from langfuse_export.day_read import day_files
 from langfuse_export.formats import Encoding
 from langfuse_export.resources import ExportOptions
-from langfuse_export.tables import OBSERVATIONS, SCORES, TRACES
+from langfuse_export.tables import DATASET_RUN_ITEMS, EVENTS, OBSERVATIONS, SCORES, TRACES, Table
 from langfuse_export.windows import Window
 from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, ZSTD_PARQUET, Deployment
 from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
-from tests.rows import observation, score, trace
+from tests.rows import event, observation, run_item, score, trace
 from tests.servers.clickhouse_http import Fault
 
-TABLES = (TRACES, OBSERVATIONS, SCORES)
+TABLES = (TRACES, OBSERVATIONS, SCORES, EVENTS, DATASET_RUN_ITEMS)
 WINDOWS = [Window(HOUR.start + timedelta(hours=n), HOUR.end + timedelta(hours=n)) for n in range(5)]
+EVENT = {
+    "metadata_names": ["a", "b"],
+    "metadata_values": ["1"],
+    "cost_details": {"total": "0.000000000001"},
+    "usage_details": {"input": 2**63},
+    "tool_calls": ["{}"],
+    "tags": ["x"],
+    "prompt_version": 3,
+    "bookmarked": True,
+}
 ODD = 'a "quoted", \\u0041 line\nbreak, }\n{ and \x01'
 
 
@@ -27,6 +40,9 @@ def fill(deployment: Deployment) -> None:
     deployment.insert("traces", *(trace(f"t{n}", at, input=ODD) for n, at in enumerate(times)))
     deployment.insert("observations", *(observation(f"o{n}", at, output=ODD) for n, at in enumerate(times)))
     deployment.insert("scores", *(score(f"s{n}", at, comment=ODD) for n, at in enumerate(times)))
+    deployment.insert("events_full", *(event(f"e{n}", at, input=ODD, **EVENT) for n, at in enumerate(times)))
+    items = (run_item(f"i{n}", at, dataset_item_input=ODD) for n, at in enumerate(times))
+    deployment.insert("dataset_run_items_rmt", *items)
     deployment.insert("traces", trace("t1", times[1], version=2, name="newer"))
     deployment.insert("traces", trace("t2", times[2], version=2, deleted=True))
 
@@ -35,6 +51,12 @@ def options(deployment: Deployment, buffer_bytes: int = 64 << 20) -> ExportOptio
     """Options that hold so many bytes in memory."""
     usual = ExportOptions.from_settings(deployment.server.settings())
     return replace(usual, scratch=deployment.blobs.parent / "scratch", catchup_buffer_bytes=buffer_bytes)
+
+
+def parquet_schema(deployment: Deployment, table: Table, window: Window) -> pa.Schema:
+    """Types and nullability of the object's columns, as a reader sees them."""
+    key = deployment.project.object_key(table, window)
+    return pq.read_schema(io.BytesIO(deployment.store.read(key)))
 
 
 def sorted_rows(deployment: Deployment, table: str, window: Window) -> list[dict[str, object]]:
@@ -52,6 +74,7 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
     exporter = deployment.exporter()
     expected = {window: exporter.export(window, TABLES).exported for window in WINDOWS}
     rows = {(w, t.name): sorted_rows(deployment, t.name, w) for w in WINDOWS for t in TABLES}
+    schemas = [parquet_schema(deployment, t, HOUR) for t in TABLES] if encoding is PARQUET else []
 
     reads = [(table, WINDOWS) for table in TABLES]
     with day_files(exporter, reads, options(deployment, buffer_bytes)) as files:
@@ -65,6 +88,8 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
                 assert getattr(new, name) == getattr(old, name), name
             assert str(new.read_at) > str(old.read_at)
     assert [len(rows[window, "traces"]) for window in WINDOWS] == [8, 8, 0, 8, 0]
+    if encoding is PARQUET:
+        assert [parquet_schema(deployment, table, HOUR) for table in TABLES] == schemas
     assert not list((deployment.blobs.parent / "scratch").iterdir())
 
 

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import yaml
 
 from langfuse_export.tables import TABLES
 from tests.export.http.exporting import JSONL, Deployment
-from tests.rows import PROJECT, trace
+from tests.rows import NOON, PROJECT, trace
 from tests.servers.clickhouse_http import Fault
-from tests.servers.s3 import S3Proxy, S3Server
+from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
 BUCKET = "stopped"
 MANIFEST = f"{PROJECT}/manifests/2026-06-01T13-00-00.json"
@@ -109,4 +111,32 @@ def test_a_worker_that_is_asked_to_stop_kills_its_query_and_aborts_its_upload(
     assert "Traceback" not in logs
     assert '"reason": "cancelled"' in logs
     assert s3.keys(BUCKET) == []
+    assert s3.open_uploads(BUCKET) == {}
+
+
+def test_a_worker_that_is_asked_to_stop_begins_no_further_window(
+    deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, tmp_path: Path
+) -> None:
+    s3.create_bucket(BUCKET)
+    times = [NOON + timedelta(hours=n) for n in range(6)]
+    deployment.insert("traces", *[trace(f"t{n}", at) for n, at in enumerate(times)])
+    destination = s3.store_config(BUCKET, endpoint=s3_proxy.url)
+    worker = Worker(
+        deployment.with_(destination=destination, encoding=JSONL, tables=[TABLES["traces"]]), tmp_path
+    )
+    worker.write_catalog()
+    released = threading.Event()
+    s3_proxy.faults = [S3Fault("PUT", "/traces/", until=released)]
+    process = worker.start(until="2026-06-01T18:00")
+    for hour in range(13, 17):  # four windows are under way at once
+        s3_proxy.wait_for("PUT", f"/traces/2026-06-01T{hour}-")
+
+    process.send_signal(signal.SIGTERM)
+    s3_proxy.faults = []
+    released.set()
+
+    _, logs = process.communicate(timeout=60)
+    assert process.returncode not in (0, None), logs
+    assert "Traceback" not in logs
+    assert not [r for r in s3_proxy.requests if "/traces/2026-06-01T18-" in r.path and r.method == "PUT"]
     assert s3.open_uploads(BUCKET) == {}
