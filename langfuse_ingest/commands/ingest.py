@@ -73,7 +73,7 @@ def ingest(
         try:
             with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
                 for documents, size in _documents(stream, batch_size):
-                    _accept(parts.producer, project, documents, summary)
+                    _accept(parts.producer, project, documents, batch_size, summary)
                     progress.advance(task, size)
         except (StoreError, OSError) as error:
             fail(f"after {summary.accepted} accepted events: {error}", code=1)
@@ -81,7 +81,9 @@ def ingest(
     sys.exit(0 if not summary.rejected else 1)
 
 
-def _accept(producer: Producer, project: str, documents: list[Any], summary: Summary) -> None:
+def _accept(
+    producer: Producer, project: str, documents: list[Any], batch_size: int, summary: Summary
+) -> None:
     """Accept events, batches and OTLP exports, whichever the documents are."""
     events: list[object] = []
     for document in documents:
@@ -91,8 +93,9 @@ def _accept(producer: Producer, project: str, documents: list[Any], summary: Sum
             summary.add(producer.accept_spans(project, document, _ORIGIN), _seen(summary))
         else:
             events.append(document)
-    if events:
-        summary.add(producer.accept(project, events, _ORIGIN), _seen(summary))
+    for start in range(0, len(events), batch_size):  # one document may hold any number
+        some = events[start : start + batch_size]
+        summary.add(producer.accept(project, some, _ORIGIN), _seen(summary))
 
 
 def _seen(summary: Summary) -> int:

@@ -72,9 +72,10 @@ def test_ingest_takes_batches_from_stdin(deployment: Deployment, shape: str) -> 
         "lines": lines([{"batch": events[:9]}, {"batch": events[9:]}]),
     }[shape]
 
-    ended = ingest(deployment, "-", "--json", stdin=text)
+    ended = ingest(deployment, "-", "--json", "--batch-size", "7", stdin=text)
 
     assert (ended.returncode, json.loads(ended.stdout)["accepted"]) == (0, 16)
+    assert [job.meta["events"] for job in deployment.waiting("ingestion-queue")] == [7, 7, 2]
 
 
 @pytest.mark.parametrize("first", ["{broken", ""])
