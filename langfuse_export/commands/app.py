@@ -23,9 +23,10 @@ from langfuse_export.commands.history import (
     failures_of,
 )
 from langfuse_export.commands.progress import WindowProgress
-from langfuse_export.commands.run import RunReport, open_instance, run_windows, select_tables, select_windows
+from langfuse_export.commands.run import RunReport, run_windows, select_tables, select_windows
 from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.health.recorder import resume_project
+from langfuse_export.instance import open_instance
 from langfuse_export.notify.owners import forget_notification
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_worker.console import err, fail, out, print_whole

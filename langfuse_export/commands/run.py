@@ -1,9 +1,7 @@
 """Runs windows through the Dagster assets in this process."""
 
-import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -23,8 +21,6 @@ from langfuse_export.naming import (
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
-from langfuse_worker.dagster_home import dagster_home
-from langfuse_worker.settings import SettingsError, settings
 
 
 @dataclass
@@ -44,20 +40,6 @@ class RunReport:
         """For `--json`."""
         objects = [file.model_dump(by_alias=True, exclude={"columns"}) for file in self.objects]
         return {**asdict(self), "objects": objects}
-
-
-@contextmanager
-def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance that the UI shows. Raises SettingsError where its dagster.yaml cannot be used."""
-    home = dagster_home(settings())
-    try:
-        opened = dg.DagsterInstance.from_config(str(home))
-    except dg.DagsterInvalidConfigError as error:
-        missing = sorted(set(re.findall(r'environment variable "(\w+)" which is not set', str(error))))
-        why = f"asks for {', '.join(missing)}: not set" if missing else str(error).partition("\n")[0]
-        raise SettingsError(f"{home}/dagster.yaml {why}") from None
-    with opened as instance:
-        yield instance
 
 
 def parse_moment(text: str, option: str) -> datetime:

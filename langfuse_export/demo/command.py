@@ -14,8 +14,9 @@ from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog, load_catalog
 from langfuse_export.catalog.discovery import forget
 from langfuse_export.commands.progress import WindowProgress
-from langfuse_export.commands.run import RunReport, open_instance, run_windows
+from langfuse_export.commands.run import RunReport, run_windows
 from langfuse_export.demo.data import PROJECTS, batches
+from langfuse_export.instance import open_instance
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources

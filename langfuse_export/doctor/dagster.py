@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from langfuse_export.commands.run import open_instance
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.instance import open_instance
 from langfuse_worker.doctor import Finding, ok, problem, warning
 
 _COPY = "copy `concurrency` from the product's dagster.yaml"
