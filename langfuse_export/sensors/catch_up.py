@@ -15,7 +15,7 @@ from langfuse_export.naming import PRIORITY_TAG, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import consecutive, run_request
-from langfuse_export.schedules import Tick
+from langfuse_export.tick import Tick
 from langfuse_export.windows import Frequency, Window
 
 INTERVAL_S = 30

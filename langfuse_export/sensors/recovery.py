@@ -24,8 +24,8 @@ from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import consecutive, run_request
-from langfuse_export.schedules import MISSED_PRIORITY, NEWEST_PRIORITY, Tick
 from langfuse_export.telemetry import Telemetry
+from langfuse_export.tick import MISSED_PRIORITY, NEWEST_PRIORITY, Tick
 from langfuse_export.windows import Frequency, Window
 
 log = structlog.get_logger()

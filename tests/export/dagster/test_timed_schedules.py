@@ -10,8 +10,8 @@ import pytest
 
 from langfuse_export.naming import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG, schedule_name
 from langfuse_export.project import ProjectExport
-from langfuse_export.schedules import NEWEST_PRIORITY
 from langfuse_export.tables import TABLES
+from langfuse_export.tick import NEWEST_PRIORITY
 from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.clickhouse import ClickHouseError
