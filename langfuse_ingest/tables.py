@@ -92,7 +92,7 @@ def _event_of_observation(observation: Record) -> Row:
         row["parent_span_id"] = parent or ""
         row["source"] = "otel"
         row |= otel
-        _add_metadata(row, dict(_paths(observation["metadata"])))
+        _add_metadata(row, dict(paths(observation["metadata"])))
     return _measured(row)
 
 
@@ -148,11 +148,11 @@ def _flat(metadata: dict[str, Any]) -> dict[str, str]:
     return {key: json_text(value) for key, value in metadata.items()}
 
 
-def _paths(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def paths(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Leaves by their dotted path; lists are leaves, null is empty."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _paths(value, f"{prefix}{key}.")
+            yield from paths(value, f"{prefix}{key}.")
         else:
             yield prefix + key, "" if value is None else json_text(value)
 

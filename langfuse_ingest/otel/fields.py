@@ -33,6 +33,20 @@ USAGE = "langfuse.observation.usage_details"
 COST = "langfuse.observation.cost_details"
 MODEL_PARAMETERS = "langfuse.observation.model.parameters"
 TRACE_NAME = "langfuse.trace.name"
+EXPERIMENT = {
+    "experiment_id": "langfuse.experiment.id",
+    "experiment_name": "langfuse.experiment.name",
+    "experiment_description": "langfuse.experiment.description",
+    "experiment_dataset_id": "langfuse.experiment.dataset.id",
+    "experiment_item_id": "langfuse.experiment.item.id",
+    "experiment_item_root_span_id": "langfuse.experiment.item.root_observation_id",
+    "experiment_item_expected_output": "langfuse.experiment.item.expected_output",
+}
+EXPERIMENT_METADATA = {
+    "experiment_metadata": "langfuse.experiment.metadata",
+    "experiment_item_metadata": "langfuse.experiment.item.metadata",
+}
+EXPERIMENT_ITEM_VERSION = "langfuse.experiment.item.version"
 
 # Names of input and of output, by convention; the first convention of which there is any counts. Of several
 # names the first counts, and one that says no more than {} only if it is alone.

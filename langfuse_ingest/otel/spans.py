@@ -18,6 +18,7 @@ from langfuse_ingest.otel.decoding import (
 )
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import cost_of, usage_of
+from langfuse_ingest.tables import paths
 from langfuse_ingest.values import environment, timestamp
 
 Attributes = dict[str, Any]
@@ -163,11 +164,16 @@ class Span:
             "scope_version": self._scope.get("version"),
             "blob_storage_file_path": self._key,
         }
-        for name in ("id", "name", "description"):
-            own[f"experiment_{name}"] = self._first(f"langfuse.experiment.{name}")
-        own["experiment_dataset_id"] = self._first("langfuse.experiment.dataset.id")
-        own["experiment_item_id"] = self._first("langfuse.experiment.item.id")
+        own |= self._experiment()
         return {column: value for column, value in own.items() if value not in (None, "")}
+
+    def _experiment(self) -> dict[str, Any]:
+        own = {column: self._first(name) for column, name in fields.EXPERIMENT.items()}
+        own["experiment_item_version"] = _time(str(self._first(fields.EXPERIMENT_ITEM_VERSION)))
+        for column, name in fields.EXPERIMENT_METADATA.items():
+            said = dict(paths(_object(self._attributes.get(name)) or {}))
+            own |= {f"{column}_names": list(said), f"{column}_values": list(said.values())}
+        return own
 
     def _name(self) -> str:
         operation = self._first("ai.operationId")

@@ -371,6 +371,35 @@ def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
     assert not any(name in call["metadata"]["attributes"] for name in ("ai.prompt", "ai.response.text"))
 
 
+def test_a_span_of_an_experiment_says_of_which_and_what_was_expected(deployment: Deployment) -> None:
+    said = {
+        "id": "e",
+        "metadata": '{"model": {"name": "m"}, "k": [1]}',
+        "item__id": "i",
+        "item__version": "2026-05-01T00:00:00Z",
+        "item__metadata": '{"topic": "refund"}',
+        "item__root_observation_id": ROOT,
+        "item__expected_output": "yes",
+    }
+    ingest(deployment, span(ROOT, **{f"langfuse__experiment__{name}": text for name, text in said.items()}))
+
+    [row] = deployment.rows("events_full")
+    assert {name: row[f"experiment_{name}"] for name in ("id", "metadata_names", "metadata_values")} == {
+        "id": "e",
+        "metadata_names": ["model.name", "k"],
+        "metadata_values": ["m", "[1]"],
+    }
+    item = {name: value for name, value in row.items() if name.startswith("experiment_item_")}
+    assert item == {
+        "experiment_item_id": "i",
+        "experiment_item_version": "2026-05-01 00:00:00.000000",
+        "experiment_item_metadata_names": ["topic"],
+        "experiment_item_metadata_values": ["refund"],
+        "experiment_item_root_span_id": ROOT,
+        "experiment_item_expected_output": "yes",
+    }
+
+
 def test_a_trace_has_the_version_of_its_root_and_of_what_tells_of_it(deployment: Deployment) -> None:
     ingest(deployment, span(CHILD, ROOT, langfuse__version="of a child"))
     [trace] = deployment.rows("traces")
