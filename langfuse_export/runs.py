@@ -48,7 +48,7 @@ from langfuse_worker.run_lease import held, renew
 log = structlog.get_logger()
 
 # Windows on their way to the store. Some ten requests of each come one after the other, of 20 ms in a bucket.
-_SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 4
 _READERS = 8  # of manifests, side by side; a request to a bucket takes some 20 ms
 
 
@@ -158,7 +158,7 @@ class ProjectRun:
             for window, tables, known in self._left_to_do(done)
         )
         wanted = takewhile(lambda _: not any(map(stops_project, failures)), exports)
-        at_once = _SIDE_BY_SIDE if self._wait_for_store_alone(done, read_ahead) else 1
+        at_once = SIDE_BY_SIDE if self._wait_for_store_alone(done, read_ahead) else 1
         with closing(side_by_side(wanted, at_once, exporter.cancellation.cancel)) as exported:
             for window, export in exported:
                 try:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,9 +130,14 @@ class S3Fault:
 
 @dataclass
 class S3Proxy:
-    """Stands between the product and an S3 server."""
+    """Stands between the product and an S3 server.
+
+    Attributes:
+        latency_s: seconds that each request waits, as on the way to a bucket.
+    """
 
     upstream: S3Server
+    latency_s: float = 0
     faults: list[S3Fault] = field(default_factory=list)
     requests: list[S3Request] = field(default_factory=list)
     _arrived: threading.Condition = field(default_factory=threading.Condition)
@@ -193,6 +199,7 @@ class _Forwarding(BaseHTTPRequestHandler):
         port = self.client_address[1]
         request = S3Request(self.command, parts.path, parts.query, headers, posted, port)
         self.s3.record(request)
+        time.sleep(self.s3.latency_s)
         fault = self.s3.fault_for(request)
         if fault and fault.until:
             fault.until.wait()
