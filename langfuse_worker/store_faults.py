@@ -43,13 +43,16 @@ _CREDENTIALS = (
     "InvalidAuthenticationInfo",
     "NoAuthenticationInformation",
     "PublicAccessNotPermitted",
+    "Invalid Access Key",  # obstore, of an account key that is no base64
+    "SAS query pair",  # obstore, of a text that is no signature
     "invalid_grant",  # OAuth: a revoked service account key
 )
 _ENDPOINT = (
     "PermanentRedirect",
     "IllegalLocationConstraintException",
     "incorrectly configured region",  # obstore, of a redirect without a target
-    "invalid peer certificate",
+    "InvalidCertificate",
+    "InvalidContentType",  # TLS to a port without it
     "relative URL without a base",
     "URL scheme is not allowed",
 )

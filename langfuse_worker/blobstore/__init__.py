@@ -10,6 +10,7 @@ from langfuse_worker.blobstore.errors import (
     ObjectTooLargeError,
     StoreAccessError,
     StoreError,
+    StoreUnreachableError,
 )
 from langfuse_worker.blobstore.parts import PART_BYTES
 from langfuse_worker.blobstore.store import BlobStore, ObjectEnd, WrittenObject
@@ -24,5 +25,6 @@ __all__ = [
     "StoreAccessError",
     "StoreConfig",
     "StoreError",
+    "StoreUnreachableError",
     "WrittenObject",
 ]

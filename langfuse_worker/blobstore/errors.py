@@ -27,6 +27,10 @@ class StoreAccessError(StoreError):
         self.fault = fault
 
 
+class StoreUnreachableError(StoreError):
+    """There was no answer of the blob store: a name without an address, a refused connection, a timeout."""
+
+
 class ObjectTooLargeError(StoreError):
     """The stream does not fit into an upload's number of parts."""
 
@@ -40,6 +44,9 @@ _ACCESS = (
     exceptions.UnauthenticatedError,
     exceptions.UnknownConfigurationKeyError,
 )
+# Where the debug dump of a request without an answer says why, which the message does not.
+_CAUSE = re.compile(r"reqwest::Error \{.*\b(?:source|error): (.*)", re.DOTALL)
+_QUOTED = re.compile(r'"([^"]*)"')
 # What obstore writes between the request, whose names are somebody's own words, and the store's answer.
 _ANSWER = re.compile(r" in [\d.]+\w*s - ")
 # Of an error's XML, what says what is wrong and what to do; S3 names the right endpoint and region apart.
@@ -58,7 +65,9 @@ def store_errors(uri: str) -> Iterator[None]:
     except EndpointError as error:
         raise refused(uri, error) from error
     except Exception as error:
-        said = _without_dump(error).strip()
+        said, _, dump = str(error).partition("\n\nDebug source:")
+        cause = _cause(dump)
+        said = f"{said.strip()}: {cause}" if cause else said.strip()
         answer = _ANSWER.split(said)[-1]
         message = f"{uri}: {(_readable(answer) or said)[:1000]}"
         fault = access_fault(answer)
@@ -66,6 +75,8 @@ def store_errors(uri: str) -> Iterator[None]:
             raise StoreAccessError(message, fault or AccessFault.CREDENTIALS) from error
         if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
             raise ObjectNotFoundError(message) from error
+        if cause:
+            raise StoreUnreachableError(message) from error
         if isinstance(error, exceptions.BaseError | OSError):
             raise StoreError(message) from error
         raise
@@ -92,6 +103,9 @@ def _readable(answer: str) -> str | None:
     return unescape(": ".join(filter(None, said)))
 
 
-def _without_dump(error: Exception) -> str:
-    """The message without the debug dump that obstore appends."""
-    return str(error).partition("\n\nDebug source:")[0]
+def _cause(dump: str) -> str | None:
+    """Why a request had no answer, from obstore's debug dump; None if it had one."""
+    found = _CAUSE.search(dump)
+    if found is None:
+        return None
+    return ": ".join(_QUOTED.findall(found[1]) or re.findall(r"\w+", found[1]))

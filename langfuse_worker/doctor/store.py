@@ -12,6 +12,7 @@ from langfuse_worker.blobstore import (
     StoreAccessError,
     StoreConfig,
     StoreError,
+    StoreUnreachableError,
 )
 from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.doctor.finding import Finding, ok, problem
@@ -80,6 +81,8 @@ def try_store(what: str, config: StoreConfig) -> Iterator[Finding]:
 
 def _remedy(error: StoreError, right: str) -> str:
     """What to do; `right` is the one that the step takes."""
+    if isinstance(error, StoreUnreachableError):
+        return "check the endpoint, the network, and whether the store runs"
     if not isinstance(error, StoreAccessError):
         return right
     return _REMEDIES.get(error.fault, f"check the keys, and {right}")

@@ -1,13 +1,25 @@
 """What the answers of S3, Azure and Google Cloud Storage say about who has to act."""
 
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig, StoreError
+from langfuse_worker.blobstore import (
+    BlobStore,
+    StoreAccessError,
+    StoreConfig,
+    StoreError,
+    StoreUnreachableError,
+)
 from langfuse_worker.store_faults import AccessFault, access_fault
 
 
@@ -38,6 +50,36 @@ def refusing() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path) -> Iterator[str]:
+    """Address of a store whose certificate nobody has signed."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_self_signed(tmp_path / "certificate.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def _self_signed(path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    written = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(written + certificate.public_bytes(pem))
+    return path
 
 
 def _config(scheme: str, endpoint: str) -> StoreConfig:
@@ -120,13 +162,50 @@ def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: str) -> N
     assert not isinstance(error.value, StoreAccessError)
 
 
+@pytest.mark.parametrize("scheme", ["s3", "az"])
+def test_a_certificate_that_nobody_trusts_has_to_be_changed(untrusted: str, scheme: str) -> None:
+    with pytest.raises(StoreAccessError, match="InvalidCertificate: UnknownIssuer") as error:
+        BlobStore(_config(scheme, untrusted)).read("key")
+    assert error.value.fault is AccessFault.ENDPOINT
+
+
+def test_https_to_a_store_without_tls_has_to_be_changed(refusing: str) -> None:
+    with pytest.raises(StoreAccessError) as error:
+        BlobStore(_config("s3", refusing.replace("http:", "https:"))).read("key")
+    assert error.value.fault is AccessFault.ENDPOINT
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az"])
+@pytest.mark.parametrize(
+    ("endpoint", "cause"),
+    [
+        ("http://store.invalid", "failed to lookup address information"),
+        ("http://127.0.0.1:1", "Connection refused"),
+    ],
+)
+def test_why_a_store_is_not_reached_is_said(scheme: str, endpoint: str, cause: str) -> None:
+    with pytest.raises(StoreUnreachableError, match=cause) as error:
+        BlobStore(_config(scheme, endpoint)).read("key")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "token"), [("no base64!", None), (None, "no-signature")])
+def test_credentials_that_nobody_can_use_have_to_be_changed(
+    refusing: str, key: str | None, token: str | None
+) -> None:
+    config = StoreConfig("az://bucket/", refusing, account_name="account", account_key=key, sas_token=token)
+    with pytest.raises(StoreAccessError) as error:
+        BlobStore(config).read("key")
+    assert error.value.fault is AccessFault.CREDENTIALS
+
+
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
         ('{"error": {"code": 403, "errors": [{"reason": "forbidden"}]}}', AccessFault.CREDENTIALS),
         ("status code: 403 Forbidden: ", AccessFault.CREDENTIALS),
         ('{"error": "invalid_grant", "error_description": "Invalid JWT"}', AccessFault.CREDENTIALS),
-        ("error sending request: invalid peer certificate: UnknownIssuer", AccessFault.ENDPOINT),
+        ("error sending request: InvalidCertificate: UnknownIssuer", AccessFault.ENDPOINT),
         ("<Code>SlowDown</Code>", None),
         ("status code: 503 Service Unavailable: ", None),
         ("<Code>NoSuchKey</Code>", None),

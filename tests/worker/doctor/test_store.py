@@ -69,3 +69,10 @@ def test_a_store_that_keeps_what_is_overwritten_is_a_problem(s3: S3Server, s3_pr
     [finding] = try_store("bucket", s3.store_config("doctor", endpoint=s3_proxy.url))
     assert "keeps an overwritten object" in finding.result
     assert "object lock" in finding.remedy
+
+
+def test_a_store_that_is_not_reached_lacks_no_right() -> None:
+    config = StoreConfig("s3://doctor/", "http://127.0.0.1:1", "eu", "key", "secret")
+    [finding] = try_store("bucket", config)
+    assert finding.status is Status.PROBLEM
+    assert finding.remedy == "check the endpoint, the network, and whether the store runs"
