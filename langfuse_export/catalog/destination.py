@@ -18,7 +18,7 @@ def _destination_url(value: str) -> str:
         raise ValueError(f"must start with {', '.join(s + '://' for s in SCHEMES)}")
     if scheme == "file" and not rest.startswith("/"):
         raise ValueError("must be absolute: file:///directory/")
-    if not rest.strip("/"):
+    if not rest.strip("/") or (scheme != "file" and rest.startswith("/")):
         raise ValueError("names no bucket or directory")
     if not value.endswith("/"):
         raise ValueError("must end with '/', because keys are appended to it")

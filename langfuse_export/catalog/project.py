@@ -2,9 +2,9 @@
 
 import re
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from langfuse_export.catalog.content import (
     MaskModel,
@@ -34,6 +34,12 @@ def can_be_folder(project_id: str) -> bool:
 def _project_id(value: str) -> str:
     if not can_be_folder(value):
         raise ValueError("must not contain '/' or control characters: it is a folder of the object keys")
+    return value
+
+
+def _no_number(value: Any) -> Any:
+    if isinstance(value, int | float):  # which pydantic takes for seconds since 1970
+        raise ValueError("is a number; a day is written as 2026-06-01")
     return value
 
 
@@ -101,7 +107,7 @@ class ProjectModel(StrictModel):
         description="Of Parquet: snappy or zstd, by default as the deployment is set. Around text: none (the "
         "default), gzip or zstd.",
     )
-    start: date | datetime | None = Field(
+    start: Annotated[date | datetime | None, BeforeValidator(_no_number)] = Field(
         default=None,
         description="First window, UTC. Without it: the day of the project's first row, not before 2023.",
     )

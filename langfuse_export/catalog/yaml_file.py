@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.constructor import ConstructorError
 
 from langfuse_export.catalog.destination import DestinationModel
 from langfuse_export.catalog.errors import CatalogError
@@ -15,9 +16,38 @@ from langfuse_export.catalog.model import CatalogModel
 _SECRETS = {
     name for name, field in DestinationModel.model_fields.items() if "SecretStr" in str(field.annotation)
 }
-# PyYAML may be built without libyaml's, which is ten times as fast.
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+# PyYAML may be built without libyaml's, which is ten times as fast.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """Also says where a value is none, and refuses a key that stands twice, the first of which is lost."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _refuse_twice(node)
+        return super().construct_document(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, f"{node.value}: {error}", node.start_mark) from None
+
+
+def _refuse_twice(node: yaml.Node) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twice(item)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, item in node.value:
+            if key.value in seen:
+                raise ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+            _refuse_twice(item)
 
 
 def read_yaml(path: Path) -> CatalogModel:
@@ -27,7 +57,8 @@ def read_yaml(path: Path) -> CatalogModel:
         CatalogError: one line with the file, the place in it, the value and what is allowed.
     """
     try:
-        document = yaml.load(path.read_text("utf-8"), Loader=_SafeLoader)
+        with path.open(encoding="utf-8") as file:
+            document = yaml.load(file, Loader=_Loader)
     except OSError as error:
         raise CatalogError(f"LANGFUSE_EXPORT_CONFIG={path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -56,8 +87,17 @@ def _environment(name: str, place: str) -> str:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    kind, value = first["type"], first["input"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    if kind == "model_type" and not place:
+        return "must have the keys destinations and projects"
+    if kind == "extra_forbidden":  # its value may be a secret whose name is misspelt
+        return f"{place}: there is no such key"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("missing", "value_error") or _SECRETS.intersection(first["loc"]):
-        return f"{place.lstrip('.')}: {message}".removeprefix(": ")
-    return f"{place.lstrip('.')}={first['input']!r}: {message}"
+    if kind in ("missing", "value_error") or _may_be_secret(first["loc"], value):
+        return f"{place}: {message}".removeprefix(": ")
+    return f"{place}={value!r}: {message}"
+
+
+def _may_be_secret(place: tuple[int | str, ...], value: Any) -> bool:
+    return bool(_SECRETS.intersection(place)) or (isinstance(value, dict | list) and bool(value))

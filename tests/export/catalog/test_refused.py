@@ -26,6 +26,7 @@ from tests.export.catalog.documents import DESTINATION, PROJECT, SERVER, catalog
         ({"owners": ["search"]}, "neither a mail address nor team: and a name"),
         ({"intervall": 5}, "projects[0].intervall"),
         ({"start": "tomorrow"}, "projects[0].start"),
+        ({"start": 20260601}, "projects[0].start: is a number; a day is written as 2026-06-01"),
         ({"columns": {"traces": ["nmae"]}}, "traces has no column 'nmae'"),
         ({"field_groups": ["everything"]}, "field_groups: 'everything' is none of basic, core"),
         ({"columns": {"scores": "most"}}, "columns.scores"),
@@ -90,9 +91,11 @@ def test_a_wrong_project_is_one_line_that_names_the_place(project: dict[str, Any
         ({"url": "s3://archive"}, "must end with '/'"),
         ({"url": "file://relative/"}, "must be absolute"),
         ({"url": "s3:///"}, "names no bucket"),
+        ({"url": "s3:///langfuse/"}, "names no bucket"),
         ({"endpoint": "127.0.0.1:9000"}, "destinations.archive.endpoint"),
         ({"part_bytes": 1000}, "destinations.archive.part_bytes=1000"),
         ({"secret_access_key": ["hunter2"]}, "destinations.archive.secret_access_key"),
+        ({"secret_acces_key": "hunter2"}, "destinations.archive.secret_acces_key: there is no such key"),
         ({"account_key": "hunter2"}, "account_key: goes with az://, not with s3://"),
         ({"secret_access_key": None}, "access_key_id: needs secret_access_key beside it"),
         ({"external_id": "x"}, "external_id: needs assume_role_arn beside it"),
@@ -147,6 +150,41 @@ def test_a_file_that_is_no_catalog_is_named(text: str) -> None:
     with pytest.raises(CatalogError, match=r"exports\.yaml") as error:
         read_yaml(Path("exports.yaml"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must have the keys destinations and projects"),
+        ("[{secret_access_key: hunter2}]", "must have the keys destinations and projects"),
+        ("{destinations: [{secret_access_key: hunter2}]}", "destinations: Input should be"),
+        ("{destinations: {archive: [secret_access_key, hunter2]}}", "destinations.archive: Input should be"),
+        (
+            "a: {b: 1}\nc:\n  start: 2026-13-40",
+            '2026-13-40: month must be in 1..12 in "exports.yaml", line 3',
+        ),
+        ("a: 1\nb: {c: 1,\n  c: hunter2}", "the key 'c' stands twice in \"exports.yaml\", line 3, column 3"),
+        ("a: [1,\n", 'in "exports.yaml", line'),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_named_without_its_contents(text: str, message: str) -> None:
+    Path("exports.yaml").write_text(text)
+    with pytest.raises(CatalogError) as error:
+        read_yaml(Path("exports.yaml"))
+    assert message in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_what_is_merged_from_an_anchor_may_be_said_anew() -> None:
+    Path("exports.yaml").write_text(
+        "destinations: {d: {url: file:///d/}}\n"
+        "projects:\n"
+        "- &first {id: a, destination: d, format: csv, start: 2026-06-01}\n"
+        "- &second {<<: *first, id: b, format: json}\n"
+        "- {<<: *second, id: c, frequency: daily}\n"
+    )
+    found = [(project.id, project.format) for project in read_yaml(Path("exports.yaml")).projects]
+    assert found == [("a", "csv"), ("b", "json"), ("c", "json")]
 
 
 def test_a_missing_file_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
