@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.console import fail, out
+from langfuse_worker.dagster_home import DagsterStorageError
 from langfuse_worker.role import decide_locations, describe
 from langfuse_worker.settings import SettingsError, settings
 from langfuse_worker.start import run_parts
@@ -95,7 +96,7 @@ def main() -> None:
         app()
     except SettingsError as error:
         fail(str(error), code=2)
-    except ClickHouseError as error:
+    except (ClickHouseError, DagsterStorageError) as error:
         fail(str(error), code=1)
 
 

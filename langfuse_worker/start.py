@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from langfuse_worker.console import err
-from langfuse_worker.dagster_home import dagster_home
+from langfuse_worker.dagster_home import dagster_home, home_errors
 from langfuse_worker.role import LOCATIONS
 from langfuse_worker.settings import Settings
 
@@ -32,6 +32,9 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
 
     Returns:
         the exit code: 0 after a signal, 1 when a part ended by itself.
+
+    Raises:
+        SettingsError: LANGFUSE_HOME or DAGSTER_HOME cannot be used.
     """
     bin_directory = Path(sys.executable).parent
     commands = [[str(bin_directory / "dagster"), "dev", "-w", str(_workspace(settings))]]
@@ -64,9 +67,10 @@ def _workspace(settings: Settings) -> Path:
         for location in LOCATIONS
         if settings.worker_role.runs(location.family)
     ]
-    settings.home.mkdir(parents=True, exist_ok=True)
     path = settings.home.absolute() / f"workspace-{settings.worker_role.value}.yaml"
-    path.write_text(yaml.safe_dump({"load_from": entries}))
+    with home_errors(settings):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({"load_from": entries}))
     return path
 
 

@@ -39,7 +39,8 @@ def export_checks(settings: Settings) -> Sequence[Check]:
             timeout_s=600,
         ),
         Check("destinations", partial(destinations.check_destinations, subject), (CATALOG,), timeout_s=600),
-        *(Check(name, partial(run, subject)) for name, run in dagster.CHECKS.items()),
+        Check(dagster.STORAGE, partial(dagster.check_storage, subject)),
+        *(Check(name, partial(run, subject), (dagster.STORAGE,)) for name, run in dagster.CHECKS.items()),
     ]
 
 

@@ -4,23 +4,30 @@ from collections.abc import Callable, Iterator, Mapping
 
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.instance import open_instance
+from langfuse_worker.dagster_home import DagsterStorageError
 from langfuse_worker.doctor import Finding, ok, problem, warning
+from langfuse_worker.settings import SettingsError
 
+STORAGE = "dagster: storage"
 _COPY = "copy `concurrency` from the product's dagster.yaml"
 
 
 def check_storage(subject: Subject) -> Iterator[Finding]:
     """Where runs and windows are remembered."""
-    with open_instance() as instance:
-        kind = type(instance.event_log_storage).__name__
-        home = instance.root_directory
+    try:
+        with open_instance() as instance:
+            kind = type(instance.event_log_storage).__name__
+            home = instance.root_directory
+    except (SettingsError, DagsterStorageError) as error:
+        yield problem(STORAGE, str(error), "start its database, or correct DAGSTER_HOME or rights")
+        return
     if "Sqlite" not in kind:
-        yield ok("dagster: storage", kind)
+        yield ok(STORAGE, kind)
     elif subject.settings.embedded:
-        yield ok("dagster: storage", f"SQLite in {home}, as fits an embedded deployment")
+        yield ok(STORAGE, f"SQLite in {home}, as fits an embedded deployment")
     else:
         text = f"SQLite in {home}: a file for every run, and one machine only"
-        yield warning("dagster: storage", text, "use Postgres, see docs/deployment.md, Dagster's instance")
+        yield warning(STORAGE, text, "use Postgres, see docs/deployment.md, Dagster's instance")
 
 
 def check_concurrency(subject: Subject) -> Iterator[Finding]:
@@ -80,8 +87,8 @@ def check_daemon(subject: Subject) -> Iterator[Finding]:
         )
 
 
+# Of what can be read of an instance whose storage answers.
 CHECKS: Mapping[str, Callable[[Subject], Iterator[Finding]]] = {
-    "dagster: storage": check_storage,
     "dagster: concurrency": check_concurrency,
     "dagster: daemon": check_daemon,
 }

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -166,6 +167,61 @@ def test_a_command_by_hand_without_the_variables_of_dagster_yaml_names_them_in_o
     assert (ended.code, ended.out, len(ended.err.splitlines())) == (2, "", 1)
     assert f"{home}/dagster.yaml asks for DAGSTER_POSTGRES_DB, DAGSTER_POSTGRES_PASSWORD" in ended.err
     assert "DAGSTER_POSTGRES_HOST" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "message"),
+    [
+        (("export", "status"), {"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME=/nowhere: must be the absolute"),
+        (("export", "status"), {"DAGSTER_HOME": "."}, "DAGSTER_HOME=.: must be the absolute"),
+        (("export", "status"), {"DAGSTER_HOME": "", "LANGFUSE_HOME": "a-file"}, "LANGFUSE_HOME=a-file: "),
+        (("start",), {"LANGFUSE_HOME": "a-file"}, "LANGFUSE_HOME=a-file: "),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_one_line(
+    tmp_path: Path, command: tuple[str, ...], variables: dict[str, str], message: str
+) -> None:
+    Path("a-file").touch()
+    catalog = {
+        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
+        "projects": [{"id": PROJECT, "destination": "blobs", "start": "2026-06-01"}],
+    }
+    Path("exports.yaml").write_text(yaml.safe_dump(catalog))
+    server = {"CLICKHOUSE_URL": "http://127.0.0.1:1", "LANGFUSE_EXPORT_CONFIG": "exports.yaml"}
+
+    ended = langfuse_worker(*command, home=tmp_path / "home", **server, **variables)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        (
+            {"postgres": {"postgres_url": "postgresql+psycopg2://u:hunter2@127.0.0.1:1/d"}},
+            "Connection refused",
+        ),
+        ({"sqlite": {"base_dir": "/proc/nowhere"}}, "No such file or directory: '/proc/nowhere"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_storage_of_dagster_that_cannot_be_used_is_one_line(
+    tmp_path: Path, storage: dict[str, Any], message: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"storage": storage}))
+
+    ended = langfuse_worker("export", "history", home=home)
+
+    assert (ended.code, ended.out) == (1, "")
+    last = ended.err.splitlines()[-1]  # after what Dagster says of its attempts
+    assert f"Dagster's storage, as {home}/dagster.yaml says: " in last
+    assert message in last
+    assert "Traceback" not in ended.err
+    assert "hunter2" not in ended.err
 
 
 def test_a_role_without_exports_refuses_to_export(tmp_path: Path) -> None:

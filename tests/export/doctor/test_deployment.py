@@ -17,6 +17,7 @@ from langfuse_export.doctor.subject import Subject
 from langfuse_export.doctor.tables import check_catalog, check_tables
 from langfuse_export.windows import Frequency
 from langfuse_worker.doctor import Status
+from langfuse_worker.doctor.runner import run_checks
 from langfuse_worker.settings import Settings
 from tests.rows import PROJECT
 from tests.servers.clickhouse import ClickHouseServer
@@ -155,6 +156,16 @@ def test_a_dagster_of_ones_own_is_told_what_it_lacks(
     found = list(check_concurrency(subject))
     assert {finding.status for finding in found} == {Status.WARNING}
     assert any(says in finding.result for finding in found)
+
+
+def test_a_dagster_whose_storage_cannot_be_used_is_one_problem(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/nowhere")
+    checks = [check for check in export_checks(subject.settings) if check.name.startswith("dagster: ")]
+    [finding] = run_checks(checks)
+    assert (finding.what, finding.status) == ("dagster: storage", Status.PROBLEM)
+    assert "DAGSTER_HOME=/nowhere" in finding.result
 
 
 def test_a_role_that_does_not_export_has_no_checks_of_exports() -> None:
