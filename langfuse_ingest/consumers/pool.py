@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _PARENT_POLL_S = 1.0
 _FORK = multiprocessing.get_context("fork")
+_STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class ConsumerPool(WorkerPool):
         self.spec, self.shard = spec, shard
         self._burst = False
         self._progress: dict[str, Synchronized[float]] = {}
+
+    def start_worker(self, *args: Any, **kwargs: Any) -> None:
+        """As RQ does it; a signal that comes meanwhile waits until the process can obey it."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            super().start_worker(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def get_worker_process(self, name: str, *_: Any, **__: Any) -> BaseProcess:
         """The process of a consumer, not started; it shares the time of its last progress."""
@@ -109,8 +118,16 @@ def _stop_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _end_when_stopped() -> None:
+    """Let signals end this process until RQ handles them: those of the supervisor would only note them."""
+    for stop in _STOPS:
+        signal.signal(stop, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+
 def run_consumer(name: str, shard: str, progress: "Synchronized[float]") -> None:
     """The main function of a consumer process."""
+    _end_when_stopped()
     config = settings()
     configure_logging(config.log_level)
     threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()

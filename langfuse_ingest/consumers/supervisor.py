@@ -89,7 +89,8 @@ class Supervisor:
     def _tick(self) -> None:
         self._redis.ping()  # consumers that are started without it would only die again
         for pool in self._pools:
-            pool.check_workers()
+            if not self._stop.is_set():  # else consumers may have been told to stop, too, and none is missing
+                pool.check_workers()
         self._recovery.tick()
 
     def _restart_embedded(self) -> None:

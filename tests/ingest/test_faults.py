@@ -15,6 +15,7 @@ from rq import Queue
 from structlog.testing import capture_logs
 
 from langfuse_ingest.consumers.batch import Batch, collect
+from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
@@ -386,3 +387,18 @@ def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment
         deployment.parts.ingestion.ingest([IngestJob(receipt.segment)] * 2)
 
     assert {table: deployment.rows(table) for table in before} == before
+
+
+def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(deployment: Deployment) -> None:
+    pool = ConsumerPool(queue("trace-delete"), "trace-delete", 1)
+    # As the supervisor's handler, which a new process has until RQ sets its own.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        pool.start_workers(burst=False)
+        pool.stop_workers()
+        [consumer] = pool.worker_dict.values()
+        consumer.process.join(20)
+        assert not consumer.process.is_alive()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pool.kill()
