@@ -39,6 +39,7 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     bin_directory = Path(sys.executable).parent
     commands = [[str(bin_directory / "dagster"), "dev", "-w", str(_workspace(settings))]]
     commands[0] += ["--host", host, "--port", str(port)]
+    commands[0] += ["--log-format", "colored" if sys.stderr.isatty() else "json"]
     if settings.worker_role.runs_ingestion:
         commands.append([str(bin_directory / "langfuse-worker"), "consume"])
     err.print(f"Dagster: http://{host}:{port}", markup=False)

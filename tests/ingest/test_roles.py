@@ -79,6 +79,7 @@ def started(deployment: Deployment, role: str) -> Iterator[Started]:
         yield running
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+        assert "\x1b[" not in log.read_text()
     finally:
         if process.poll() is None:
             kill_tree(process.pid)
