@@ -19,7 +19,9 @@ def check_storage(subject: Subject) -> Iterator[Finding]:
             kind = type(instance.event_log_storage).__name__
             home = instance.root_directory
     except (SettingsError, DagsterStorageError) as error:
-        yield problem(STORAGE, str(error), "start its database, or correct DAGSTER_HOME or rights")
+        yield problem(
+            STORAGE, str(error), "start its database, or correct DAGSTER_HOME, its rights or its disk"
+        )
         return
     if "Sqlite" not in kind:
         yield ok(STORAGE, kind)

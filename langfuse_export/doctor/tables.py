@@ -65,6 +65,8 @@ def _table(source: ClickHouse, table: Table, database: str) -> Finding:
         remedy = (
             "its columns are not those of Langfuse 4: migrate Langfuse, or leave columns out in the catalog"
         )
+        if "t._part" in str(error):
+            remedy = f"{database}.{table.source} is a view: exports need the table that Langfuse writes to"
         if error.code == ACCESS_DENIED:
             remedy = f"GRANT SELECT ON {database}.{table.source} to the user of exports"
         if error.code == UNKNOWN_TABLE:

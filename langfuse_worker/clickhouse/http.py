@@ -26,6 +26,8 @@ CHUNK_BYTES = 1 << 20
 # The server's own default, whatever profiles and queries say: 'auto(8)', in quotes on older releases.
 _DEFAULT_THREADS = "SELECT default FROM system.settings WHERE name = 'max_threads'"
 _AUTO = re.compile(r"auto\((\d+)\)")
+# What the analyzer adds of an unknown name: the whole query, before what may have been meant.
+_SCOPE = re.compile(r" In scope .*?(?=\. Maybe you meant|\. \([A-Z_]+\)|$)", re.DOTALL)
 _KEPT_BYTES = 16 << 10  # ClickHouse cuts the message that it appends to a broken stream at 16 KiB
 
 _TRANSPORT = {
@@ -214,7 +216,7 @@ class HttpClickHouse:
             yield from chunks
 
     def _message(self, error: Exception) -> str:
-        text = str(_reason(error)) or type(error).__name__
+        text = _SCOPE.sub("", str(_reason(error))) or type(error).__name__
         return f"ClickHouse at {self._address.shown}: {text[:2000]}"
 
 

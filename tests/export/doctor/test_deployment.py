@@ -67,6 +67,24 @@ def test_a_column_that_is_missing_is_named(clickhouse: ClickHouseServer, subject
         [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert "comment" in bad.result
+    assert "SELECT" not in bad.result  # nor the whole query
+
+
+@pytest.fixture
+def view_instead_of_a_table(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """A view by the name of `scores`."""
+    clickhouse.execute("RENAME TABLE scores TO scores_below")
+    clickhouse.execute("CREATE VIEW scores AS SELECT * FROM scores_below")
+    yield
+    clickhouse.execute("DROP VIEW scores")
+    clickhouse.execute("RENAME TABLE scores_below TO scores")
+
+
+@pytest.mark.usefixtures("view_instead_of_a_table")
+def test_a_view_instead_of_a_table_is_named(subject: Subject) -> None:
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
+    assert bad.remedy == "default.scores is a view: exports need the table that Langfuse writes to"
 
 
 def test_a_column_that_one_of_the_projects_exports_is_missing(
