@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 # User and password, host, port, the rest. With a / or # of a password as it is, the user would be the host.
 _HTTP = re.compile(r"https?://([^][/?#]*@)?(\[[^]]+\]|[^]/?#@:[]+)(:\d+)?([/?#][^@]*)?", re.IGNORECASE)
 _CHDB = re.compile(r"chdb://[^/]*/.+", re.IGNORECASE)
+_MOST_DAYS = 36_500  # ClickHouse's times begin in 1900
 
 
 def _clickhouse_url(value: str) -> str:
@@ -59,12 +60,18 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(ip_network(part)) for part in value)
 
 
+def _is_days(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) <= _MOST_DAYS
+
+
 def _retention(value: object) -> object:
     if not isinstance(value, str):
         return value
     pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
-    if not all(project.strip() and days.strip().isdecimal() and int(days) > 0 for project, _, days in pairs):
-        raise ValueError("must be project=days, separated by commas; * is every other project")
+    if not all(project.strip() and _is_days(days.strip()) for project, _, days in pairs):
+        raise ValueError(
+            "must be project=days, separated by commas, 36500 days at most; * is every other project"
+        )
     return {project.strip(): int(days) for project, _, days in pairs}
 
 

@@ -42,6 +42,7 @@ def test_the_environment_comes_before_the_env_file(tmp_path: Path, monkeypatch: 
         ("LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_MEMORY_USAGE", "20GB", "valid integer"),
         ("LANGFUSE_BLOB_STORAGE_EXPORT_LAG_MS", "-1", "greater than or equal to 0"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "'otlp', 'console' or 'none'"),
+        ("LANGFUSE_DATA_RETENTION", "p1=99999999", "project=days"),
         ("LANGFUSE_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )
