@@ -44,9 +44,10 @@ def _refuse_twice(node: yaml.Node) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, item in node.value:
-            if key.value in seen:
-                raise ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode):  # PyYAML itself refuses others
+                if key.value in seen:
+                    raise ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
             _refuse_twice(item)
 
 
@@ -63,6 +64,8 @@ def read_yaml(path: Path) -> CatalogModel:
         raise CatalogError(f"LANGFUSE_EXPORT_CONFIG={path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise CatalogError(f"{path}: not YAML: it contains itself, or is nested too deeply") from None
     try:
         return CatalogModel.model_validate(_expand(document, str(path)))
     except ValidationError as error:

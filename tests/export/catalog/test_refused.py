@@ -165,6 +165,8 @@ def test_a_file_that_is_no_catalog_is_named(text: str) -> None:
         ),
         ("a: 1\nb: {c: 1,\n  c: hunter2}", "the key 'c' stands twice in \"exports.yaml\", line 3, column 3"),
         ("a: [1,\n", 'in "exports.yaml", line'),
+        ("? [a, b]\n: 1", 'found unhashable key in "exports.yaml", line 1'),
+        ("a: &a [*a]", "contains itself"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_named_without_its_contents(text: str, message: str) -> None:
