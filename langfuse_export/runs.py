@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, takewhile
@@ -11,7 +11,6 @@ from typing import NoReturn
 import dagster as dg
 import structlog
 
-from langfuse_export.day_by_server import day_objects
 from langfuse_export.errors import (
     CancelledError,
     ExportError,
@@ -33,9 +32,9 @@ from langfuse_export.metadata import manifest_entry, object_uri, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
+from langfuse_export.read_ahead import CommittedDay, DayRows, read_ahead, waits_for_store_alone
 from langfuse_export.resources import ExportOptions
 from langfuse_export.side_by_side import side_by_side
-from langfuse_export.table_export import WindowRows, asks_store_alone
 from langfuse_export.tables import Table
 from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
@@ -135,30 +134,21 @@ class ProjectRun:
         for _, day in groupby(due, key=lambda window: window.start.date()):
             done = {window: self._done_by_this_run(window) for window in day}
             self._outcome.progressed |= any(done.values())
-            with self._read_day(done) as read_ahead:
-                self._export_day(done, read_ahead, failures)
+            with read_ahead(self._exporter, self._tables, done, self._options) as rows:
+                self._export_day(done, rows, failures)
             if any(map(stops_project, failures)):
                 break
         return failures
 
-    def _export_day(
-        self,
-        done: Mapping[Window, Mapping[str, ManifestFile]],
-        read_ahead: Mapping[Window, Mapping[str, WindowRows]],
-        failures: list[Exception],
-    ) -> None:
-        """Export a day's windows and record each; what goes wrong is added to `failures`.
-
-        Args:
-            done: the windows, with what an earlier attempt has committed of each.
-        """
+    def _export_day(self, done: CommittedDay, rows: DayRows, failures: list[Exception]) -> None:
+        """Export a day's windows and record each; what goes wrong is added to `failures`."""
         exporter = self._exporter
         exports = (
-            (window, partial(exporter.export, window, tables, known, read_ahead.get(window)))
+            (window, partial(exporter.export, window, tables, known, rows.get(window)))
             for window, tables, known in self._left_to_do(done)
         )
         wanted = takewhile(lambda _: not any(map(stops_project, failures)), exports)
-        at_once = SIDE_BY_SIDE if self._wait_for_store_alone(done, read_ahead) else 1
+        at_once = SIDE_BY_SIDE if waits_for_store_alone(self._tables, done, rows) else 1
         with closing(side_by_side(wanted, at_once, exporter.cancellation.cancel)) as exported:
             for window, export in exported:
                 try:
@@ -169,7 +159,7 @@ class ProjectRun:
                     failures.append(error)
 
     def _left_to_do(
-        self, done: Mapping[Window, Mapping[str, ManifestFile]]
+        self, done: CommittedDay
     ) -> Iterator[tuple[Window, list[Table], Mapping[str, ManifestFile]]]:
         """Windows, each with its tables that are not done and the objects that it has of the others."""
         for window, committed in done.items():
@@ -178,19 +168,6 @@ class ProjectRun:
                 yield window, tables, {**self._committed_elsewhere(window), **committed}
             else:
                 self._outcome.finished(self._project.frequency.key(window))
-
-    def _wait_for_store_alone(
-        self,
-        done: Mapping[Window, Mapping[str, ManifestFile]],
-        read_ahead: Mapping[Window, Mapping[str, WindowRows]],
-    ) -> bool:
-        """Whether all that is left of a day's windows are requests to the store."""
-        names = {table.name for table in self._tables}
-        for window, committed in done.items():
-            rows = read_ahead.get(window, {})
-            if names - committed.keys() - rows.keys() or not all(map(asks_store_alone, rows.values())):
-                return False
-        return True
 
     def _finish(self, window: Window, export: Future[WindowResult]) -> None:
         """Record what an export has committed. Raises what it raised."""
@@ -213,34 +190,6 @@ class ProjectRun:
                 continue
             log.info("blob_export_window_skipped", projectId=self._project.project_id, window=key)
             self._context.log.info(f"{key} lies before the project's start {self._project.start}")
-
-    @contextmanager
-    def _read_day(
-        self, done: Mapping[Window, Mapping[str, ManifestFile]]
-    ) -> Iterator[Mapping[Window, Mapping[str, WindowRows]]]:
-        """Rows of the tables that are read for several of a day's windows together.
-
-        Args:
-            done: the day's windows, with what an earlier attempt has committed of each.
-        """
-        reads: list[tuple[Table, list[Window]]] = []
-        for table in self._tables:
-            wanted = [window for window in done if table.name not in done[window]]
-            if len(wanted) > 1:
-                reads.append((table, [window for window in done if wanted[0] <= window <= wanted[-1]]))
-        if not reads:
-            yield {}
-            return
-        collection = self._project.named_collection
-        if collection is not None:
-            with day_objects(self._exporter, reads, collection, self._options) as objects:
-                yield objects
-            return
-        # Takes a third of a second, which a run of one window has no use for.
-        from langfuse_export.day_read import day_files  # noqa: PLC0415
-
-        with day_files(self._exporter, reads, self._options) as files:
-            yield files
 
     def recall_newest_windows(self) -> None:
         """Take each table's newest exported window as it stands, and count its rows in ClickHouse now."""

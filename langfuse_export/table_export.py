@@ -26,7 +26,6 @@ from langfuse_worker.blobstore import BlobStore, WrittenObject
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
 
 _FILE_CHUNK_BYTES = 1 << 20
-_SMALL_BYTES = 4 << 20  # of an upload that takes no longer than the requests around it
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class WindowFile:
 
 # The rows of a window that were read together with those of other windows.
 WindowRows = WindowFile | StagedWindow
-
-
-def asks_store_alone(read: WindowRows) -> bool:
-    """Whether what is left to be done is requests to the store: no query, and little memory."""
-    return read.has_object if isinstance(read, StagedWindow) else read.bytes <= _SMALL_BYTES
 
 
 def _ignore(*_: object) -> None:
