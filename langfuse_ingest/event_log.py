@@ -12,6 +12,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -23,7 +24,7 @@ import zstandard
 from langfuse_ingest.events import Entity
 from langfuse_ingest.otel.spans import events_of_spans
 from langfuse_ingest.values import utc_text
-from langfuse_worker.blobstore import BlobStore, StoreConfig
+from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreAccessError, StoreConfig
 from langfuse_worker.settings import Settings
 
 MAX_SEGMENT_NAME_BYTES = 512
@@ -138,6 +139,11 @@ class EventLog:
     def delete(self, key: str) -> None:
         """Remove a segment."""
         self._store.delete(key)
+
+    def ping(self) -> None:
+        """Ask the store for something. Raises StoreError while it does not answer; a refusal is an answer."""
+        with suppress(ObjectNotFoundError, StoreAccessError):
+            self._store.e_tag("langfuse-ping")
 
     def uri(self, key: str) -> str:
         """Where a segment is, for people."""

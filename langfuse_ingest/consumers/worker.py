@@ -31,7 +31,7 @@ from langfuse_ingest.queue_job import QueueJob, remove_done
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
 from langfuse_ingest.writer import is_transient
-from langfuse_worker.blobstore import ObjectNotFoundError
+from langfuse_worker.blobstore import ObjectNotFoundError, StoreAccessError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
 from langfuse_worker.settings import SettingsError, settings
 
@@ -69,7 +69,7 @@ class ConsumerWorker(SimpleWorker):
         self._last_write = 0.0
         self._batches = 0
         self._waits_for_more = True
-        self._clickhouse_in_doubt = False
+        self._in_doubt = False  # whether ClickHouse and the event log's store are there
         self._is_taking = False
         # The one place where RQ's main loop takes a job.
         self.queue_class = type("TakenFrom", (Queue,), {"dequeue_any": self._take})
@@ -114,11 +114,11 @@ class ConsumerWorker(SimpleWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """The next job; while ClickHouse is down, jobs wait in the queue and use up no attempts."""
-        while self._clickhouse_in_doubt and not self._clickhouse_answers():
+        """The next job; while ClickHouse or the event log is down, jobs wait and use up no attempts."""
+        while self._in_doubt and not (self._clickhouse_answers() and self._event_log_answers()):
             self.heartbeat()
             time.sleep(1)
-        self._clickhouse_in_doubt = False
+        self._in_doubt = False
         return super().dequeue_job_and_maintain_ttl(timeout and _WAIT_S, max_idle_time)
 
     def _take(self, *args: Any, **kwargs: Any) -> tuple[Job, Queue] | None:
@@ -144,6 +144,7 @@ class ConsumerWorker(SimpleWorker):
         started = time.monotonic()
         with self._lease.held(jobs):
             outcome, failures = self._run(list(jobs))
+        self._in_doubt = any(map(_casts_doubt, failures.values()))
         self._finish(jobs, queue, outcome, failures)
         milliseconds = (time.monotonic() - started) * 1000
         self._report(jobs, failures, len(outcome.refused), milliseconds)
@@ -196,7 +197,6 @@ class ConsumerWorker(SimpleWorker):
                     return Outcome(), {}
                 return self._ingest(jobs)
         except Exception as error:
-            self._clickhouse_in_doubt = is_transient(error)
             return Outcome(), dict.fromkeys(jobs, error)
 
     def _ingest(self, jobs: Sequence[Job]) -> tuple[Outcome, dict[Job, BaseException]]:
@@ -275,6 +275,21 @@ class ConsumerWorker(SimpleWorker):
             log.warning("clickhouse_unavailable", queue=self.queues[0].name, error=str(error)[:300])
             return False
         return True
+
+    def _event_log_answers(self) -> bool:
+        try:
+            runtime().event_log.ping()
+        except StoreError as error:
+            log.warning("event_log_unavailable", queue=self.queues[0].name, error=str(error)[:300])
+            return False
+        return True
+
+
+def _casts_doubt(error: BaseException) -> bool:
+    """Whether other jobs may fail alike, because ClickHouse or the event log's store is down."""
+    if isinstance(error, StoreError):
+        return not isinstance(error, StoreAccessError | ObjectNotFoundError)
+    return is_transient(error)
 
 
 def require_registered(name: str) -> QueueSpec:

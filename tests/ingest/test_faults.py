@@ -21,10 +21,11 @@ from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.deployment import Deployment, clear_caches, wait_for
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.processes import kill_tree
+from tests.servers.s3 import REGION, S3Fault, S3Proxy, S3Server
 
 
 def writes_traces(deployment: Deployment, seen: int) -> bool:
@@ -196,6 +197,35 @@ def test_a_down_clickhouse_costs_attempts_once_and_then_jobs_wait(deployment: De
         assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 5 - count
 
         deployment.clickhouse.break_next()
+        deployment.wait_until_empty()
+
+    assert len(deployment.ids("traces")) == 30
+    assert deployment.letters == []
+
+
+@pytest.mark.parametrize("status", [0, 503])
+def test_a_down_event_log_costs_attempts_once_and_then_jobs_wait(
+    deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    s3.create_bucket("event-log")
+    bucket = {"BUCKET": "event-log", "ENDPOINT": s3_proxy.url, "REGION": REGION}
+    keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
+    for name, value in {**bucket, **keys}.items():
+        monkeypatch.setenv(f"LANGFUSE_S3_EVENT_UPLOAD_{name}", value)
+    clear_caches()
+    deployment.accept_all([trace(f"t{n}") for n in range(30)], size=1)
+    s3_proxy.faults = [S3Fault(method, status=status) for method in ("GET", "HEAD")]
+
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        # While consumers look for the bucket again and again, the jobs that failed have become due.
+        wait_for(
+            lambda: sum("event_log_unavailable" in line for line in consumers.lines) >= 2,
+            consumers.log.read_text,
+        )
+        count = len(consumers.get("/healthz")[1]["consumers"])
+        failed = [line for line in consumers.lines if "queue_job_failed" in line]
+        assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 5 - count
+        s3_proxy.faults = []
         deployment.wait_until_empty()
 
     assert len(deployment.ids("traces")) == 30
