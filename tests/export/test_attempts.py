@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from langfuse_export.attempts import Attempt, attempts_of_table
+from langfuse_export.runs import SIDE_BY_SIDE
 from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import ClickHouseError
@@ -79,8 +80,9 @@ def test_a_failed_table_has_its_own_reason_and_its_sibling_is_exported(deploymen
 
 
 def test_an_attempt_that_the_run_repeats_is_there_beside_the_one_that_worked(deployment: Deployment) -> None:
-    errors: list[Exception] = [ClickHouseError("Connection reset", NETWORK)]
-    deployment.clickhouse = FlakyClickHouse(deployment.engine, errors)
+    error = ClickHouseError("Connection reset", NETWORK)
+    # Of both windows together, then of the first by itself.
+    deployment.clickhouse = FlakyClickHouse(deployment.engine, [error, error])
     deployment.projects = [deployment.project(tables=(TABLES["events"],))]
     assert deployment.run("2026-06-01T00", "2026-06-01T01").success
 
@@ -98,11 +100,12 @@ def test_windows_that_a_stopped_run_did_not_reach_say_so(deployment: Deployment,
             tables=(TABLES["traces"],), destination=StoreConfig(f"file://{tmp_path}/file/below/")
         )
     ]
-    deployment.run("2026-06-01T00", "2026-06-01T02")
+    deployment.run("2026-06-01T00", "2026-06-01T05")
 
     found = attempts(deployment)
 
-    assert sorted(outcomes(found)) == [(0, "failed"), (1, "not_tried"), (2, "not_tried")]
+    tried = [(n, "failed") for n in range(SIDE_BY_SIDE)]
+    assert sorted(outcomes(found)) == [*tried, (4, "not_tried"), (5, "not_tried")]
     assert all("cannot make the directory" in (attempt.reason or "") for attempt in found)
 
 

@@ -115,7 +115,7 @@ def test_people_read_a_table_with_short_sums_and_reasons_below(
     assert all(sha256[:8] in shown.out and sha256 not in shown.out for sha256 in sums)
     assert "p1 traces 2026-06-01 12:00 failed: " in shown.out
     assert "cannot make the directory" in shown.out
-    assert "p1 traces 2026-06-01 13:00 not_tried: " in shown.out
+    assert "p1 traces 2026-06-01 13:00 failed: " in shown.out
     assert "\x1b[" not in shown.out
 
 

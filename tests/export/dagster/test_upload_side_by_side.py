@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from langfuse_export.runs import SIDE_BY_SIDE
 from langfuse_export.tables import EVENTS, TRACES
 from tests.export.dagster.deployment import START, Deployment
 from tests.rows import trace
@@ -14,7 +15,6 @@ from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
 BUCKET = "side-by-side"
 HOURS = 8
-AT_ONCE = 4
 
 
 def traces_of(hour: int) -> str:
@@ -45,7 +45,7 @@ def test_uploads_wait_side_by_side_and_are_recorded_in_order(
     s3_proxy.faults = [S3Fault("PUT", traces_of(0), until=fourth_came)]
 
     def release() -> None:
-        s3_proxy.wait_for("PUT", traces_of(AT_ONCE - 1))
+        s3_proxy.wait_for("PUT", traces_of(SIDE_BY_SIDE - 1))
         fourth_came.set()
 
     with ThreadPoolExecutor(1) as pool:
@@ -64,7 +64,7 @@ def test_uploads_wait_side_by_side_and_are_recorded_in_order(
     # No further window was begun before the first was whole.
     puts = [request.path for request in s3_proxy.requests if request.method == "PUT"]
     first_whole = next(at for at, path in enumerate(puts) if manifest_of(0) in path)
-    assert not [path for path in puts[:first_whole] if traces_of(AT_ONCE) in path]
+    assert not [path for path in puts[:first_whole] if traces_of(SIDE_BY_SIDE) in path]
 
 
 def test_a_bucket_that_refuses_everything_is_not_asked_for_each_window(
@@ -77,7 +77,7 @@ def test_a_bucket_that_refuses_everything_is_not_asked_for_each_window(
 
     assert not result.success
     puts = {r.path for r in s3_proxy.requests if r.method == "PUT" and "/traces/" in r.path}
-    assert 1 <= len(puts) <= AT_ONCE
+    assert 1 <= len(puts) <= SIDE_BY_SIDE
     assert on_s3.materialized("traces") == set()
 
 
@@ -92,5 +92,7 @@ def test_windows_that_were_under_way_when_another_failed_are_recorded(
     assert not result.success
     whole = {key.rsplit("/", 1)[1] for key in s3.keys(BUCKET) if "/manifests/" in key}
     recorded = on_s3.materialized("traces")
-    assert whole == {f"{(START + timedelta(hours=n + 1)):%Y-%m-%dT%H-%M-%S}.json" for n in range(1, AT_ONCE)}
-    assert recorded == {f"2026-06-01T{n:02}" for n in range(1, AT_ONCE)}
+    assert whole == {
+        f"{(START + timedelta(hours=n + 1)):%Y-%m-%dT%H-%M-%S}.json" for n in range(1, SIDE_BY_SIDE)
+    }
+    assert recorded == {f"2026-06-01T{n:02}" for n in range(1, SIDE_BY_SIDE)}
