@@ -87,6 +87,7 @@ def test_runs_are_run_as_with_compose(values: dict[str, Any]) -> None:
     assert set(values["additionalInstanceConfig"]) == SECTIONS | set(STORAGE)
     for section in SECTIONS:
         assert values["additionalInstanceConfig"][section] == production[section], section
+    assert values["pythonLogs"]["pythonLogLevel"] == production["python_logs"]["python_log_level"]
 
 
 def test_the_chart_writes_none_of_these_sections_a_second_time(values: dict[str, Any]) -> None:

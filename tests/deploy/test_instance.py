@@ -101,7 +101,7 @@ def test_one_project_and_backfills_leave_slots_to_the_schedules(instance: dg.Dag
 def test_runs_are_watched_and_retried_as_on_a_laptop() -> None:
     production, laptop = read("deploy/dagster.yaml"), read("dagster.yaml")
     watched = ("run_launcher", "run_monitoring", "run_retries")
-    for section in ("telemetry", "nux", "run_queue", "retention", *watched):
+    for section in ("telemetry", "nux", "python_logs", "run_queue", "retention", *watched):
         assert production[section] == laptop[section], section
     assert production["concurrency"]["pools"] == laptop["concurrency"]["pools"]
 

@@ -84,6 +84,7 @@ def test_a_backfill_is_cancelled_and_resumed_and_steady_windows_go_first(deploym
         dagster.wait_for(lambda: len(steady_runs(dagster)) == 2 * len(deployment.projects), 150)
         wait_for(dagster, resumed, "COMPLETED_SUCCESS")
         steady, catch_up = steady_runs(dagster), dagster.runs(dagster__backfill=resumed)
+        assert "ASSET_MATERIALIZATION" not in dagster.log
 
     assert min(priority(run) for run in steady) > max(priority(run) for run in catch_up)
     assert {
