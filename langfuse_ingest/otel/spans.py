@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -93,7 +94,7 @@ class Span:
             "environment": self._environment(),
             "level": self._level(),
             "metadata": self._metadata(),
-            **payload_of(self._attributes, self._events),
+            **self._payload,
             **self._model_fields(kind),
         }
         optional = {
@@ -120,10 +121,9 @@ class Span:
             **self._trace_fields(),
         }
         if self.is_root:
-            payload = payload_of(self._attributes, self._events)
-            body = {"name": self._name(), **payload, **body}
-        for name in ("input", "output"):
-            if (value := self._first(f"langfuse.trace.{name}")) is not None:
+            body = {"name": self._name(), **self._payload, **body}
+        for name, attribute in zip(("input", "output"), fields.TRACE_PAYLOAD, strict=True):
+            if (value := self._first(attribute)) is not None:
                 body[name] = value
         if (self.is_root or self.says_something_of_trace) and self._version:
             body["version"] = str(self._version)
@@ -132,6 +132,11 @@ class Span:
             body["metadata"] = metadata
         event_id = f"{self.trace_id}-{self.id}"
         return {"id": event_id, "timestamp": self.start, "type": "trace-create", "body": body, "otel": {}}
+
+    @cached_property
+    def _payload(self) -> dict[str, Any]:
+        """Of the observation, and of the trace if this is its root."""
+        return payload_of(self._attributes, self._events)
 
     def _trace_fields(self) -> dict[str, Any]:
         values = {
