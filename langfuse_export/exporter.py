@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -175,11 +175,6 @@ class WindowExporter:
                 table.name: pool.submit(self._export_table, table, window, read_ahead.get(table.name))
                 for table in tables
             }
-            try:
-                wait(futures.values())
-            except BaseException:  # the run is being cancelled
-                self.cancellation.cancel()
-                raise
         for name, future in futures.items():
             error = future.exception()
             if error is None:

@@ -50,9 +50,8 @@ class Cancellation:
             self._queries.add(query.query_id)
         try:
             yield
-        except Exception as error:
-            if self._cancelled.is_set():
-                raise CancelledError("the export was cancelled") from error
+        except Exception:
+            self.check()
             raise
         finally:
             with self._lock:
