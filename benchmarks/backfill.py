@@ -32,11 +32,11 @@ from rich.table import Table as RichTable
 
 from benchmarks.projects import deployment
 from langfuse_export.catalog import load_catalog
-from langfuse_export.day_read import day_files
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.naming import asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
+from langfuse_export.read_ahead import read_ahead
 from langfuse_export.resources import ExportOptions
 from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency, Window
@@ -122,9 +122,9 @@ def _exporter(project: ProjectExport) -> WindowExporter:
 
 def _export_day(exporter: WindowExporter, windows: Sequence[Window], options: ExportOptions) -> None:
     tables = exporter.project.tables
-    with day_files(exporter, [(table, windows) for table in tables], options) as files:
+    with read_ahead(exporter, tables, {window: {} for window in windows}, options) as rows:
         for window in windows:
-            exporter.export(window, tables, {}, files[window])
+            exporter.export(window, tables, {}, rows.get(window))
 
 
 def run(projects: int, days: int, postgres: PostgresServer | None, directory: Path) -> Result:

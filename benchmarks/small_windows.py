@@ -30,8 +30,8 @@ from rich.table import Table as RichTable
 
 from benchmarks.medians import medians
 from benchmarks.server_cost import server_cost
-from langfuse_export.day_read import day_files
 from langfuse_export.exporter import WindowExporter
+from langfuse_export.read_ahead import read_ahead
 from langfuse_export.resources import ExportOptions
 from langfuse_export.runs import SIDE_BY_SIDE
 from langfuse_export.side_by_side import side_by_side
@@ -86,10 +86,10 @@ def export(way: Way, days: int, exporter: WindowExporter, scratch: Path) -> Meas
     wall_s, cpu_s = time.monotonic(), time.process_time()
     for _, group in groupby(windows, key=lambda window: window.start.date()):
         day = list(group)
-        reads = [(table, day) for table in tables]
-        with day_files(exporter, reads, options) if way.reads_days else nullcontext({}) as files:
+        done = {window: {} for window in day}
+        with read_ahead(exporter, tables, done, options) if way.reads_days else nullcontext({}) as rows:
             calls: list[tuple[Window, Callable[[], object]]] = [
-                (window, partial(exporter.export, window, tables, {}, files.get(window))) for window in day
+                (window, partial(exporter.export, window, tables, {}, rows.get(window))) for window in day
             ]
             for _, exported in side_by_side(calls, way.at_once, exporter.cancellation.cancel):
                 exported.result()
