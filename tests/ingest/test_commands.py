@@ -13,7 +13,7 @@ import pytest
 
 from tests.ingest.deployment import PROJECT, Deployment, wait_for
 from tests.ingest.sessions import START, event, sessions
-from tests.ingest.test_otel import ROOT, export, span
+from tests.ingest.spans import ROOT, export, span
 
 
 def run(

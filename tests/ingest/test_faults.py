@@ -1,21 +1,12 @@
 """What goes wrong: every accepted event is in ClickHouse once, or among the dead letters with its reason."""
 
 import json
-import os
-import signal
-import socket
-import threading
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from rq import Queue
 from structlog.testing import capture_logs
 
 from langfuse_ingest.consumers.batch import Batch, collect
-from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
@@ -24,13 +15,7 @@ from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, clear_caches, wait_for
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
-from tests.servers.processes import kill_tree
 from tests.servers.s3 import REGION, S3Fault, S3Proxy, S3Server
-
-
-def writes_traces(deployment: Deployment, seen: int) -> bool:
-    """Whether a consumer has begun to write traces since there were so many requests."""
-    return any("INSERT INTO traces" in request.sql for request in deployment.clickhouse.requests[seen:])
 
 
 def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
@@ -232,53 +217,6 @@ def test_a_down_event_log_costs_attempts_once_and_then_jobs_wait(
     assert deployment.letters == []
 
 
-def test_jobs_of_a_killed_consumer_are_taken_up(deployment: Deployment) -> None:
-    stall = Fault("stall", match="INSERT INTO traces", times=-1)
-    deployment.clickhouse.break_next(stall)
-    seen = len(deployment.clickhouse.requests)
-    with deployment.consumers("--queue", "ingestion-queue") as consumers:
-        deployment.accept_all([trace(f"t{n}") for n in range(10)], size=5)
-        wait_for(lambda: writes_traces(deployment, seen), consumers.log.read_text)
-        assert consumers.kill_children() >= 1
-        deployment.clickhouse.break_next()
-        deployment.wait_until_empty()
-
-        assert any('"event": "consumer_died"' in line for line in consumers.lines)
-    assert sorted(deployment.ids("traces")) == sorted(f"t{n}" for n in range(10))
-    assert deployment.letters == []
-
-
-def test_a_consumer_that_has_stopped_has_no_thread_left(deployment: Deployment) -> None:
-    before = threading.active_count()
-    for _ in range(25):  # in RQ's own order of steps about every fifth kept one
-        deployment.work("ingestion-queue")
-    assert threading.active_count() == before
-
-
-def test_consumers_stop_when_their_supervisor_was_killed(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "trace-delete") as consumers:
-        [pid] = [consumer["pid"] for consumer in consumers.get("/healthz")[1]["consumers"]]
-        consumers.process.kill()
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), consumers.log.read_text)
-    assert deployment.backlog == 0
-
-
-def test_the_port_of_a_killed_supervisor_is_free_while_its_consumers_end(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "ingestion-queue") as consumers:
-        port, children = urlsplit(consumers.health).port, consumers.children
-        assert children
-        for child in children:
-            os.kill(child, signal.SIGSTOP)
-        try:
-            consumers.process.kill()
-            consumers.process.wait()
-            with socket.create_server(("", port or 0)) as successor:
-                assert successor.getsockname()[1] == port
-        finally:
-            for child in children:
-                kill_tree(child)
-
-
 def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deployment) -> None:
     deployment.accept([trace("t")])
     queue_ = deployment.rq_queue("ingestion-queue")
@@ -321,92 +259,6 @@ def test_jobs_that_do_not_fit_into_a_batch_wait_where_they_were(deployment: Depl
     assert deployment.backlog == 6
 
 
-def test_redis_may_restart_in_the_middle(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "ingestion-queue") as consumers:
-        deployment.accept_all([trace(f"a{n}") for n in range(40)], size=2)
-        deployment.redis.kill()
-        wait_for(lambda: consumers.get("/readyz")[0] == 503, consumers.log.read_text)
-        deployment.redis.start()
-        deployment.accept_all([trace(f"b{n}") for n in range(40)], size=2)
-        deployment.wait_until_empty()
-
-    assert len(deployment.ids("traces")) == 80
-    assert deployment.letters == []
-
-
-def test_consumers_stop_while_redis_is_down(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "ingestion-queue") as consumers:
-        deployment.redis.kill()
-        try:
-            # The consumers, not only their listeners to commands, have found out and wait longer and longer.
-            wait_for(lambda: "retrying in 4 seconds" in consumers.log.read_text(), consumers.log.read_text)
-            assert consumers.stop(signal.SIGTERM) == 0
-        finally:
-            deployment.redis.start()
-
-
-def test_sigterm_finishes_the_batch_and_loses_nothing(deployment: Deployment) -> None:
-    deployment.accept_all(list(sessions(50)), size=10)
-    with deployment.consumers(
-        "--queue", "ingestion-queue", LANGFUSE_INGESTION_CLICKHOUSE_WRITE_BATCH_SIZE="20"
-    ) as consumers:
-        wait_for(lambda: deployment.backlog < 40, consumers.log.read_text)
-        assert consumers.stop(signal.SIGTERM) == 0
-        assert any('"event": "consumers_stopped"' in line for line in consumers.lines)
-    assert deployment.backlog < 40
-    with deployment.consumers("--queue", "ingestion-queue") as consumers:
-        wait_for(lambda: len(deployment.ids("traces")) == 50, consumers.log.read_text)
-        deployment.wait_until_empty()
-
-    assert deployment.letters == []
-
-
-def test_a_job_that_was_taken_when_sigterm_came_is_done(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deployment.accept([trace("t")])
-    take = Queue.dequeue_any
-
-    def take_and_stop(*args: Any, **kwargs: Any) -> Any:
-        taken = take(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGTERM)
-        return taken
-
-    monkeypatch.setattr(Queue, "dequeue_any", take_and_stop)
-    deployment.work("ingestion-queue")
-
-    assert deployment.ids("traces") == ["t"]
-    assert deployment.backlog == 0
-
-
-def test_consumers_that_do_not_stop_in_time_are_killed_and_their_jobs_kept(deployment: Deployment) -> None:
-    deployment.clickhouse.break_next(Fault("stall", match="INSERT INTO traces", times=-1))
-    seen = len(deployment.clickhouse.requests)
-    with deployment.consumers(
-        "--queue", "ingestion-queue", LANGFUSE_WORKER_SHUTDOWN_DEADLINE_S="1"
-    ) as consumers:
-        deployment.accept([trace("t")])
-        wait_for(lambda: writes_traces(deployment, seen), consumers.log.read_text)
-        assert consumers.stop() == 1
-    deployment.clickhouse.break_next()
-    assert deployment.backlog == 1
-
-    with deployment.consumers("--queue", "ingestion-queue"):
-        wait_for(lambda: deployment.ids("traces") == ["t"], lambda: str(deployment.backlog))
-
-
-def test_a_wedged_consumer_is_not_healthy_and_an_idle_one_is(deployment: Deployment) -> None:
-    with deployment.consumers("--queue", "trace-delete", LANGFUSE_WORKER_STUCK_AFTER_S="8") as consumers:
-        status, answer = consumers.get("/healthz")
-        assert (status, answer["wedged"]) == (200, [])
-        [pid] = [consumer["pid"] for consumer in answer["consumers"]]
-
-        os.kill(pid, signal.SIGSTOP)
-
-        wait_for(lambda: consumers.get("/healthz")[0] == 503, consumers.log.read_text)
-        assert consumers.get("/healthz")[1]["wedged"] == [pid]
-
-
 def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment) -> None:
     receipt = deployment.accept(list(sessions(5)))
     deployment.work()
@@ -417,18 +269,3 @@ def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment
         deployment.parts.ingestion.ingest([IngestJob(receipt.segment)] * 2)
 
     assert {table: deployment.rows(table) for table in before} == before
-
-
-def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(deployment: Deployment) -> None:
-    pool = ConsumerPool(queue("trace-delete"), "trace-delete", 1)
-    # As the supervisor's handler, which a new process has until RQ sets its own.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        pool.start_workers(burst=False)
-        pool.stop_workers()
-        [consumer] = pool.worker_dict.values()
-        consumer.process.join(20)
-        assert not consumer.process.is_alive()
-    finally:
-        signal.signal(signal.SIGINT, before)
-        pool.kill()
