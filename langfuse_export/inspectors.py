@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from langfuse_export.errors import VerificationError
-from langfuse_export.parquet_footer import MAGIC, FooterError, parse_footer
+from langfuse_export.parquet_footer import MAGIC, TRAILER_BYTES, FooterError, footer_bytes, parse_footer
 
 # A footer takes about 100 bytes a column and row group; this is enough for some 4,000 row groups.
 FOOTER_TAIL_BYTES = 16 << 20
@@ -65,7 +65,21 @@ class ParquetInspector:
         """See `Inspector.finish`."""
         if self._head != MAGIC:
             raise VerificationError(f"a Parquet file starts with PAR1, this one with {self._head!r}")
-        return parquet_content(b"".join(self._tail), self._size, self._time_column)
+        try:
+            tail = self._last(footer_bytes(self._last(TRAILER_BYTES)))
+        except FooterError as error:
+            raise VerificationError(f"{error}; {self._size} bytes arrived") from error
+        return parquet_content(tail, self._size, self._time_column)
+
+    def _last(self, wanted: int) -> bytes:
+        """The last bytes of the file; fewer if fewer were kept."""
+        pieces: deque[bytes] = deque()
+        for chunk in reversed(self._tail):
+            if wanted <= 0:
+                break
+            pieces.appendleft(chunk[-wanted:])
+            wanted -= len(chunk)
+        return b"".join(pieces)
 
 
 def parquet_content(tail: bytes, size: int, time_column: str) -> Content:

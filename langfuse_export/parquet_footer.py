@@ -11,6 +11,7 @@ from typing import Any
 
 MAGIC = b"PAR1"
 TRAILER_BYTES = 8  # length of the footer, and the magic again
+_NUM_ROWS, _ROW_GROUPS = 3, 4  # fields of FileMetaData
 
 
 class FooterError(ValueError):
@@ -57,8 +58,7 @@ def parse_footer(tail: bytes, size: int, time_column: str) -> Footer:
     if length > len(tail) - 8:
         raise FooterError(f"the footer of {length} bytes is longer than the {len(tail)} that were kept")
     try:
-        metadata = ThriftReader(tail[-8 - length : -8]).struct()
-        return _footer(metadata, size - 8 - length, time_column.encode())
+        return _footer(ThriftReader(tail[-8 - length : -8]), size - 8 - length, time_column.encode())
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise FooterError(f"the footer is damaged: {error!r}") from error
 
@@ -70,19 +70,50 @@ def footer_bytes(trailer: bytes) -> int:
     return struct.unpack("<I", trailer[:4])[0] + TRAILER_BYTES
 
 
-def _footer(metadata: dict[int, Any], start: int, time_column: bytes) -> Footer:
-    groups = metadata.get(4, [])
-    chunks = [chunk for group in groups for chunk in group[1]]
-    bounds = [_bounds(chunk) for chunk in chunks if chunk[3][3] == [time_column]]
-    known = [pair for pair in bounds if pair is not None]
+@dataclass(frozen=True)
+class _RowGroup:
+    """What is kept of a row group.
+
+    Attributes:
+        end: offset in the file where its columns, their indexes and filters end.
+        times: smallest and largest value of the time column; None without such, or its statistics.
+    """
+
+    rows: int
+    end: int
+    times: tuple[int, int] | None
+
+
+def _footer(reader: "ThriftReader", start: int, time_column: bytes) -> Footer:
+    """Read `FileMetaData`, a row group at a time: as objects, all of them take forty times their bytes."""
+    rows: int | None = None
+    groups: list[_RowGroup] = []
+    for field, kind in reader.fields():
+        if field == _NUM_ROWS:
+            rows = reader.value(kind)
+        elif field == _ROW_GROUPS:
+            count, _ = reader.list_header()
+            groups = [_row_group(reader.struct(), time_column) for _ in range(count)]
+        else:
+            reader.skip(kind)
+    if rows is None:
+        raise KeyError("num_rows")
+    times = [group.times for group in groups]
+    known = [pair for pair in times if pair is not None]
     return Footer(
-        rows=metadata[3],
-        row_group_rows=tuple(group[3] for group in groups),
-        data_end=max((_chunk_end(chunk) for chunk in chunks), default=len(MAGIC)),
+        rows=rows,
+        row_group_rows=tuple(group.rows for group in groups),
+        data_end=max((group.end for group in groups), default=len(MAGIC)),
         start=start,
-        time_min=min((low for low, _ in known), default=None) if len(known) == len(bounds) else None,
-        time_max=max((high for _, high in known), default=None) if len(known) == len(bounds) else None,
+        time_min=min((low for low, _ in known), default=None) if len(known) == len(times) else None,
+        time_max=max((high for _, high in known), default=None) if len(known) == len(times) else None,
     )
+
+
+def _row_group(group: dict[int, Any], time_column: bytes) -> _RowGroup:
+    chunks = group[1]
+    times = next((_bounds(chunk) for chunk in chunks if chunk[3][3] == [time_column]), None)
+    return _RowGroup(group[3], max(map(_chunk_end, chunks)), times)
 
 
 def _chunk_end(chunk: dict[int, Any]) -> int:

@@ -1,8 +1,10 @@
 """Exports the result of a query with dlt: Arrow batches of clickhouse-connect to its filesystem destination.
 
-Args: the directory to export to. The query is on standard input. Prints the most memory it had, bytes.
+Args: the directory to export to, and the codec of the file. The query is on standard input. Prints the most
+memory it had, bytes.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -13,9 +15,10 @@ from benchmarks.contenders.reading import connect
 from tests.peak import peak_bytes
 
 
-def main(directory: str) -> None:
+def main(directory: str, codec: str) -> None:
     """Run the pipeline."""
     sql = sys.stdin.read()
+    os.environ["DATA_WRITER__COMPRESSION"] = codec  # dlt's setting, which would be Snappy
 
     @dlt.resource(name="observations", write_disposition="replace")
     def observations() -> Iterator[pa.RecordBatch]:
