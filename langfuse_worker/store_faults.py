@@ -29,7 +29,9 @@ _CREDENTIALS = (
     "AccountProblem",
     "AuthorizationHeaderMalformed",
     "ExpiredToken",
+    "ExpiredTokenException",  # STS
     "InvalidAccessKeyId",
+    "InvalidIdentityToken",  # STS
     "InvalidSecurity",
     "InvalidToken",
     "NotSignedUp",
@@ -44,6 +46,7 @@ _CREDENTIALS = (
     "NoAuthenticationInformation",
     "PublicAccessNotPermitted",
     "Invalid Access Key",  # obstore, of an account key that is no base64
+    "Failed to read token file",  # obstore, of a web identity whose token is not mounted
     "SAS query pair",  # obstore, of a text that is no signature
     "invalid_grant",  # OAuth: a revoked service account key
 )

@@ -1,10 +1,12 @@
 """The servers as fixtures."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.servers.azure import AzureServer
+from tests.servers.certificate import write_certificate
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.google import GoogleServer
 from tests.servers.langfuse_postgres import LangfusePostgres
@@ -12,7 +14,7 @@ from tests.servers.notifications import MailServer, WebhookReceiver
 from tests.servers.otlp import OtlpReceiver
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
-from tests.servers.s3 import S3Proxy, S3Server
+from tests.servers.s3 import REGION, S3Proxy, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,30 @@ def s3_proxy(s3: S3Server) -> Iterator[S3Proxy]:
     """A proxy in front of it, without faults."""
     with S3Proxy(s3) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def s3_tls_proxy(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
+    """A proxy in front of it that speaks TLS, with a certificate that is trusted."""
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # obstore
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))  # boto3
+    with S3Proxy(s3, certificate=certificate) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def pod_token(s3_tls_proxy: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The token of a pod whose service account EKS has given a role, with the variables that EKS sets."""
+    token = tmp_path / "token"
+    token.write_text("token-of-the-pod")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/exporter-of-the-pod")
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_STS_REGIONAL_ENDPOINTS", "regional")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3_tls_proxy.url)  # instead of AWS's own
+    return token
 
 
 @pytest.fixture(scope="session")

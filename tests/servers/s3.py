@@ -1,5 +1,6 @@
 """An S3 server as a process of its own, and a proxy that records, refuses and delays what goes to it."""
 
+import ssl
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -130,14 +132,16 @@ class S3Fault:
 
 @dataclass
 class S3Proxy:
-    """Stands between the product and an S3 server.
+    """Stands between the product and an S3 server, which is also an STS.
 
     Attributes:
         latency_s: seconds that each request waits, as on the way to a bucket.
+        certificate: PEM file with key and certificate of a proxy that speaks TLS.
     """
 
     upstream: S3Server
     latency_s: float = 0
+    certificate: Path | None = None
     faults: list[S3Fault] = field(default_factory=list)
     requests: list[S3Request] = field(default_factory=list)
     _arrived: threading.Condition = field(default_factory=threading.Condition)
@@ -151,6 +155,11 @@ class S3Proxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = self.url.replace("http:", "https:")
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -195,6 +204,10 @@ class _Forwarding(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.command == "POST" and parts.query.startswith("Action="):
+            # STS takes parameters from the address as well, moto from the body alone.
+            body, self.path = parts.query.encode(), parts.path
+            headers |= {"content-type": "application/x-www-form-urlencoded", "content-length": str(len(body))}
         posted = body if self.command == "POST" else b""
         port = self.client_address[1]
         request = S3Request(self.command, parts.path, parts.query, headers, posted, port)

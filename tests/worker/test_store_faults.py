@@ -3,15 +3,11 @@
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from langfuse_worker.blobstore import (
     BlobStore,
@@ -21,6 +17,7 @@ from langfuse_worker.blobstore import (
     StoreUnreachableError,
 )
 from langfuse_worker.store_faults import AccessFault, access_fault
+from tests.servers.certificate import write_certificate
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -57,29 +54,12 @@ def untrusted(tmp_path: Path) -> Iterator[str]:
     """Address of a store whose certificate nobody has signed."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_self_signed(tmp_path / "certificate.pem"))
+    context.load_cert_chain(write_certificate(tmp_path / "certificate.pem"))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"https://localhost:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
-
-
-def _self_signed(path: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    written = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(written + certificate.public_bytes(pem))
-    return path
 
 
 def _config(scheme: str, endpoint: str) -> StoreConfig:

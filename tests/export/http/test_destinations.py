@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,24 @@ def test_what_fits_into_a_part_takes_one_request(on_s3: Deployment, s3_proxy: S3
 
     writes = [request for request in s3_proxy.requests if request.method in ("PUT", "POST")]
     assert len(writes) == len(on_s3.project.tables) + 1  # and the manifest
+
+
+def test_a_pod_exports_with_its_web_identity(
+    deployment: Deployment, s3: S3Server, s3_tls_proxy: S3Proxy, pod_token: Path
+) -> None:
+    s3.create_bucket(BUCKET)
+    deployment.insert("traces", trace("t1"))
+    destination = s3.store_config(BUCKET, "langfuse/", s3_tls_proxy.url)
+    on_s3 = deployment.with_(destination=replace(destination, access_key_id=None, secret_access_key=None))
+
+    on_s3.export()
+
+    assert len(s3.keys(BUCKET)) == len(on_s3.project.tables) + 1
+    written = [request for request in s3_tls_proxy.requests if request.method == "PUT"]
+    assert all("Credential=ASIA" in request.headers["authorization"] for request in written)
+    asked = [r.body for r in s3_tls_proxy.requests if b"AssumeRoleWithWebIdentity" in r.body]
+    assert all(pod_token.read_bytes() in body for body in asked)
+    assert asked
 
 
 @pytest.mark.parametrize(
