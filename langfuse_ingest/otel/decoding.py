@@ -52,6 +52,11 @@ def attributes(owner: dict[str, Any]) -> dict[str, Any]:
     return {i["key"]: attribute_value(i.get("value")) for i in items if isinstance(i.get("key"), str)}
 
 
+def first_of(said: dict[str, Any], *names: str) -> Any:
+    """The first of the attributes that says anything."""
+    return next((said[name] for name in names if said.get(name) not in (None, "")), None)
+
+
 def object_of(owner: dict[str, Any], name: str) -> dict[str, Any]:
     """An object's field that is an object; an empty one if it is absent or something else."""
     value = owner.get(name)
@@ -62,6 +67,16 @@ def list_of(owner: dict[str, Any], name: str) -> list[Any]:
     """An object's field that is a list; an empty one if it is absent or something else."""
     value = owner.get(name)
     return value if isinstance(value, list) else []
+
+
+def json_object(value: object) -> dict[str, Any] | None:
+    """JSON text of an object as what it says; None for everything else."""
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+    return value if isinstance(value, dict) else None
 
 
 def integer(value: object) -> Any:

@@ -16,7 +16,8 @@ TAGS = ("langfuse.trace.tags", "langfuse.tags", "langfuse.observation.metadata.l
 TAGS += ("langfuse.trace.metadata.langfuse_tags", "ai.telemetry.metadata.tags", "tag.tags")
 PUBLIC = ("langfuse.trace.public", "langfuse.public")
 ENVIRONMENT = ("langfuse.environment", "deployment.environment.name", "deployment.environment")
-NAME = ("gen_ai.tool.name", "genkit:name", "logfire.msg", "ai.toolCall.name")
+GENKIT_NAME = "genkit:name"
+NAME = ("gen_ai.tool.name", GENKIT_NAME, "logfire.msg", "ai.toolCall.name")
 MODEL = ("langfuse.observation.model.name", "gen_ai.response.model", "ai.model.id", "gen_ai.request.model")
 MODEL += ("llm.response.model", "llm.model_name", "model")
 PROMPT_NAME = ("langfuse.observation.prompt.name", "langfuse.prompt.name")
@@ -64,6 +65,16 @@ PAYLOADS_BEFORE_EVENTS: tuple[Payload, ...] = (
             "ai.result.object",
             "ai.response.toolCalls",
             "ai.result.toolCalls",
+        ),
+    ),
+    (
+        ("flue.workflow.payload", "flue.turn.input", "flue.tool.arguments", "flue.task.prompt"),
+        (
+            "flue.workflow.result",
+            "flue.operation.result",
+            "flue.turn.output",
+            "flue.tool.result",
+            "flue.task.result",
         ),
     ),
 )
@@ -185,6 +196,17 @@ OPERATION_TYPES = dict.fromkeys(
 )
 OPERATION_TYPES |= {"embeddings": "EMBEDDING", "invoke_agent": "AGENT", "create_agent": "AGENT"}
 OPERATION_TYPES |= {"execute_tool": "TOOL"}
+# Kinds of actions of Genkit; others, such as flows, are spans like any other.
+GENKIT_SUBTYPE = "genkit:metadata:subtype"
+GENKIT_TYPES = {
+    "model": "GENERATION",
+    "tool": "TOOL",
+    "tool.v2": "TOOL",
+    "embedder": "EMBEDDING",
+    "retriever": "RETRIEVER",
+    "evaluator": "EVALUATOR",
+    "agent": "AGENT",
+}
 TOOL_MARKS = ("ai.toolCall.name", "gen_ai.tool.name", "gen_ai.tool.call.id")
 # Steps of the Vercel AI SDK that call a model; the spans around them name the model as well.
 AI_OPERATION = ("operation.name", "ai.operationId")
@@ -196,6 +218,28 @@ AI_OPERATION_TYPES = {
     "ai.embed.doEmbed": "EMBEDDING",
     "ai.embedMany.doEmbed": "EMBEDDING",
 }
+# What these are is in the names of their spans alone.
+FLUE_TYPES = {"flue.tool": "TOOL", "flue.task": "AGENT"}
+LIVEKIT_SCOPE = "livekit-agents"
+LIVEKIT_TYPES = {"agent_turn": "AGENT", "start_agent_activity": "AGENT", "function_tool": "TOOL"}
+LIVEKIT_DEBUG = frozenset(
+    {
+        "agent_speaking",
+        "drain_agent_activity",
+        "eou_detection",
+        "llm_fallback_adapter",
+        "llm_request_run",
+        "on_enter",
+        "on_exit",
+        "start_agent_activity",
+        "tts_fallback_adapter",
+        "tts_node",
+        "tts_request",
+        "tts_request_run",
+        "tts_stream_adapter",
+        "user_speaking",
+    }
+)
 MARKS_OF_GENERATIONS = tuple(name for name in MODEL if name not in ("ai.model.id", "llm.response.model"))
 # These steps carry the model of what they call, which counts it itself.
 WITHOUT_MODEL = frozenset({"invoke_agent", "agent_step"})

@@ -12,11 +12,14 @@ from langfuse_ingest.events import Entity
 from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import (
     attributes,
+    first_of,
     identifier,
+    json_object,
     list_of,
     object_of,
     time_of_nanoseconds,
 )
+from langfuse_ingest.otel.kinds import is_detail, type_of
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import cost_of, usage_of
 from langfuse_ingest.tables import paths
@@ -84,7 +87,7 @@ class Span:
 
     def observation_event(self) -> RawEvent:
         """The span as a create event of its type."""
-        kind = self._type()
+        kind = type_of(self._attributes, self._span_name, self._scope.get("name"))
         body: dict[str, Any] = {
             "id": self.id,
             "traceId": self.trace_id,
@@ -127,9 +130,8 @@ class Span:
                 body[name] = value
         if (self.is_root or self.says_something_of_trace) and self._version:
             body["version"] = str(self._version)
-        metadata = self._prefixed(fields.TRACE_METADATA)
-        if metadata:
-            body["metadata"] = metadata
+        if self.is_root or self.says_something_of_trace:
+            body["metadata"] = self._trace_metadata()
         event_id = f"{self.trace_id}-{self.id}"
         return {"id": event_id, "timestamp": self.start, "type": "trace-create", "body": body, "otel": {}}
 
@@ -176,7 +178,7 @@ class Span:
         own = {column: self._first(name) for column, name in fields.EXPERIMENT.items()}
         own["experiment_item_version"] = _time(str(self._first(fields.EXPERIMENT_ITEM_VERSION)))
         for column, name in fields.EXPERIMENT_METADATA.items():
-            said = dict(paths(_object(self._attributes.get(name)) or {}))
+            said = dict(paths(json_object(self._attributes.get(name)) or {}))
             own |= {f"{column}_names": list(said), f"{column}_values": list(said.values())}
         return own
 
@@ -184,7 +186,11 @@ class Span:
         operation = self._first("ai.operationId")
         function = self._first("ai.telemetry.functionId")
         ai_name = f"{function}:{operation}" if function and operation else operation
-        return str(self._first(*fields.NAME) or ai_name or self._raw.get("name") or "")
+        return str(self._first(*fields.NAME) or ai_name or self._span_name)
+
+    @property
+    def _span_name(self) -> str:
+        return str(self._raw.get("name") or "")
 
     @property
     def _version(self) -> Any:
@@ -201,31 +207,14 @@ class Span:
         level = fields.LEVELS.get(str(self._attributes.get(fields.LEVEL)).upper())
         if level:
             return level
-        return "ERROR" if self._status.get("code") in (2, "STATUS_CODE_ERROR") else "DEFAULT"
-
-    def _type(self) -> str:
-        named = str(self._attributes.get(fields.TYPE, "")).upper()
-        if named in fields.OBSERVATION_TYPES:
-            return named
-        kind = str(self._attributes.get(fields.OPENINFERENCE_KIND, "")).upper()
-        kind = fields.OPENINFERENCE_TYPES.get(kind, kind)
-        if kind in fields.OBSERVATION_TYPES:
-            return kind
-        operation = fields.OPERATION_TYPES.get(str(self._attributes.get(fields.OPERATION)))
-        if operation:
-            return operation
-        for name in fields.AI_OPERATION:  # the first may have the function's id behind it
-            operation = str(self._attributes.get(name)).partition(" ")[0]
-            if operation in fields.AI_OPERATION_TYPES and self._first(*fields.MODEL):
-                return fields.AI_OPERATION_TYPES[operation]
-        if any(name in self._attributes for name in fields.TOOL_MARKS):
-            return "TOOL"
-        return "GENERATION" if self._first(*fields.MARKS_OF_GENERATIONS) else "SPAN"
+        if self._status.get("code") in (2, "STATUS_CODE_ERROR"):
+            return "ERROR"
+        return "DEBUG" if is_detail(self._span_name, self._scope.get("name")) else "DEFAULT"
 
     def _model_fields(self, kind: str) -> dict[str, Any]:
         result: dict[str, Any] = {}
         if str(self._attributes.get(fields.OPERATION)) not in fields.WITHOUT_MODEL:
-            if model := self._first(*fields.MODEL):
+            if model := self._model():
                 result["model"] = str(model)
             if usage := usage_of(self._attributes, is_call=kind in ("GENERATION", "EMBEDDING")):
                 result["usageDetails"] = usage
@@ -233,7 +222,7 @@ class Span:
                 result["costDetails"] = cost
         if parameters := self._model_parameters():
             result["modelParameters"] = parameters
-        prompt = _object(self._attributes.get(fields.AI_PROMPT)) or {}
+        prompt = json_object(self._attributes.get(fields.AI_PROMPT)) or {}
         name = self._first(*fields.PROMPT_NAME) or prompt.get("name")
         version = self._first(*fields.PROMPT_VERSION) or prompt.get("version")
         digits = str(version)[:6]  # one more than fit
@@ -242,6 +231,10 @@ class Span:
         if started := self._completion_start():
             result["completionStartTime"] = started
         return result
+
+    def _model(self) -> Any:
+        is_call_by_genkit = self._attributes.get(fields.GENKIT_SUBTYPE) == "model"
+        return self._first(*fields.MODEL) or (is_call_by_genkit and self._first(fields.GENKIT_NAME))
 
     def _completion_start(self) -> str | None:
         if started := _time(str(self._attributes.get(fields.COMPLETION_START, "")).strip('"')):
@@ -254,10 +247,10 @@ class Span:
         return _time(moment.isoformat())
 
     def _model_parameters(self) -> dict[str, Any]:
-        own = _object(self._attributes.get(fields.MODEL_PARAMETERS))
+        own = json_object(self._attributes.get(fields.MODEL_PARAMETERS))
         if own:
             return own
-        shared = _object(self._attributes.get("llm.invocation_parameters"))
+        shared = json_object(self._attributes.get("llm.invocation_parameters"))
         if shared:
             return shared
         return {
@@ -268,47 +261,63 @@ class Span:
         }
 
     def _metadata(self) -> dict[str, Any]:
+        return {
+            **_prefixed(self._resource, fields.TRACE_METADATA),
+            **self._own_metadata,
+            **self._remaining_attributes,
+            **self._surroundings,
+        }
+
+    def _trace_metadata(self) -> dict[str, Any]:
+        """Attributes of the root alone, or those of each further span would be added to them."""
+        of_root = {**self._own_metadata, **self._remaining_attributes} if self.is_root else {}
+        return {
+            **_prefixed(self._resource, fields.TRACE_METADATA),
+            **_prefixed(self._attributes, fields.TRACE_METADATA),
+            **of_root,
+            **self._surroundings,
+        }
+
+    @cached_property
+    def _own_metadata(self) -> dict[str, Any]:
         own: dict[str, Any] = {}
         for prefix in fields.OBSERVATION_METADATA:
-            own |= self._prefixed(prefix)
+            own |= _prefixed(self._attributes, prefix)
+        return own
+
+    @cached_property
+    def _remaining_attributes(self) -> dict[str, Any]:
+        """What has no field of its own; Langfuse's SDKs have said all that there is to say."""
+        if str(self._scope.get("name", "")).startswith("langfuse-sdk"):
+            return {}
         prefixes = (*fields.OBSERVATION_METADATA, fields.TRACE_METADATA, *fields.PAYLOAD_PREFIXES)
         rest = {
             name: value if isinstance(value, str) else orjson.dumps(value).decode()
             for name, value in self._attributes.items()
             if name not in fields.PAYLOAD_NAMES and not name.startswith(prefixes)
         }
+        return {"attributes": rest}
+
+    @property
+    def _surroundings(self) -> dict[str, Any]:
         scope = {"name": self._scope.get("name"), "version": self._scope.get("version")}
         scope["attributes"] = attributes(self._scope)
-        from_sdk = str(self._scope.get("name", "")).startswith("langfuse-sdk")
         return {
-            **own,
-            **({} if from_sdk else {"attributes": rest}),
             "resourceAttributes": self._resource,
             "scope": {name: value for name, value in scope.items() if value},
         }
 
-    def _prefixed(self, prefix: str) -> dict[str, Any]:
-        """An attribute that is a JSON object, with those below it."""
-        result = _object(self._attributes.get(prefix)) or {}
-        for name, value in self._attributes.items():
-            if name.startswith(prefix + "."):
-                result[name.removeprefix(prefix + ".")] = value
-        return result
-
     def _first(self, *names: str) -> Any:
-        for name in names:
-            if self._attributes.get(name) not in (None, ""):
-                return self._attributes[name]
-        return None
+        return first_of(self._attributes, *names)
 
 
-def _object(value: object) -> dict[str, Any] | None:
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return None
-    return dict(value) if isinstance(value, dict) else None
+def _prefixed(said: Attributes, prefix: str) -> dict[str, Any]:
+    """An attribute that is a JSON object, with those below it."""
+    result = json_object(said.get(prefix)) or {}
+    for name, value in said.items():
+        if name.startswith(prefix + "."):
+            result[name.removeprefix(prefix + ".")] = value
+    return result
 
 
 def _time(text: str) -> str | None:

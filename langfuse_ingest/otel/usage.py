@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import orjson
-
 from langfuse_ingest.otel import fields
+from langfuse_ingest.otel.decoding import json_object
 from langfuse_ingest.values import cost_details, usage_details
 
 
@@ -15,7 +14,7 @@ def usage_of(span: dict[str, Any], *, is_call: bool = True) -> dict[str, int] | 
         span: its attributes.
         is_call: whether it is a call of a model, and not a span around one.
     """
-    own = _object(span.get(fields.USAGE))
+    own = json_object(span.get(fields.USAGE))
     if own is not None:
         return usage_details(own)
     counts: dict[str, Any] = {}
@@ -36,29 +35,20 @@ def usage_of(span: dict[str, Any], *, is_call: bool = True) -> dict[str, int] | 
 
 def _of_ai_sdk(span: dict[str, Any]) -> dict[str, Any]:
     counts: dict[str, Any] = {}
-    metadata = _object(span.get(fields.AI_PROVIDER)) or {}
+    metadata = json_object(span.get(fields.AI_PROVIDER)) or {}
     for provider, names in fields.AI_PROVIDER_USAGE.items():
-        said = _object(metadata.get(provider)) or {}
-        said |= _object(said.get("usage")) or {}
+        said = json_object(metadata.get(provider)) or {}
+        said |= json_object(said.get("usage")) or {}
         counts |= {kind: said[name] for name, kind in names.items() if name in said}
     return counts | {kind: span[name] for name, kind in fields.AI_USAGE.items() if name in span}
 
 
 def cost_of(span: dict[str, Any]) -> dict[str, float] | None:
     """Costs by kind, US dollars."""
-    own = _object(span.get(fields.COST))
+    own = json_object(span.get(fields.COST))
     if own is not None:
         return cost_details(own)
     for name in fields.COSTS:
         if name in span:
             return cost_details({"total": span[name]})
     return None
-
-
-def _object(value: object) -> dict[str, Any] | None:
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return None
-    return value if isinstance(value, dict) else None

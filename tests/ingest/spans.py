@@ -39,15 +39,15 @@ def span(id: str, parent: str | None = None, name: str = "span", **values: Any) 
     }
 
 
-def export(*spans: dict[str, Any]) -> dict[str, Any]:
+def export(*spans: dict[str, Any], scope: str = "my-instrumentation") -> dict[str, Any]:
     """An OTLP/JSON request."""
     resource = {"attributes": attributes(service__name="shop", deployment__environment="Prod")}
-    scope = {"name": "my-instrumentation", "version": "1.2"}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": list(spans)}]}]}
+    of_scope = {"scope": {"name": scope, "version": "1.2"}, "spans": list(spans)}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [of_scope]}]}
 
 
-def ingest(deployment: Deployment, *spans: dict[str, Any]) -> None:
+def ingest(deployment: Deployment, *spans: dict[str, Any], scope: str = "my-instrumentation") -> None:
     """Accept spans and work them off."""
-    receipt = deployment.parts.producer.accept_spans(PROJECT, export(*spans))
+    receipt = deployment.parts.producer.accept_spans(PROJECT, export(*spans, scope=scope))
     assert receipt.accepted == [s["spanId"] for s in spans]
     deployment.work("otel-ingestion-queue")

@@ -7,8 +7,8 @@ import pytest
 
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import usage_of
-from tests.ingest.deployment import Deployment
-from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, ingest, span
+from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, export, ingest, span
 
 
 def test_a_trace_of_two_spans_is_in_every_table(deployment: Deployment) -> None:
@@ -85,12 +85,45 @@ def test_a_span_delivered_twice_is_one_row(deployment: Deployment) -> None:
         ({"ai__operationId": "ai.generateText", "ai__model__id": "m"}, "SPAN"),
         ({"ai__operationId": "ai.generateText.doGenerate", "ai__model__id": "m"}, "GENERATION"),
         ({"operation__name": "ai.embed.doEmbed my-function", "ai__model__id": "m"}, "EMBEDDING"),
+        ({"name": "flue.tool search"}, "TOOL"),
+        ({"name": "flue.task", "model": "m"}, "AGENT"),
+        ({"name": "function_tool"}, "SPAN"),  # LiveKit's, if the scope said so
         ({}, "SPAN"),
     ],
 )
 def test_types_of_observations(deployment: Deployment, values: dict[str, Any], kind: str) -> None:
     ingest(deployment, span(ROOT, **values))
     assert [row["type"] for row in deployment.rows("observations")] == [kind]
+
+
+def test_a_call_by_genkit_has_the_name_of_its_action_as_its_model(deployment: Deployment) -> None:
+    def action(subtype: str, name: str) -> list[dict[str, Any]]:
+        said = {"genkit:name": name, "genkit:metadata:subtype": subtype, "genkit:input": '{"a": 1}'}
+        return [{"key": key, "value": {"stringValue": text}} for key, text in said.items()]
+
+    model = {**span(CHILD, ROOT), "attributes": action("model", "googleai/gemini")}
+    embedder = {**span("e" * 16, ROOT), "attributes": action("embedder", "googleai/embedding")}
+    ingest(deployment, {**span(ROOT), "attributes": action("flow", "answer")}, model, embedder)
+
+    rows = {row["id"]: row for row in deployment.rows("observations")}
+    assert [rows[id]["type"] for id in (ROOT, CHILD, "e" * 16)] == ["SPAN", "GENERATION", "EMBEDDING"]
+    assert [rows[id]["provided_model_name"] for id in (ROOT, CHILD)] == [None, "googleai/gemini"]
+
+
+def test_spans_of_livekit_are_told_apart_by_their_names(deployment: Deployment) -> None:
+    names = ("agent_turn", "function_tool", "llm_node", "tts_node")
+    spans = [span(f"{n}" * 16, name=name) for n, name in enumerate(names)]
+    failed = {**span(CHILD, ROOT, name="tts_node"), "status": {"code": 2}}
+    ingest(deployment, *spans, failed, scope="livekit-agents")
+
+    rows = {(row["name"], row["type"], row["level"]) for row in deployment.rows("observations")}
+    assert rows == {
+        ("agent_turn", "AGENT", "DEFAULT"),
+        ("function_tool", "TOOL", "DEFAULT"),
+        ("llm_node", "SPAN", "DEFAULT"),
+        ("tts_node", "SPAN", "DEBUG"),
+        ("tts_node", "SPAN", "ERROR"),
+    }
 
 
 def test_levels_and_messages_come_from_the_status(deployment: Deployment) -> None:
@@ -153,6 +186,8 @@ def test_a_completion_starts_in_utc_unless_it_says_otherwise(deployment: Deploym
         ),
         ({"prompt": "hi", "all_messages_events": "[1]"}, {"input": "hi", "output": [1]}),
         ({"lk.chat_ctx": "hi", "lk.function_tool.output": "yo"}, {"input": "hi", "output": "yo"}),
+        ({"flue.tool.arguments": '{"city": "Berlin"}'}, {"input": {"city": "Berlin"}}),
+        ({"flue.operation.result": "sunny"}, {"output": "sunny"}),
         ({"langfuse.trace.input": "of the trace", "input.value": "own"}, {"input": "own"}),
         (
             {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"content": "a"}, "b"]'},
@@ -261,6 +296,37 @@ def test_a_trace_has_the_version_of_its_root_and_of_what_tells_of_it(deployment:
 
     [trace] = deployment.rows("traces")
     assert trace["version"] == "1.2"
+
+
+def test_a_trace_has_what_its_root_has_in_its_metadata(deployment: Deployment) -> None:
+    child = span(CHILD, ROOT, custom="of a child", langfuse__trace__metadata__told="by a child")
+    root = span(ROOT, custom=7, input="hi", langfuse__observation__metadata__own="o")
+    request = export(child, root)
+    resource = request["resourceSpans"][0]["resource"]
+    resource["attributes"] += attributes(langfuse__trace__metadata__team="search")
+    deployment.parts.producer.accept_spans(PROJECT, request)
+    deployment.work("otel-ingestion-queue")
+
+    [trace] = deployment.rows("traces")
+    metadata = trace["metadata"]
+    assert json.loads(metadata["attributes"]) == {"custom": "7"}
+    assert json.loads(metadata["resourceAttributes"])["service.name"] == "shop"
+    assert json.loads(metadata["scope"]) == {"name": "my-instrumentation", "version": "1.2"}
+    assert [metadata[name] for name in ("own", "team", "told")] == ["o", "search", "by a child"]
+    teams = {row["id"]: row["metadata"].get("team") for row in deployment.rows("observations")}
+    assert teams == {ROOT: "search", CHILD: "search"}
+
+
+def test_a_trace_of_langfuses_sdk_has_no_attributes_in_its_metadata(deployment: Deployment) -> None:
+    ingest(deployment, span(ROOT, custom=7), scope="langfuse-sdk")
+    [trace] = deployment.rows("traces")
+    assert sorted(trace["metadata"]) == ["resourceAttributes", "scope"]
+
+
+def test_json_objects_in_attributes_may_begin_with_blanks(deployment: Deployment) -> None:
+    ingest(deployment, span(ROOT, langfuse__observation__metadata=' {"a": "b"}'))
+    [row] = deployment.rows("observations")
+    assert row["metadata"]["a"] == "b"
 
 
 def test_usage_counts_no_token_twice() -> None:
