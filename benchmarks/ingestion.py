@@ -33,6 +33,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks import measured_consumer
 from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import Group
 from langfuse_ingest.events import Entity
@@ -50,36 +51,6 @@ EVENTS_IN_A_JOB = 100
 PROJECT = "benchmark"
 
 console = Console(width=120)
-
-# A consumer as the pool runs it, but until the queue is empty; it says what it took from the first job on.
-_CONSUMER = """
-import json, resource, sys, time
-from redis import Redis
-from rq import Queue
-from langfuse_ingest.consumers.worker import ConsumerWorker
-from langfuse_ingest.runtime import runtime
-from langfuse_worker.clickhouse import Query, QueryComment
-from langfuse_worker.logs import configure_logging
-from rq.utils import now
-configure_logging("error")
-ages = []
-class Measured(ConsumerWorker):
-    def _finish(self, jobs, queue, failures):
-        super()._finish(jobs, queue, failures)
-        assert not failures, failures
-        ages.extend((now() - job.enqueued_at).total_seconds() for job in jobs)
-redis = Redis(port=int(sys.argv[1]))
-runtime().clickhouse.rows(Query("SELECT 1", QueryComment("warm")))
-worker = Measured([Queue("ingestion-queue", connection=redis)], connection=redis)
-print("ready", flush=True)
-sys.stdin.readline()
-before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-idle = float(sys.argv[2])
-worker.work(burst=idle == 0, max_idle_time=idle or None, logging_level="ERROR")
-after = resource.getrusage(resource.RUSAGE_SELF)
-cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-print(json.dumps({"wall": time.monotonic() - started, "cpu": cpu, "ages": ages}), flush=True)
-"""
 
 
 @dataclass
@@ -178,8 +149,8 @@ class Bench:
 
         return [age for report in self._run(1, feed, idle_s=3) for age in report["ages"]]
 
-    def _run(self, consumers: int, meanwhile: Callable[[], None], idle_s: float) -> list[dict[str, Any]]:
-        command = [sys.executable, "-c", _CONSUMER, str(self.redis.port), str(idle_s)]
+    def _run(self, consumers: int, meanwhile: Callable[[], None], idle_s: int) -> list[dict[str, Any]]:
+        command = [sys.executable, "-m", measured_consumer.__name__, str(self.redis.port), str(idle_s)]
         processes = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, text=True
