@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from redis import Redis
@@ -23,6 +24,7 @@ from rq.serializers import JSONSerializer
 from langfuse_ingest.enqueue import FOREVER, rq_queue
 from langfuse_ingest.ingest import Outcome
 from langfuse_ingest.queue_job import QueueJob
+from langfuse_ingest.queue_state import shards_in_redis
 from langfuse_ingest.queues import QueueSpec, queue, queues
 
 # What a person has to want, as in Langfuse's own retry service: rows that ClickHouse refused fail again.
@@ -88,7 +90,7 @@ def dead_letters(redis: Redis, names: Iterable[str] | None = None) -> Iterator[D
     Raises:
         KeyError: there is no such queue.
     """
-    for name in _shards(names):
+    for name in _shards(redis, names):
         ids = _registry(name, redis).get_job_ids()
         jobs = [job for job in Job.fetch_many(ids, redis, JSONSerializer) if job is not None]
         for job in sorted(jobs, key=lambda job: str(job.ended_at)):
@@ -99,10 +101,12 @@ def replay(redis: Redis, letter: DeadLetter) -> bool:
     """Put a dead letter back into its queue, with all its attempts; False if it is gone."""
 
     def put_back(job: Job, pipeline: Pipeline) -> None:
-        retry = queue(letter.queue).retry()
+        spec = queue(letter.queue)
+        retry = spec.retry()
         job.retries_left, job.retry_intervals = (retry.max, retry.intervals) if retry else (None, None)
         job.started_at = job.ended_at = None
-        rq_queue(letter.queue, redis).enqueue_job(job, pipeline=pipeline)
+        name = letter.queue if letter.queue in spec.shard_names else spec.name
+        rq_queue(name, redis).enqueue_job(job, pipeline=pipeline)
 
     return _take(redis, letter, put_back)
 
@@ -144,13 +148,17 @@ def _take(redis: Redis, letter: DeadLetter, action: Callable[[Job, Pipeline], No
     return bool(redis.transaction(take, key))
 
 
-def _shards(names: Iterable[str] | None) -> list[str]:
-    chosen = [spec.name for spec in queues()] if names is None else names
-    return [
-        shard
-        for name in chosen
-        for shard in (queue(name).shard_names if name == queue(name).name else [name])
-    ]
+def _shards(redis: Redis, names: Iterable[str] | None) -> list[str]:
+    """The queues of these names; of those that have shards, all of them."""
+    in_redis = shards_in_redis(redis, queues())
+    if names is None:
+        return list(chain.from_iterable(in_redis.values()))
+    return [shard for name in names for shard in in_redis.get(name) or [_known(name)]]
+
+
+def _known(shard: str) -> str:
+    queue(shard)
+    return shard
 
 
 def _registry(name: str, redis: Redis) -> FailedJobRegistry:

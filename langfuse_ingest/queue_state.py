@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from rq import Queue
 from rq.serializers import JSONSerializer
 
 from langfuse_ingest.enqueue import rq_queue
@@ -53,6 +55,11 @@ class _Shard:
     failed: int
     oldest: bytes | None
 
+    @property
+    def has_work(self) -> bool:
+        """Whether any of its jobs is neither done nor dead."""
+        return bool(self.waiting or self.taken or self.started or self.scheduled)
+
 
 def queue_states(redis: Redis, specs: Iterable[QueueSpec]) -> list[QueueState]:
     """The state of each queue, all at one moment: a job that moves on meanwhile is in one of the numbers.
@@ -60,15 +67,45 @@ def queue_states(redis: Redis, specs: Iterable[QueueSpec]) -> list[QueueState]:
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    shards = [(spec, name) for spec in specs for name in spec.shard_names]
+    specs = list(specs)
+    names = shards_in_redis(redis, specs)
+    shards = _shards(redis, [name for spec in specs for name in names[spec.name]])
+    return [_state(redis, spec.name, [shards[name] for name in names[spec.name]]) for spec in specs]
+
+
+def shards_in_redis(redis: Redis, specs: Iterable[QueueSpec]) -> dict[str, list[str]]:
+    """The shards of each queue, by its name, those included that it had when it had more of them.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    keys: Any = redis.smembers(Queue.redis_queues_keys)
+    known = sorted(key.decode().removeprefix(Queue.redis_queue_namespace_prefix) for key in keys)
+    return {
+        spec.name: list(dict.fromkeys([*spec.shard_names, *filter(spec.has_shard, known)])) for spec in specs
+    }
+
+
+def left_shards(redis: Redis, specs: Iterable[QueueSpec]) -> list[tuple[QueueSpec, str]]:
+    """Shards beyond the number of today in which there still are jobs to be done, with their queues.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    specs = list(specs)
+    names = shards_in_redis(redis, specs)
+    left = [(spec, name) for spec in specs for name in names[spec.name] if name not in spec.shard_names]
+    shards = _shards(redis, [name for _, name in left])
+    return [(spec, name) for spec, name in left if shards[name].has_work]
+
+
+def _shards(redis: Redis, names: Iterable[str]) -> dict[str, _Shard]:
+    names = list(names)
     with redis.pipeline() as pipeline:
-        for _, name in shards:
+        for name in names:
             _ask(pipeline, name)
         answers = iter(pipeline.execute())
-    found: dict[str, list[_Shard]] = {}
-    for spec, _ in shards:
-        found.setdefault(spec.name, []).append(_Shard(*islice(answers, len(fields(_Shard)))))
-    return [_state(redis, name, of_queue) for name, of_queue in found.items()]
+    return {name: _Shard(*islice(answers, len(fields(_Shard)))) for name in names}
 
 
 def _ask(pipeline: Pipeline, name: str) -> None:

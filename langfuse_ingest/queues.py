@@ -65,6 +65,11 @@ class QueueSpec:
         """The queues in Redis."""
         return [shard_name(self.name, index) for index in range(self.shards)]
 
+    def has_shard(self, name: str) -> bool:
+        """Whether a queue in Redis is this one or a shard of it, be it of another number of shards."""
+        prefix, _, index = name.rpartition("-")
+        return name == self.name or bool(self.shards_variable and prefix == self.name and index.isdecimal())
+
     @property
     def consumers(self) -> int:
         """Most consumers of each shard. Raises SettingsError."""
@@ -181,7 +186,7 @@ def queues() -> tuple[QueueSpec, ...]:
 def queue(name: str) -> QueueSpec:
     """The queue, or the queue of a shard, of that name. Raises KeyError."""
     for spec in queues():
-        if name == spec.name or name in spec.shard_names:
+        if spec.has_shard(name):
             return spec
     raise KeyError(name)
 

@@ -39,7 +39,7 @@ class Recovery:
         self._redis = redis
         self._queues = list(queues)
         self._lease_s = lease_s
-        self._scheduler = RQScheduler(self._queues, redis, logging_level="WARNING", serializer=JSONSerializer)
+        self._scheduler = self._scheduler_of(None)
         self._moved: dict[tuple[str, str], float] = {}
         self._locks_due = self._recovery_due = 0.0
 
@@ -56,10 +56,21 @@ class Recovery:
             if self._redis.set(_RECOVERY_LOCK, 1, nx=True, px=max(500, int(self._lease_s * 300))):
                 self._recover()
 
+    def add(self, name: str) -> None:
+        """Look after another queue, too."""
+        self._queues.append(name)
+        self._scheduler = self._scheduler_of(self._scheduler.name)  # whose locks it has, therefore
+        self._locks_due = 0.0
+
     def close(self) -> None:
         """Let another deployment take over at once."""
         with contextlib.suppress(Exception):
             self._scheduler.release_locks()
+
+    def _scheduler_of(self, name: str | None) -> RQScheduler:
+        return RQScheduler(
+            self._queues, self._redis, logging_level="WARNING", serializer=JSONSerializer, name=name
+        )
 
     def _recover(self) -> None:
         for name in self._queues:

@@ -15,7 +15,7 @@ from langfuse_ingest.consumers.health import Health, HealthServer
 from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_ingest.consumers.recovery import Recovery
 from langfuse_ingest.metrics import build_metrics
-from langfuse_ingest.queue_state import queue_states
+from langfuse_ingest.queue_state import left_shards, queue_states
 from langfuse_ingest.queues import QueueSpec
 from langfuse_worker.redis import EmbeddedRedis, open_redis
 from langfuse_worker.settings import Settings
@@ -74,6 +74,7 @@ class Supervisor:
                     self._tick()
                     if time.monotonic() >= self._gauges_due:
                         self._gauges_due = time.monotonic() + _GAUGES_S
+                        self._adopt_shards()
                         for state in queue_states(self._redis, self._specs):
                             metrics.queue_state(state.queue, state.depths, state.oldest_age_s)
                 except RedisError as error:
@@ -92,6 +93,17 @@ class Supervisor:
             if not self._stop.is_set():  # else consumers may have been told to stop, too, and none is missing
                 pool.check_workers()
         self._recovery.tick()
+
+    def _adopt_shards(self) -> None:
+        """Consume what is left in shards of a larger number of them; nobody else would."""
+        consumed = {pool.shard for pool in self._pools}
+        for spec, shard in left_shards(self._redis, self._specs):
+            if shard not in consumed:
+                pool = ConsumerPool(spec, shard, 1)
+                self._pools.append(pool)
+                self._recovery.add(shard)
+                pool.start_workers(burst=False)
+                log.warning("queue_shard_adopted", queue=shard)
 
     def _restart_embedded(self) -> None:
         if self._embedded is not None:

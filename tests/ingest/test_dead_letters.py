@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from langfuse_ingest.dead_letters import purge, replay, replay_all
+from langfuse_ingest.dead_letters import dead_letters, purge, replay, replay_all
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment
+from langfuse_ingest.sharding import shard_of
+from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.sessions import trace
 
 
@@ -130,6 +131,29 @@ def test_nothing_is_left_in_redis_of_a_dead_letter_that_is_stored(poison: Deploy
     poison.work()
 
     assert poison.redis.client.keys(f"*{letter.id}*") == []
+
+
+def test_a_dead_letter_of_a_shard_that_is_none_any_more_is_counted_listed_and_replayed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, store = deployment.redis.client, deployment.parts.event_log._store
+    monkeypatch.setenv("LANGFUSE_INGESTION_QUEUE_SHARD_COUNT", "4")
+    name = next(f"t{n}" for n in range(99) if shard_of(PROJECT, f"t{n}", 4) == 3)
+    receipt = deployment.accept([trace(name)])
+    segment = store.read(str(receipt.segment))
+    store.delete(str(receipt.segment))
+    deployment.work("ingestion-queue-3")
+    monkeypatch.delenv("LANGFUSE_INGESTION_QUEUE_SHARD_COUNT")
+
+    [letter] = deployment.letters
+    assert (letter.queue, deployment.failed) == ("ingestion-queue-3", 1)
+    assert list(dead_letters(redis, ["ingestion-queue"])) == [letter]
+    assert list(dead_letters(redis, ["otel-ingestion-queue"])) == []
+
+    store.write_bytes(str(receipt.segment), segment, "text/plain")
+    assert replay(redis, letter)
+    deployment.work("ingestion-queue")
+    assert (deployment.ids("traces"), deployment.letters, deployment.failed) == ([name], [], 0)
 
 
 def test_a_purged_dead_letter_is_gone(poison: Deployment) -> None:

@@ -5,6 +5,7 @@ import pytest
 from langfuse_ingest.sharding import shard_of
 from tests.ingest.deployment import Deployment, clear_caches
 from tests.ingest.sessions import START, event, sessions
+from tests.servers.clickhouse_http import Fault
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,23 @@ def test_shards_spread_entities_and_every_shard_is_worked_off(
     assert len(deployment.ids("observations")) == 20
     assert shard_of("p", "t", 1) == 0
     assert {shard_of("p", f"t{n}", 3) for n in range(50)} == {0, 1, 2}
+
+
+def test_jobs_in_shards_that_are_none_any_more_are_worked_off_retries_included(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGFUSE_INGESTION_QUEUE_SHARD_COUNT", "3")
+    deployment.accept_all(list(sessions(20)))
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO", code=241, times=3))
+    deployment.work("ingestion-queue-2")  # fails, and waits for its next attempt
+    monkeypatch.delenv("LANGFUSE_INGESTION_QUEUE_SHARD_COUNT")
+    assert deployment.backlog > len(deployment.waiting("ingestion-queue"))
+
+    with deployment.consumers("--queue", "ingestion-queue"):
+        deployment.wait_until_empty()
+
+    assert len(deployment.ids("traces")) == 20
+    assert deployment.letters == []
 
 
 def test_projects_of_the_secondary_queue_do_not_delay_others(
