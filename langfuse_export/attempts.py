@@ -12,10 +12,8 @@ import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
-from langfuse_export.naming import asset_key
-from langfuse_export.project import ProjectExport
+from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import run_mode
-from langfuse_export.tables import Table
 from langfuse_export.windows import Window
 
 _PAGE = 1000
@@ -71,23 +69,18 @@ class Attempt:
 
 
 def attempts_of_table(
-    instance: dg.DagsterInstance,
-    project: ProjectExport,
-    table: Table,
-    windows: Sequence[Window] | None,
-    limit: int,
+    instance: dg.DagsterInstance, table: RecordedTable, windows: Sequence[Window] | None, limit: int
 ) -> list[Attempt]:
     """The newest attempts of a table, newest first.
 
     Args:
         instance: the Dagster instance.
-        project: the project.
-        table: one of its tables.
+        table: the table.
         windows: only these; None for all.
         limit: attempts at most.
     """
-    keys = None if windows is None else [project.frequency.key(window) for window in windows]
-    reader = _Reader(instance, project, table, keys)
+    keys = None if windows is None else [table.key(window) for window in windows]
+    reader = _Reader(instance, table, keys)
     exported = list(islice(reader.exported(), limit))
     # What was planned long before the oldest of them would not be among the newest either.
     since = exported[-1].at - _LONGEST_RUN if len(exported) == limit else None
@@ -99,13 +92,10 @@ def attempts_of_table(
 class _Reader:
     """The events of one table."""
 
-    def __init__(
-        self, instance: dg.DagsterInstance, project: ProjectExport, table: Table, keys: list[str] | None
-    ) -> None:
+    def __init__(self, instance: dg.DagsterInstance, table: RecordedTable, keys: list[str] | None) -> None:
         self._instance = instance
-        self._project = project
         self._table = table
-        self._filter = dg.AssetRecordsFilter(asset_key(project, table), asset_partitions=keys)
+        self._filter = dg.AssetRecordsFilter(table.asset, asset_partitions=keys)
         self._runs: dict[str, _Run | None] = {}
 
     def exported(self) -> Iterator[Attempt]:
@@ -113,7 +103,7 @@ class _Reader:
         for record in self._pages(self._instance.fetch_materializations):
             event = record.asset_materialization
             file = manifest_entry(event) if event else None
-            window = self._window(record.partition_key)
+            window = self._table.window(record.partition_key)
             if event is None or file is None or window is None:
                 continue  # of somebody else, or of another frequency
             mode, revision = event.metadata.get("mode"), event.metadata.get("revision")
@@ -131,21 +121,22 @@ class _Reader:
         for record in self._pages(self._instance.fetch_planned_materializations):
             if since is not None and record.timestamp < since.timestamp():
                 return
-            window, run = self._window(record.partition_key), self._run(record.run_id)
+            window, run = self._table.window(record.partition_key), self._run(record.run_id)
             if window is None or run is None:
                 continue
-            for at, reason in run.retries(window, self._table):
+            for at, reason in run.retries(window, self._table.name):
                 yield self._attempt(window, record, "retried", at=at, mode=run.mode, reason=reason)
             is_done = (record.run_id, window) in done or run.outcome is None or self._is_recorded(record)
             if not is_done:
-                at, outcome, reason = run.end(window, self._table)
+                at, outcome, reason = run.end(window, self._table.name)
                 yield self._attempt(window, record, outcome, at=at, mode=run.mode, reason=reason)
 
     def _is_recorded(self, planned: dg.EventLogRecord) -> bool:
         """Whether the run recorded the window, however long ago."""
-        key, partition = asset_key(self._project, self._table), planned.partition_key
+        partitions = [planned.partition_key or ""]
         records = self._instance.fetch_materializations(
-            dg.AssetRecordsFilter(key, [partition or ""], after_storage_id=planned.storage_id), limit=_PAGE
+            dg.AssetRecordsFilter(self._table.asset, partitions, after_storage_id=planned.storage_id),
+            limit=_PAGE,
         ).records
         return any(record.run_id == planned.run_id for record in records)
 
@@ -162,7 +153,7 @@ class _Reader:
         revision: int | None = None,
     ) -> Attempt:
         return Attempt(
-            project=self._project.project_id,
+            project=self._table.project_id,
             table=self._table.name,
             window=window,
             at=at or datetime.fromtimestamp(record.timestamp, UTC),
@@ -182,9 +173,6 @@ class _Reader:
             if not page.has_more:
                 return
             cursor = page.cursor
-
-    def _window(self, partition: str | None) -> Window | None:
-        return next(iter(self._project.frequency.windows_of_keys([partition or ""])), None)
 
     def _run(self, run_id: str) -> "_Run | None":
         if run_id not in self._runs:
@@ -206,7 +194,7 @@ class _Run:
         """As its materializations say it."""
         return run_mode(self._instance, self._run)
 
-    def retries(self, window: Window, table: Table) -> Iterator[tuple[datetime, str]]:
+    def retries(self, window: Window, table: str) -> Iterator[tuple[datetime, str]]:
         """When and why an attempt of the window failed and was repeated by the same run."""
         for event in self._bad_ends:
             if _type(event) is dg.DagsterEventType.STEP_UP_FOR_RETRY:
@@ -214,7 +202,7 @@ class _Run:
                 if reason is not None:
                     yield _time(event), reason
 
-    def end(self, window: Window, table: Table) -> tuple[datetime | None, str, str | None]:
+    def end(self, window: Window, table: str) -> tuple[datetime | None, str, str | None]:
         """When, how and why a window that was not recorded ended."""
         if self.outcome not in ("failed", "cancelled"):
             return None, self.outcome or "", None
@@ -242,13 +230,13 @@ def _time(event: dg.EventLogEntry) -> datetime:
     return datetime.fromtimestamp(event.timestamp, UTC)
 
 
-def _reason(message: str, window: Window, table: Table) -> str | None:
+def _reason(message: str, window: Window, table: str) -> str | None:
     """What a failure says of one table of one window, None if it does not mention the window."""
     for line in message.splitlines():
         _, found, details = line.partition(f"{window}: ")
         if found:
             parts = re.split(r"(?:^|; )(\w+): ", details)
-            return dict(zip(parts[1::2], parts[2::2], strict=False)).get(table.name, details)
+            return dict(zip(parts[1::2], parts[2::2], strict=False)).get(table, details)
     # An exception names a window that failed as a whole in its notes, which follow its message.
     return message.splitlines()[0] if str(window) in message else None
 

@@ -26,11 +26,14 @@ SCHEDULE_TAG = "dagster/schedule_name"
 
 
 def asset_key(project: ProjectExport, table: Table) -> dg.AssetKey:
-    """The key of a project's table; the project's id as it is where Dagster takes its characters."""
-    is_plain = re.fullmatch(r"[A-Za-z0-9_-]+", project.project_id)
-    return dg.AssetKey(
-        ["langfuse", project.project_id if is_plain else safe_name(project.project_id), table.name]
-    )
+    """The key of a project's table."""
+    return dg.AssetKey([*project_key(project.project_id), table.name])
+
+
+def project_key(project_id: str) -> list[str]:
+    """What the keys of a project's tables begin with; its id as it is where Dagster takes its characters."""
+    is_plain = re.fullmatch(r"[A-Za-z0-9_-]+", project_id)
+    return ["langfuse", project_id if is_plain else safe_name(project_id)]
 
 
 def safe_name(project_id: str) -> str:

@@ -28,6 +28,7 @@ from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.health.recorder import resume_project
 from langfuse_export.instance import open_instance
 from langfuse_export.notify.owners import forget_notification
+from langfuse_export.recorded_tables import recorded_tables
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_worker.console import err, fail, out, print_whole
 from langfuse_worker.logs import configure_logging
@@ -134,7 +135,8 @@ def history(
 ) -> None:
     """Show every attempt to export windows, newest first: outcome, object, and cost on ClickHouse.
 
-    A window that was exported again is there again. Costs come from system.query_log, as long as ClickHouse
+    A window that was exported again is there again. A project or table that has left the catalog is there
+    when --project names the project. Costs come from system.query_log, as long as ClickHouse
     keeps it and lets this user read it.
 
     Exit code 0, or 2 when an argument is wrong.
@@ -142,12 +144,13 @@ def history(
     Example: langfuse-worker export history --project support-bot --window 2026-06-01T12:00 --json
     """
     config, catalog = _load()
-    try:
-        period = Period.of(window, start, end, datetime.now(UTC))
-        selection = Selection(catalog, project, table or (), period)
-    except (CatalogError, ValueError) as error:
-        fail(str(error), code=2)
     with open_instance() as instance:
+        try:
+            period = Period.of(window, start, end, datetime.now(UTC))
+            recorded = recorded_tables(instance, catalog, project)
+            selection = Selection(recorded, table or (), period)
+        except (CatalogError, ValueError) as error:
+            fail(str(error), code=2)
         attempts = selection.attempts(instance, limit)
     costs = costs_of(attempts, config)
     if as_json:

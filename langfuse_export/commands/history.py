@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from langfuse_export.attempts import Attempt, attempts_of_table
-from langfuse_export.catalog import Catalog
 from langfuse_export.commands.run import parse_moment
-from langfuse_export.project import ProjectExport
 from langfuse_export.query_cost import QueryCosts, query_costs
+from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.windows import Frequency, Window, iso
 from langfuse_worker.clickhouse import connect
 from langfuse_worker.settings import Settings
@@ -55,30 +54,29 @@ class Selection:
     """Which tables and windows are asked for."""
 
     def __init__(
-        self, catalog: Catalog, project: str | None, tables: Sequence[str], period: Period | None
+        self, recorded: Sequence[RecordedTable], names: Sequence[str], period: Period | None
     ) -> None:
-        """Raises CatalogError for an unknown project, ValueError for a table that nobody exports."""
-        self._projects = [catalog.project(project)] if project else list(catalog.projects)
-        known = sorted({table.name for export in self._projects for table in export.tables})
-        for name in tables:
+        """Raises ValueError for a table that nobody exports."""
+        known = sorted({table.name for table in recorded})
+        for name in names:
             if name not in known:
                 raise ValueError(f"--table {name!r}: exported are {', '.join(known) or 'none'}")
-        self._tables = tables
+        self._tables = [table for table in recorded if not names or table.name in names]
         self._period = period
 
     def attempts(self, instance: dg.DagsterInstance, limit: int) -> list[Attempt]:
         """The newest attempts, newest first."""
         found = [
             attempt
-            for project in self._projects
-            for table in project.tables
-            if not self._tables or table.name in self._tables
-            for attempt in attempts_of_table(instance, project, table, self._windows(project), limit)
+            for table in self._tables
+            for attempt in attempts_of_table(instance, table, self._windows(table), limit)
         ]
         return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
 
-    def _windows(self, project: ProjectExport) -> list[Window] | None:
-        return self._period.windows(project.frequency) if self._period else None
+    def _windows(self, table: RecordedTable) -> list[Window] | None:
+        if self._period is None:
+            return None
+        return [window for frequency in table.frequencies for window in self._period.windows(frequency)]
 
 
 def costs_of(attempts: Iterable[Attempt], config: Settings) -> QueryCosts:

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from langfuse_export.attempts import Attempt, attempts_of_table
+from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import SIDE_BY_SIDE
 from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreConfig
@@ -32,7 +33,8 @@ def deployment(embedded_settings: Settings, engine: EmbeddedClickHouse, tmp_path
 
 def attempts(deployment: Deployment, table: str = "traces", limit: int = 100) -> list[Attempt]:
     """Every attempt of the first project's table."""
-    return attempts_of_table(deployment.instance, deployment.first, TABLES[table], None, limit)
+    recorded = RecordedTable.of(deployment.first, TABLES[table])
+    return attempts_of_table(deployment.instance, recorded, None, limit)
 
 
 def outcomes(found: list[Attempt]) -> list[tuple[int, str]]:
@@ -57,9 +59,8 @@ def test_every_run_of_a_window_is_there_with_its_own_object(deployment: Deployme
     assert (once.revision, again.revision, newest.revision) == (1, 2, 1)
     assert {attempt.mode for attempt in found} == {"catchup"}
     assert attempts(deployment, limit=1) == [newest]
-    assert attempts_of_table(deployment.instance, deployment.first, TABLES["traces"], [hour(1)], 100) == [
-        newest
-    ]
+    traces = RecordedTable.of(deployment.first, TABLES["traces"])
+    assert attempts_of_table(deployment.instance, traces, [hour(1)], 100) == [newest]
 
 
 def test_a_failed_table_has_its_own_reason_and_its_sibling_is_exported(deployment: Deployment) -> None:

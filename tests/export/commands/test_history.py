@@ -119,6 +119,26 @@ def test_people_read_a_table_with_short_sums_and_reasons_below(
     assert "\x1b[" not in shown.out
 
 
+def test_what_has_left_the_catalog_is_shown_when_its_project_is_named(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    home, catalog = tmp_path / "home", tmp_path / "exports.yaml"
+    assert langfuse_worker("export", "run", *PERIOD, home=home, **environment).code == 0
+    before = history(home, environment, "--project", PROJECT, "--json").json
+
+    catalog.write_text(catalog.read_text().replace("- scores", "- observations"))
+    assert history(home, environment, "--project", PROJECT, "--json").json == before
+    catalog.write_text(catalog.read_text().replace("hourly", "daily").replace(PROJECT, "another"))
+    assert history(home, environment, "--project", PROJECT, "--json").json == before
+
+    chosen = ("--window", "2026-06-01T13:30", "--table", "scores", "--json")
+    [row] = history(home, environment, "--project", PROJECT, *chosen).json
+    assert (row["project"], row["window_start"]) == (PROJECT, "2026-06-01T13:00:00.000Z")
+    unknown = history(home, environment, "--project", "nobody")
+    assert unknown.code == 2
+    assert f"there are: another; exported before: {PROJECT}" in unknown.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -135,10 +155,10 @@ def test_a_wrong_period_names_the_option(options: tuple[str | None, ...], messag
         Period.of(window, start, end, datetime.now(UTC))
 
 
-def test_a_project_that_does_not_exist_is_exit_code_2_and_one_line(
+def test_a_project_that_does_not_exist_is_exit_code_2_and_a_line(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     ended = history(tmp_path / "home", environment, "--project", "nobody")
     assert (ended.code, ended.out) == (2, "")
-    assert "no project 'nobody' in the catalog; there are: p1" in ended.err
-    assert len(ended.err.splitlines()) == 1
+    *_, line = ended.err.splitlines()  # those before are of an instance without a configuration
+    assert line == "langfuse-worker: no project 'nobody' in the catalog; there are: p1"

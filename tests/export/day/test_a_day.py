@@ -10,6 +10,7 @@ import pytest
 from langfuse_export.attempts import attempts_of_table
 from langfuse_export.health.state import State
 from langfuse_export.health.store import HealthStore
+from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.tables import OBSERVATIONS
 from tests.export.day.deployment import BUCKET, Deployment
 from tests.servers.clickhouse_http import Fault
@@ -67,7 +68,7 @@ def test_the_union_of_the_objects_is_what_final_returns(deployment: Deployment, 
     assert len(failed) < 6
     steady = deployment.catalog.project("steady")
     [large] = steady.frequency.windows(day + 5 * HOUR, day + 6 * HOUR)
-    attempts = attempts_of_table(daemon.instance, steady, OBSERVATIONS, [large], limit=10)
+    attempts = attempts_of_table(daemon.instance, RecordedTable.of(steady, OBSERVATIONS), [large], limit=10)
     assert {attempt.outcome for attempt in attempts} == {"exported", "retried"}
 
 

@@ -1,0 +1,72 @@
+"""Tables as Dagster's event log knows them, whether or not the catalog still has them."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import dagster as dg
+
+from langfuse_export.catalog import Catalog, CatalogError
+from langfuse_export.naming import asset_key, project_key
+from langfuse_export.project import ProjectExport
+from langfuse_export.tables import Table
+from langfuse_export.windows import Frequency, Window
+
+
+@dataclass(frozen=True)
+class RecordedTable:
+    """A table of a project.
+
+    Attributes:
+        frequencies: those whose partitions count.
+    """
+
+    project_id: str
+    name: str
+    asset: dg.AssetKey
+    frequencies: tuple[Frequency, ...] = tuple(Frequency)
+
+    @classmethod
+    def of(cls, project: ProjectExport, table: Table) -> Self:
+        """A table of the catalog."""
+        return cls(project.project_id, table.name, asset_key(project, table), (project.frequency,))
+
+    def key(self, window: Window) -> str:
+        """The window's partition."""
+        length = window.end - window.start
+        return next(frequency.key(window) for frequency in self.frequencies if frequency.length == length)
+
+    def window(self, key: str | None) -> Window | None:
+        """The window of a partition, if it is of one of its frequencies."""
+        found = (frequency.windows_of_keys([key or ""]) for frequency in self.frequencies)
+        return next((window for windows in found for window in windows), None)
+
+
+def recorded_tables(
+    instance: dg.DagsterInstance, catalog: Catalog, project_id: str | None
+) -> list[RecordedTable]:
+    """All tables of the catalog; or those of one project, with what is no longer exported of it.
+
+    Raises CatalogError for a project that is neither in the catalog nor in Dagster's event log.
+    """
+    if project_id is None:
+        return [RecordedTable.of(project, table) for project in catalog.projects for table in project.tables]
+    removed = [
+        RecordedTable(project_id, key.path[2], key)
+        for key in instance.get_asset_keys(prefix=project_key(project_id))
+        if key.path[:2] == project_key(project_id)
+    ]
+    try:
+        project = catalog.project(project_id)
+    except CatalogError as error:
+        if not removed:
+            raise CatalogError(f"{error}{_exported_before(instance, catalog)}") from None
+        return removed
+    known = [RecordedTable.of(project, table) for table in project.tables]
+    return [*known, *(table for table in removed if table.asset not in {t.asset for t in known})]
+
+
+def _exported_before(instance: dg.DagsterInstance, catalog: Catalog) -> str:
+    [product, *_] = project_key("")
+    names = {key.path[1] for key in instance.get_asset_keys(prefix=[product]) if key.path[0] == product}
+    names -= {project_key(project.project_id)[1] for project in catalog.projects}
+    return f"; exported before: {', '.join(sorted(names))}" if names else ""
