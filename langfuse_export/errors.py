@@ -1,11 +1,10 @@
 """Why an export failed, whether trying again can help, and the word for it in metrics and logs."""
 
-import errno
 import re
 from typing import ClassVar
 
 from langfuse_export.exported_table import ExportedTable
-from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
+from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError, StoreFullError
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.store_faults import AccessFault
 
@@ -153,7 +152,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ObjectTooLargeError):
         return "object_too_large"
     if isinstance(error, StoreError):
-        return "destination_full" if _no_space(error) else "destination_unavailable"
+        return "destination_full" if isinstance(error, StoreFullError) else "destination_unavailable"
     return ExportError.reason
 
 
@@ -170,9 +169,9 @@ def is_transient(error: BaseException) -> bool:
         return error.transient
     if isinstance(error, ClickHouseError):
         return error.code is None or error.code in _TRANSIENT_CODES
-    if isinstance(error, StoreAccessError | ObjectTooLargeError):
+    if isinstance(error, StoreAccessError | StoreFullError | ObjectTooLargeError):
         return False
-    return isinstance(error, StoreError) and not _no_space(error)
+    return isinstance(error, StoreError)
 
 
 def collection_remedy(error: ClickHouseError, collection: str) -> str:
@@ -218,7 +217,3 @@ def user_fault(error: BaseException) -> AccessFault | None:
         faults = [user_fault(failure) for failure in error.failures.values()]
         return next((fault for fault in faults if fault), None)
     return error.fault if isinstance(error, StoreAccessError) else None
-
-
-def _no_space(error: StoreError) -> bool:
-    return f"os error {errno.ENOSPC}" in str(error)

@@ -10,6 +10,7 @@ from langfuse_worker.blobstore.errors import (
     ObjectTooLargeError,
     StoreAccessError,
     StoreError,
+    StoreFullError,
     StoreUnreachableError,
 )
 from langfuse_worker.blobstore.parts import PART_BYTES
@@ -25,6 +26,7 @@ __all__ = [
     "StoreAccessError",
     "StoreConfig",
     "StoreError",
+    "StoreFullError",
     "StoreUnreachableError",
     "WrittenObject",
 ]

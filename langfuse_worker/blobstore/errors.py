@@ -1,5 +1,6 @@
 """What can go wrong with a store, and which of it the library's exceptions mean."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ class StoreUnreachableError(StoreError):
     """There was no answer of the blob store: a name without an address, a refused connection, a timeout."""
 
 
+class StoreFullError(StoreError):
+    """There is no room for an object: a full disk, or a quota that is used up."""
+
+
 class ObjectTooLargeError(StoreError):
     """The stream does not fit into an upload's number of parts."""
 
@@ -44,6 +49,11 @@ _ACCESS = (
     exceptions.UnauthenticatedError,
     exceptions.UnknownConfigurationKeyError,
 )
+# The latter two are MinIO's.
+_FULL = re.compile(
+    rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT})\)|\bXMinioStorageFull\b|\bXMinioAdminBucketQuotaExceeded\b"
+)
+_DIRECTORY_REFUSES = re.compile(rf"\(os error ({errno.EACCES}|{errno.EPERM}|{errno.EROFS}|{errno.ENOTDIR})\)")
 # Where the debug dump of a request without an answer says why, which the message does not.
 _CAUSE = re.compile(r"reqwest::Error \{.*\b(?:source|error): (.*)", re.DOTALL)
 _QUOTED = re.compile(r'"([^"]*)"')
@@ -70,7 +80,11 @@ def store_errors(uri: str) -> Iterator[None]:
         said = f"{said.strip()}: {cause}" if cause else said.strip()
         answer = _ANSWER.split(said)[-1]
         message = f"{uri}: {(_readable(answer) or said)[:1000]}"
+        if _FULL.search(answer):
+            raise StoreFullError(message) from error
         fault = access_fault(answer)
+        if uri.startswith("file:") and _DIRECTORY_REFUSES.search(answer):
+            fault = AccessFault.BUCKET
         if fault or isinstance(error, _ACCESS):
             raise StoreAccessError(message, fault or AccessFault.CREDENTIALS) from error
         if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
@@ -80,6 +94,11 @@ def store_errors(uri: str) -> Iterator[None]:
         if isinstance(error, exceptions.BaseError | OSError):
             raise StoreError(message) from error
         raise
+
+
+def unusable_directory(message: str) -> StoreError:
+    """Why there is no directory, as a store's failure."""
+    return StoreFullError(message) if _FULL.search(message) else StoreAccessError(message, AccessFault.BUCKET)
 
 
 def refused(uri: str, error: EndpointError) -> StoreError:

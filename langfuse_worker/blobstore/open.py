@@ -10,7 +10,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from langfuse_worker.blobstore.aws import S3Credentials, s3_credentials
 from langfuse_worker.blobstore.config import SCHEMES, StoreConfig
-from langfuse_worker.blobstore.errors import StoreAccessError
+from langfuse_worker.blobstore.errors import StoreAccessError, unusable_directory
 from langfuse_worker.blobstore.gate import Guard
 from langfuse_worker.store_faults import AccessFault
 
@@ -28,6 +28,7 @@ def open_store(config: StoreConfig, guard: Guard | None) -> Any:
     Raises:
         EndpointError: the endpoint is refused.
         StoreAccessError: the configuration cannot work, or the directory cannot be made.
+        StoreFullError: there is no room for the directory.
     """
     if config.scheme == "file":
         return _directory(config)
@@ -46,8 +47,7 @@ def _directory(config: StoreConfig) -> LocalStore:
     try:
         return LocalStore(Path(config.path), mkdir=True, automatic_cleanup=True)
     except OSError as error:
-        message = f"{config.url}: cannot make the directory: {error}"
-        raise StoreAccessError(message, AccessFault.BUCKET) from error
+        raise unusable_directory(f"{config.url}: cannot make the directory: {error}") from error
 
 
 def _client(config: StoreConfig, guard: Guard | None) -> "ClientConfig":

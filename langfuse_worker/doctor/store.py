@@ -12,9 +12,11 @@ from langfuse_worker.blobstore import (
     StoreAccessError,
     StoreConfig,
     StoreError,
+    StoreFullError,
     StoreUnreachableError,
 )
 from langfuse_worker.doctor.clock import compare_clocks
+from langfuse_worker.doctor.directory import directory_remedy
 from langfuse_worker.doctor.finding import Finding, ok, problem
 from langfuse_worker.store_faults import AccessFault
 
@@ -72,15 +74,19 @@ def try_store(what: str, config: StoreConfig) -> Iterator[Finding]:
     except StoreError as error:
         with suppress(StoreError):
             store.delete(key)
-        yield problem(what, f"cannot {step}: {error}", _remedy(error, remedy))
+        yield problem(what, f"cannot {step}: {error}", _remedy(config, error, remedy))
         return
     yield ok(what, f"write, read, overwrite, multipart, abort and delete work in {config.url}")
     if not config.url.startswith("file:"):
         yield compare_clocks(f"clock of {what}", modified_at, written_at)
 
 
-def _remedy(error: StoreError, right: str) -> str:
+def _remedy(config: StoreConfig, error: StoreError, right: str) -> str:
     """What to do; `right` is the one that the step takes."""
+    if config.scheme == "file":
+        return directory_remedy(str(error))
+    if isinstance(error, StoreFullError):
+        return "make room in the store, or raise the bucket's quota"
     if isinstance(error, StoreUnreachableError):
         return "check the endpoint, the network, and whether the store runs"
     if not isinstance(error, StoreAccessError):

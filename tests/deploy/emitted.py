@@ -15,7 +15,7 @@ from langfuse_export.health.state import State
 from langfuse_export.telemetry import TableAttributes, Telemetry
 from langfuse_ingest.metrics import IngestMetrics
 from langfuse_ingest.queue_state import QueueState
-from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
+from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError, StoreFullError
 from langfuse_worker.clickhouse import ClickHouseError
 
 FAILURES = [
@@ -25,7 +25,7 @@ FAILURES = [
     OccupiedError(),
     TooHeavyError(),
     StoreAccessError("access"),
-    StoreError("No space left on device (os error 28)"),
+    StoreFullError("No space left on device (os error 28)"),
     StoreError("503"),
     ObjectTooLargeError("too many parts"),
     *(ClickHouseError("refused", code) for code in (None, 60, 158, 159, 202, 241, 394)),

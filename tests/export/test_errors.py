@@ -11,11 +11,11 @@ from langfuse_export.errors import (
     reason_of,
     user_fault,
 )
-from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError
+from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError, StoreFullError
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.store_faults import AccessFault
 
-FULL = StoreError("file:///a: Unable to copy data to file: No space left on device (os error 28)")
+FULL = StoreFullError("file:///a: Unable to copy data to file: No space left on device (os error 28)")
 
 
 @pytest.mark.parametrize(
