@@ -47,8 +47,8 @@ def trace_record(event: RawEvent) -> Record:
     record = _renamed(body, _TRACE) | _given(body, _TRACE_GIVEN)
     record["timestamp"] = body.get("timestamp") or event["timestamp"]
     record["environment"] = body.get("environment", "default")
-    if "otel" in event:
-        record["otel"] = True
+    if "otel" not in event:
+        record["api"] = True
     _add_metadata(record, body)
     return record
 

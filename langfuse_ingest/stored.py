@@ -130,7 +130,7 @@ def _from_event(row: Row, target: Target) -> Record:
             record[name] = row[name]
     record["metadata"] = dict(zip(row["metadata_names"], row["metadata_values"], strict=True))
     if target.id_prefix:
-        return {**record, "timestamp": row["start_time"], "tags": row["tags"]}
+        return {**record, "timestamp": row["start_time"], "tags": row["tags"], "api": True}
     details: dict[str, Any] = {name: row[name] for name in row if name.endswith("_details") and row[name]}
     parent = row["parent_span_id"]
     if parent and not parent.startswith("t-"):

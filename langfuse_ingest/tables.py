@@ -52,7 +52,7 @@ class Target:
 
 def _trace_row(trace: Record) -> Row:
     row = {"name": "", **trace, "metadata": _flat(trace["metadata"])}
-    row.pop("otel", None)
+    row.pop("api", None)
     return row
 
 
@@ -97,7 +97,7 @@ def _event_of_observation(observation: Record) -> Row:
 
 
 def _event_of_trace(trace: Record) -> Row | None:
-    if "otel" in trace:  # each span carries what it says of its trace
+    if "api" not in trace:  # only spans tell of it, and each carries what it says
         return None
     row = {
         "project_id": trace["project_id"],

@@ -10,6 +10,7 @@ from langfuse_ingest.runtime import build_runtime
 from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
 from tests.ingest.sessions import START, Event, event, sessions
+from tests.ingest.spans import ROOT, TRACE, ingest, span
 
 TABLES = ("traces", "observations", "scores", "events_full")
 
@@ -55,6 +56,24 @@ def test_an_earlier_event_that_comes_later_moves_the_row_and_leaves_none_behind(
     assert (trace["timestamp"][:10], trace["name"], trace["user_id"]) == ("2026-06-01", "b", "u")
     [span] = deployment.rows("events_full")
     assert (span["span_id"], span["start_time"][:10]) == ("t-t", "2026-06-01")
+
+
+def test_a_trace_of_spans_that_the_api_tells_of_too_is_the_same_whichever_came_first(
+    deployment: Deployment,
+) -> None:
+    from_api = event("trace-create", START, {"id": TRACE, "tags": ["by the api"]})
+    of_span = span(ROOT, name="root")
+
+    deployment.ingest([from_api])
+    ingest(deployment, of_span)
+    first = {table: deployment.rows(table) for table in TABLES}
+    deployment.clickhouse.empty()
+    ingest(deployment, of_span)
+    deployment.ingest([from_api])
+
+    assert {table: deployment.rows(table) for table in TABLES} == first
+    assert sorted(row["span_id"] for row in first["events_full"]) == sorted([ROOT, f"t-{TRACE}"])
+    assert [(row["name"], row["tags"]) for row in first["traces"]] == [("root", ["by the api"])]
 
 
 def test_a_start_that_moves_by_microseconds_leaves_no_row_behind(deployment: Deployment) -> None:
