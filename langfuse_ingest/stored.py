@@ -36,10 +36,10 @@ def stored_rows(
     """Rows of the ids, by id, whose day is one of the dates or next to one. Raises ClickHouseError."""
     wanted = [target.id_prefix + entity_id for entity_id in ids]
     names = (target.id_column, *target.key_columns)
-    sql = (
-        f"SELECT {_micros(target.time_column)}, {_micros('created_at')}, {', '.join(names)} "
-        f"FROM {target.table} FINAL WHERE {_where(target, project, wanted, dates)}"
-    )
+    columns = f"{_micros(target.time_column)}, {_micros('created_at')}, {', '.join(names)}"
+    where = _where(target, project, wanted, dates)
+    tables = (target.table, *target.copies)
+    sql = " UNION DISTINCT ".join(f"SELECT {columns} FROM {table} FINAL WHERE {where}" for table in tables)
     found: dict[str, list[StoredRow]] = defaultdict(list)
     for time, created_at, *values in clickhouse.rows(_query(target.table, project, sql)):
         columns = {**dict(zip(names, values, strict=True)), target.time_column: _utc(time)}

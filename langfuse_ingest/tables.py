@@ -33,6 +33,8 @@ class Target:
         key_columns: the other columns of its sorting key that can change, as the row has them.
         exact_time: whether the whole time is in the sorting key, else its date.
         id_prefix: what the id starts with in this table.
+        copies: tables that a view fills with its rows. An insert that breaks off may have reached one and not
+            the other, so rows under another key are looked for in all of them.
     """
 
     table: str
@@ -42,6 +44,7 @@ class Target:
     key_columns: tuple[str, ...] = ()
     exact_time: bool = False
     id_prefix: str = ""
+    copies: tuple[str, ...] = ()
 
     def key(self, row: Row) -> tuple[str, ...]:
         """What distinguishes stored rows of one id: a row with another key is another row for ClickHouse."""
@@ -122,8 +125,15 @@ def _event_of_trace(trace: Record) -> Row | None:
 TRACES = Target("traces", _trace_row, "id", "timestamp")
 OBSERVATIONS = Target("observations", _observation_row, "id", "start_time", ("type",))
 SCORES = Target("scores", _score_row, "id", "timestamp", ("name",))
+_COPIES = ("events_core",)
 OBSERVATION_EVENTS = Target(
-    "events_full", _event_of_observation, "span_id", "start_time", ("trace_id",), exact_time=True
+    "events_full",
+    _event_of_observation,
+    "span_id",
+    "start_time",
+    ("trace_id",),
+    exact_time=True,
+    copies=_COPIES,
 )
 TRACE_EVENTS = Target(
     "events_full",
@@ -133,6 +143,7 @@ TRACE_EVENTS = Target(
     ("trace_id",),
     exact_time=True,
     id_prefix=_TRACE_SPAN,
+    copies=_COPIES,
 )
 
 

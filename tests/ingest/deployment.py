@@ -188,7 +188,7 @@ class Deployment:
         return {row["name"] for row in found}
 
     def _id(self, table: str) -> str:
-        return "span_id" if table == "events_full" else "id"
+        return "span_id" if table in ("events_full", "events_core") else "id"
 
 
 class SlowWriter(Writer):

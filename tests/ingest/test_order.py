@@ -58,6 +58,24 @@ def test_an_earlier_event_that_comes_later_moves_the_row_and_leaves_none_behind(
     assert (span["span_id"], span["start_time"][:10]) == ("t-t", "2026-06-01")
 
 
+def test_a_moved_row_leaves_none_behind_where_an_insert_broke_off_before_its_view(
+    deployment: Deployment,
+) -> None:
+    deployment.ingest([event("span-update", START.replace(day=3), {"id": "o", "name": "b"})])
+    earlier = event("span-create", START, {"id": "o", "traceId": "t"})
+    deployment.clickhouse.execute("DETACH TABLE events_core_mv")
+    try:
+        deployment.ingest([earlier])
+    finally:
+        deployment.clickhouse.execute("ATTACH TABLE events_core_mv")
+    assert [row["trace_id"] for row in deployment.rows("events_full")] == ["t"]
+    assert [row["trace_id"] for row in deployment.rows("events_core")] != ["t"]
+
+    deployment.ingest([earlier])  # as the job that has failed is tried again
+
+    assert [row["trace_id"] for row in deployment.rows("events_core")] == ["t"]
+
+
 def test_a_trace_of_spans_that_the_api_tells_of_too_is_the_same_whichever_came_first(
     deployment: Deployment,
 ) -> None:
