@@ -39,6 +39,8 @@ app = typer.Typer(
     help="Export windows, see how far exports are, check the configuration.", no_args_is_help=True
 )
 
+_READING = "reading what Dagster has recorded"
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
 
 
@@ -83,7 +85,7 @@ def status(as_json: Json = False) -> None:
     Example: langfuse-worker export status --json
     """
     _, catalog = _load()
-    with open_instance() as instance:
+    with err.status(_READING), open_instance() as instance:
         rows = table_statuses(instance, catalog, datetime.now(UTC))
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
@@ -144,7 +146,7 @@ def history(
     Example: langfuse-worker export history --project support-bot --window 2026-06-01T12:00 --json
     """
     config, catalog = _load()
-    with open_instance() as instance:
+    with err.status(_READING), open_instance() as instance:
         try:
             period = Period.of(window, start, end, datetime.now(UTC))
             recorded = recorded_tables(instance, catalog, project)
@@ -152,7 +154,8 @@ def history(
         except (CatalogError, ValueError) as error:
             fail(str(error), code=2)
         attempts = selection.attempts(instance, limit)
-    costs = costs_of(attempts, config)
+    with err.status("asking ClickHouse what they cost"):
+        costs = costs_of(attempts, config)
     if as_json:
         print(json.dumps(attempts_as_json(attempts, costs), indent=2))
         return
@@ -171,9 +174,12 @@ def check(as_json: Json = False) -> None:
     """Validate the catalog, and try the source and every destination with a small query and a small object.
 
     Exit code 0 when everything works, 1 when a part does not answer, 2 when the catalog is wrong.
+
+    Example: langfuse-worker export check
     """
     config, catalog = _load()
-    findings = check_deployment(config, catalog)
+    with err.status("trying the source and every destination"):
+        findings = check_deployment(config, catalog)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -185,7 +191,10 @@ def check(as_json: Json = False) -> None:
 def schema(
     output: Annotated[Path | None, typer.Option(help="File to write; stdout by default.")] = None,
 ) -> None:
-    """Print the JSON schema of exports.yaml, for editors."""
+    """Print the JSON schema of exports.yaml, for editors.
+
+    Example: langfuse-worker export schema --output exports.schema.json
+    """
     text = json.dumps(CatalogModel.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output:
         output.write_text(text, "utf-8")

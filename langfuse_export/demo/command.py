@@ -47,7 +47,9 @@ class DemoPeriod(BaseModel):
 def demo() -> None:
     """Seed the embedded engine with two projects and export them to LANGFUSE_HOME/blobs.
 
-    Runs once; a second run finds everything in place, changes nothing and says so.
+    Takes about a minute. A second run finds everything in place, changes nothing and says so.
+
+    Example: langfuse-worker demo
     """
     config = settings()
     if not config.embedded or config.export_config is not None:

@@ -11,7 +11,7 @@ from langfuse_ingest.commands.preconditions import open_runtime
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import decide_queues
 from langfuse_ingest.queues import queues as all_queues
-from langfuse_worker.console import print_whole
+from langfuse_worker.console import out, print_whole
 from langfuse_worker.settings import settings
 
 
@@ -44,8 +44,9 @@ def queues(
         print(json.dumps(rows, indent=2))
         return
     table = Table("Queue", "Here", "Waiting", "Active", "Retrying", "Failed", "Oldest", box=None)
+    table.pad_edge = False
     for row in rows:
-        here = "[green]yes[/green]" if row["runs_here"] else f"no: {row['reason']}"
+        here = "[green]yes[/green]" if row["runs_here"] else "no"
         failed = row.get("failed", "-")
         table.add_row(
             row["queue"],
@@ -55,3 +56,6 @@ def queues(
             f"{row['oldest_age_s']:,.0f} s" if row.get("waiting") else "-",
         )
     print_whole(table)
+    for row in rows:
+        if not row["runs_here"]:
+            out.print(f"{row['queue']} does not run here: {row['reason']}", markup=False, soft_wrap=True)

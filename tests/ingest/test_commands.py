@@ -182,7 +182,11 @@ def test_queues_shows_what_waits_and_what_does_not_run_here(deployment: Deployme
     assert rows["score-delete"]["reason"] == "QUEUE_CONSUMER_SCORE_DELETE_QUEUE_IS_ENABLED=false"
     shown = run(deployment.directory, "queues").stdout
     assert "secondary-otel-ingestion-queue" in shown
-    assert "no: QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED=false" in shown
+    assert (
+        "dead-letter-retry-queue does not run here: QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED=false"
+        in shown
+    )
+    assert max(len(line.rstrip()) for line in shown.splitlines() if " run here: " not in line) <= 80
 
 
 def test_dead_letters_are_listed_shown_replayed_and_purged(deployment: Deployment) -> None:

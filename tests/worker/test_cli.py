@@ -1,7 +1,12 @@
 """The `langfuse-worker` command itself; its commands are tested with what they are for."""
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points, version
+from typing import Any
 
+from typer import Context
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from langfuse_worker.cli import app
@@ -17,6 +22,22 @@ def test_help_lists_the_commands_of_all_packages() -> None:
 def test_the_version_is_that_of_the_package() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.stdout) == (0, f"langfuse-export {version('langfuse-export')}\n")
+
+
+def _commands(command: Any, *names: str) -> Iterator[tuple[str, str]]:
+    """Each command below it, as it is typed, and its help."""
+    if not isinstance(command, TyperGroup):
+        yield " ".join(names), command.help or ""
+        return
+    for name in command.list_commands(Context(command)):
+        yield from _commands(command.get_command(Context(command), name), *names, name)
+
+
+def test_the_help_of_every_command_has_an_example_of_it() -> None:
+    found = dict(_commands(get_command(app), "langfuse-worker"))
+    assert "langfuse-worker export check" in found
+    for name, text in found.items():
+        assert name in text.partition("Example")[2], name
 
 
 def test_an_unknown_command_is_named() -> None:
