@@ -121,7 +121,7 @@ class Compared:
         late: the tables of each window and project that differ from their files.
         waiting: windows that are left for the next tick, by project and table.
         failed: tables that ClickHouse could not compare, this tick's last.
-        attempted: by project id, keys of windows that differ and whose last attempt failed.
+        attempted: by project id, keys of windows that differ or have no file, and whose last attempt failed.
     """
 
     late: dict[tuple[Window, str], list[str]] = field(default_factory=dict)
@@ -207,6 +207,10 @@ class LateTick:
         requests = list(self._requests({key: late[key] for key in chosen}))
         left = self._count(waiting)
         self._log(chosen, left)
+        # Their runs may be lost or cancelled: what was asked for is compared once more.
+        for window, project_id in chosen:
+            for name in late[window, project_id]:
+                waiting[project_id, name].add(window)
         after = cursor_of(looked_at, waiting, self._projects, audit, compared.failed)
         return Outcome(requests, left, after, self._unread)
 
@@ -335,7 +339,8 @@ class LateTick:
     ) -> None:
         """Tell the windows that differ from their files from those that are on their way already.
 
-        A window without a file is left to the schedule, one whose last attempt failed to the recovery sensor.
+        A window that nobody has attempted is left to the schedule, one whose last attempt failed, with a file
+        or without, to the recovery sensor.
         """
         project_id, name = at
         project = self._projects[project_id]
@@ -347,7 +352,9 @@ class LateTick:
         doubtful = [w for w, file in files.items() if self._may_miss(file, suspects[w])]
         late = self._differing(project, table, {window: files[window] for window in doubtful})
         compared.waiting[at] = on_their_way
-        keys, partitions = [key(window) for window in late], self._partitions[project.frequency]
+        # Without a file only those count that failed: what nobody has attempted is the schedule's.
+        missing = suspects.keys() - on_their_way - files.keys()
+        keys, partitions = [key(window) for window in [*late, *missing]], self._partitions[project.frequency]
         failed = failed_partitions(self._instance, asset, keys, partitions)
         compared.attempted.setdefault(project_id, set()).update(failed)
         for window in late:

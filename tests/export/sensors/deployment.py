@@ -21,6 +21,7 @@ from langfuse_export.manifest import Manifest
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
+from langfuse_export.sensors.late_cursor import LateCursor
 from langfuse_export.tables import TABLES, Table
 from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency, Window
@@ -167,6 +168,13 @@ class Deployment:
             data = repository.get_sensor_def(SENSOR).evaluate_tick(context)
         self.cursor = data.cursor
         return Look(data.run_requests or [], data.skip_message)
+
+    def let_audit_be_due(self) -> None:
+        """Have the next tick compare every window."""
+        cursor = LateCursor.parse(self.cursor)
+        assert cursor.audit.began is not None
+        audit = cursor.audit.model_copy(update={"began": cursor.audit.began - timedelta(days=1)})
+        self.cursor = cursor.model_copy(update={"audit": audit}).model_dump_json()
 
     def work_off(self, look: Look, project: ProjectExport | None = None) -> None:
         """Run what a tick asked for, of one project."""

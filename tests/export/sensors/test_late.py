@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from langfuse_export.naming import LATE, MODE_TAG
 from langfuse_export.runs import run_mode
-from langfuse_export.sensors.late_cursor import LateCursor
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
 from langfuse_worker.postgres import Database
@@ -203,13 +202,6 @@ def test_writers_whose_clocks_are_wrong_are_seen_once(deployment: Deployment, mi
     assert [deployment.look().requests for _ in range(2)] == [[], []]
 
 
-def _audit_is_due(deployment: Deployment) -> None:
-    cursor = LateCursor.parse(deployment.cursor)
-    assert cursor.audit.began is not None
-    audit = cursor.audit.model_copy(update={"began": cursor.audit.began - timedelta(days=1)})
-    deployment.cursor = cursor.model_copy(update={"audit": audit}).model_dump_json()
-
-
 def test_the_audit_finds_deletions_that_leave_no_trace_and_clocks_that_are_far_off(
     deployment: Deployment,
 ) -> None:
@@ -222,14 +214,14 @@ def test_the_audit_finds_deletions_that_leave_no_trace_and_clocks_that_are_far_o
     deployment.write("traces", trace("late", deployment.hour(2).start), at=hours_ago)
     assert deployment.look().requests == []
 
-    _audit_is_due(deployment)
+    deployment.let_audit_be_due()
     look = deployment.look()
     deployment.work_off(look)
 
     assert [asked[0] for asked in look.asked] == [deployment.key(4), deployment.key(2)]
     assert deployment.ids("traces", deployment.hour(4)) == []
     assert deployment.ids("traces", deployment.hour(2)) == ["late"]
-    _audit_is_due(deployment)
+    deployment.let_audit_be_due()
     assert deployment.look().requests == []
 
 
@@ -245,7 +237,7 @@ def test_prices_that_change_are_no_late_rows(deployment: Deployment, langfuse: L
 
     langfuse.set_price("m", "input", "2")
     looks = [deployment.look()]
-    _audit_is_due(deployment)
+    deployment.let_audit_be_due()
     looks += [deployment.look() for _ in range(3)]
 
     assert [look.requests for look in looks] == [[]] * 4

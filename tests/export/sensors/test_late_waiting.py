@@ -116,6 +116,22 @@ def test_a_window_whose_run_was_killed_is_tried_again_by_the_recovery_sensor(dep
     assert [bounds(request) for request in _recovery(deployment)] == [(deployment.key(2),) * 2]
 
 
+def test_a_window_that_has_no_file_because_its_run_was_killed_is_found_by_the_audit(
+    deployment: Deployment,
+) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(2), deployment.key(2))
+    job = deployment.defs.resolve_job_def("export_hourly")
+    kill_a_run(deployment.instance, job, {PARTITION_TAG: deployment.key(100)})
+
+    deployment.look()
+    deployment.let_audit_be_due()
+    assert deployment.look().requests == []
+
+    assert HealthStore(deployment.instance).read([PROJECT])[PROJECT].windows == (deployment.key(100),)
+    assert [bounds(request) for request in _recovery(deployment)] == [(deployment.key(100),) * 2]
+
+
 def _recovery(deployment: Deployment) -> Sequence[dg.RunRequest]:
     """What the recovery sensor asks for an hour from now."""
     options = ExportOptions.from_settings(deployment.settings)
@@ -176,3 +192,30 @@ def test_what_waits_for_a_project_that_fails_may_grow_older_than_the_look_back(
     )
 
     assert [asked[0] for asked in later.look().asked] == [deployment.key(4)]
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["after a look that saw it", "at once"])
+def test_a_changed_window_whose_run_somebody_terminates_is_asked_for_again(
+    deployment: Deployment, is_seen: bool
+) -> None:
+    deployment.tables = TRACES
+    deployment.environment = {LATE_PREFIX + "MARGIN_S": "0"}
+    deployment.export(deployment.key(2), deployment.key(2))
+    deployment.write("traces", trace("late", deployment.hour(2).start))
+    [request] = deployment.look().requests
+    run = deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("export_hourly"),
+        tags={PARTITION_TAG: deployment.key(2), **request.tags},
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(request.asset_selection or ()),
+    )
+    if is_seen:
+        assert deployment.look().requests == []
+    deployment.instance.report_run_canceled(run)
+
+    again = deployment.look()
+    deployment.work_off(again)
+
+    assert [asked[0] for asked in again.asked] == [deployment.key(2)]
+    assert deployment.ids("traces", deployment.hour(2)) == ["late"]
+    assert deployment.look().skip_reason == "no window has changed"
