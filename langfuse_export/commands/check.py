@@ -63,7 +63,8 @@ def _postgres(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
 
 def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Iterator[Finding]:
     count = len(catalog.projects)
-    yield Finding("catalog", count > 0, f"{count} projects" if count else "no projects; nothing is exported")
+    none = 'no projects; nothing is exported: list one, or see whether ClickHouse has rows for `id: "*"`'
+    yield Finding("catalog", count > 0, f"{count} projects" if count else none)
     version = source.rows(Query("SELECT version()", QueryComment(purpose="check")))[0][0]
     yield Finding("source", True, f"ClickHouse {version} at {shown_url(settings.export_source_url)}")
     for project in catalog.projects:

@@ -285,3 +285,11 @@ def test_brackets_in_a_name_are_shown(home: Path, tmp_path: Path) -> None:
         shown = langfuse_worker("export", command, home=home, LANGFUSE_EXPORT_CONFIG=str(file))
         assert "[red]bot" in shown.out, shown.err
     assert "destination [red]" in shown.out
+
+
+def test_check_says_what_to_do_about_a_catalog_without_projects(tmp_path: Path) -> None:
+    ended = langfuse_worker("export", "check", "--json", home=tmp_path / "empty")
+
+    assert ended.code == 1
+    [catalog] = [finding for finding in ended.json if finding["what"] == "catalog"]
+    assert "list one" in catalog["result"]
