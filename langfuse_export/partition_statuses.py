@@ -89,6 +89,33 @@ def unfinished_partitions(
     return found
 
 
+def unattempted_partitions(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> dict[dg.AssetKey, set[str]]:
+    """Of the partitions, those that no run was ever meant to export; of other assets' runs nothing is said.
+
+    Most assets have an event of every partition, which their number says without reading them.
+
+    Raises:
+        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
+    """
+    columns = SqlEventLogStorageTable.c
+    counted = (columns.asset_key, db.func.count(columns.partition.distinct()))
+    attempted: dict[str, set[str]] = defaultdict(set)
+    with _storage(instance).index_connection() as connection:
+        for names in _chunks([asset.to_string() for asset in assets], _ASSETS_AT_ONCE):
+            for some_keys in _chunks(keys, _KEYS_AT_ONCE):
+                count = _events(names, some_keys).group_by(columns.asset_key).with_only_columns(*counted)
+                known = dict(connection.execute(count).tuples().all())
+                some = [name for name in names if 0 < known.get(name, 0) < len(some_keys)]
+                each = _events(some, some_keys).with_only_columns(columns.asset_key, columns.partition)
+                for name, key in connection.execute(each.distinct()) if some else ():
+                    attempted[name].add(key)
+                for name in (name for name in names if known.get(name, 0) == len(some_keys)):
+                    attempted[name].update(some_keys)
+    return {asset: set(keys) - attempted[asset.to_string()] for asset in assets}
+
+
 def _newest(kind: str) -> db.ColumnElement[int]:
     events = SqlEventLogStorageTable.c
     return db.func.max(db.case((events.dagster_event_type == kind, events.id), else_=0))

@@ -14,6 +14,7 @@ from langfuse_export.partition_statuses import (
     Statuses,
     failed_partitions,
     partition_statuses,
+    unattempted_partitions,
     unfinished_partitions,
 )
 from langfuse_export.project import ProjectExport
@@ -42,6 +43,7 @@ class Tick:
         self._requested = RequestedPartitions.read(instance, partitions)
         self._statuses: dict[dg.AssetKey, Statuses] = {}
         self._unfinished: dict[dg.AssetKey, set[str]] = {}
+        self._unattempted: dict[dg.AssetKey, set[str]] = {}
 
     def read_statuses(self, projects: Sequence[ProjectExport], windows: Sequence[Window]) -> None:
         """Read what became of the windows of all projects at once, rather than when it is asked for."""
@@ -52,6 +54,8 @@ class Tick:
         others = [asset_key(project, table) for project in projects for table in project.tables[1:]]
         for asset, found in unfinished_partitions(self._instance, others, keys).items():
             self._unfinished.setdefault(asset, set()).update(found)
+        for asset, found in unattempted_partitions(self._instance, others, keys).items():
+            self._unattempted.setdefault(asset, set()).update(found)
 
     def requests(
         self, project: ProjectExport, windows: Sequence[Window], asked_until: datetime
@@ -99,13 +103,35 @@ class Tick:
 
         Most assets take no query for it.
         """
-        doubtful = self._unfinished.get(asset, set()) & keys - self._requested.by_asset.get(asset, set())
-        return failed_partitions(self._instance, asset, sorted(doubtful), self._partitions)
+        return failed_partitions(self._instance, asset, sorted(self._doubtful(asset, keys)), self._partitions)
+
+    def _doubtful(self, asset: dg.AssetKey, keys: Set[str]) -> set[str]:
+        """Of the keys, those whose last attempt has left nothing and is over."""
+        return self._unfinished.get(asset, set()) & keys - self._requested.by_asset.get(asset, set())
 
     def never_attempted(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
-        """Those of the windows that no run has had or has now."""
+        """Those of the windows of which no run has had, or has now, every table.
+
+        As far as `read_statuses` has looked: elsewhere one table stands for all.
+        """
         status = self._status(project, windows)
-        return [w for w in self.not_requested(project, windows) if status.get(self._frequency.key(w)) is None]
+        partly = self._partly_attempted(project, status.keys())
+        found = [(window, self._frequency.key(window)) for window in self.not_requested(project, windows)]
+        return [window for window, key in found if status.get(key) is None or key in partly]
+
+    def _partly_attempted(self, project: ProjectExport, keys: Set[str]) -> set[str]:
+        """Of the keys, those of which somebody exported some tables alone, or cancelled the others."""
+        found: set[str] = set()
+        for table in project.tables[1:]:
+            asset = asset_key(project, table)
+            doubtful = sorted(self._doubtful(asset, keys))
+            statuses = (
+                partition_statuses(self._instance, [asset], doubtful, self._partitions) if doubtful else {}
+            )
+            found |= self._unattempted.get(asset, set()) & keys
+            found |= {key for key, value in statuses.get(asset, {}).items() if value is None}
+            found -= self._requested.by_asset.get(asset, set())
+        return found
 
     def not_requested(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
         """Those of the windows that are not on their way."""

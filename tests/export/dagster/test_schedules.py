@@ -265,3 +265,30 @@ def test_every_project_of_a_frequency_is_asked_for_on_its_own(deployment: Deploy
 def test_two_evaluations_of_a_tick_have_the_same_run_keys(traces_only: Deployment) -> None:
     keys = [[request.run_key for request in _tick(traces_only, TEN_TWENTY)] for _ in range(2)]
     assert keys[0] == keys[1]
+
+
+def test_a_window_of_which_somebody_exported_one_table_gets_the_others(deployment: Deployment) -> None:
+    deployment.projects = [deployment.project(tables=(TABLES["traces"], TABLES["scores"]))]
+    _catch_up(deployment, TEN_TWENTY - timedelta(hours=1))
+    assert deployment.run(NINE, NINE, tables=[TABLES["traces"]]).success
+
+    assert [_asked(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
+    _catch_up(deployment, TEN_TWENTY)
+
+    assert NINE in deployment.materialized("scores")
+    assert _tick(deployment, TEN_TWENTY) == []
+
+
+def test_tables_of_a_window_whose_run_somebody_terminated_in_between_are_asked_for(
+    deployment: Deployment,
+) -> None:
+    deployment.projects = [deployment.project(tables=(TABLES["traces"], TABLES["scores"]))]
+    _catch_up(deployment, TEN_TWENTY - timedelta(hours=1))
+    [request] = _tick(deployment, TEN_TWENTY)
+    run = _launch(deployment, request)
+    assert deployment.run(NINE, NINE, tables=[TABLES["traces"]]).success
+    assert _tick(deployment, TEN_TWENTY) == []
+
+    deployment.instance.report_run_canceled(run)
+
+    assert [_asked(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
