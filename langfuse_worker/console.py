@@ -14,8 +14,12 @@ _WIDEST = 10_000
 
 def print_whole(table: Table) -> None:
     """Print a table on stdout as wide as its cells are, also where the terminal is narrower."""
-    width = out.measure(table, options=out.options.update(width=_WIDEST)).maximum
-    Console(highlight=False, width=max(width, out.width)).print(table)
+    Console(highlight=False, width=max(width_of(table), out.width)).print(table)
+
+
+def width_of(table: Table) -> int:
+    """How wide a table is with whole cells."""
+    return out.measure(table, options=out.options.update(width=_WIDEST)).maximum
 
 
 def fail(message: str, code: int) -> NoReturn:

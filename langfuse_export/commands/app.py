@@ -160,7 +160,10 @@ def history(
         print(json.dumps(attempts_as_json(attempts, costs), indent=2))
         return
     if attempts:
-        print_whole(attempts_table(attempts, costs))
+        shown, without = attempts_table(attempts, costs, out.width if out.is_terminal else None)
+        print_whole(shown)
+        if without:
+            out.print(f"not shown, for want of width: {', '.join(without)}; see --json", soft_wrap=True)
     else:
         out.print("Nothing has been exported or tried.")
     for line in failures_of(attempts):

@@ -1,6 +1,6 @@
 """`langfuse-worker export history`: what became of every window, and what it cost."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -14,8 +14,14 @@ from langfuse_export.query_cost import QueryCosts, query_costs
 from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.windows import Frequency, Window, iso
 from langfuse_worker.clickhouse import connect
+from langfuse_worker.console import width_of
 from langfuse_worker.settings import Settings
 
+_NUMBERS = {"Rows", "MB", "s", "Rows read", "MB read", "Peak MB", "CPU s"}
+# Where a terminal is too narrow for all columns; the other ones say what became of which window.
+_LEFT_OUT_FIRST = (
+    "SHA-256", "Rev", "Mode", "Run", "Rows read", "MB read", "s", "MB", "CPU s", "Peak MB", "Rows"
+)  # fmt: skip
 _STYLES = {"exported": "green", "failed": "red", "retried": "yellow"}
 
 
@@ -125,45 +131,50 @@ def _fields(attempt: Attempt, costs: QueryCosts) -> Iterator[tuple[str, object]]
     }.items()
 
 
-def attempts_table(attempts: Iterable[Attempt], costs: QueryCosts) -> RichTable:
-    """For people."""
-    shown = RichTable(box=None)
-    for name in ("At (UTC)", "Project", "Table", "Window", "Outcome", "Mode", "Run", "Rev"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("Rows", "MB", "s"):
-        shown.add_column(name, no_wrap=True, justify="right")
-    shown.add_column("SHA-256", no_wrap=True)
-    if costs.unavailable is None:
-        for name in ("Rows read", "MB read", "Peak MB", "CPU s"):
-            shown.add_column(name, no_wrap=True, justify="right")
-    for attempt in attempts:
-        shown.add_row(*_cells(attempt, costs))
+def attempts_table(
+    attempts: Sequence[Attempt], costs: QueryCosts, width: int | None
+) -> tuple[RichTable, list[str]]:
+    """For people: the table, and which columns it lacks to be no wider than `width`; None: all are there."""
+    rows = [dict(_cells(attempt, costs)) for attempt in attempts]
+    without: list[str] = []
+    while True:
+        shown = _table([{name: row[name] for name in row if name not in without} for row in rows])
+        left = [name for name in _LEFT_OUT_FIRST if rows and name in rows[0] and name not in without]
+        if width is None or not left or width_of(shown) <= width:
+            return shown, without
+        without.append(left[0])
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> RichTable:
+    shown = RichTable(box=None, pad_edge=False)
+    for name in rows[0] if rows else ():
+        shown.add_column(name, no_wrap=True, justify="right" if name in _NUMBERS else "left")
+    for row in rows:
+        shown.add_row(*row.values())
     return shown
 
 
-def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[str]:
+def _cells(attempt: Attempt, costs: QueryCosts) -> Iterator[tuple[str, str]]:
     style = _STYLES.get(attempt.outcome, "default")
-    yield f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    yield escape(attempt.project)
-    yield attempt.table
-    yield f"{attempt.window.start:%Y-%m-%d %H:%M}"
-    yield f"[{style}]{attempt.outcome}[/{style}]"
-    yield attempt.mode or "-"
-    yield attempt.run_id[:8]
-    yield str(attempt.revision or "-")
     file = attempt.file
-    if file is None:
-        yield from ("-", "-", "-", "-")
-    else:
-        yield from (f"{file.row_count:,}", _mb(file.size_bytes), f"{file.duration_ms / 1000:.1f}")
-        yield file.sha256[:8] if file.sha256 else "-"
+    yield "At (UTC)", f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M}"
+    yield "Project", escape(attempt.project)
+    yield "Table", attempt.table
+    yield "Window", f"{attempt.window.start:%Y-%m-%d %H:%M}"
+    yield "Outcome", f"[{style}]{attempt.outcome}[/{style}]"
+    yield "Mode", attempt.mode or "-"
+    yield "Run", attempt.run_id[:8]
+    yield "Rev", str(attempt.revision or "-")
+    yield "Rows", f"{file.row_count:,}" if file else "-"
+    yield "MB", _mb(file.size_bytes) if file else "-"
+    yield "s", f"{file.duration_ms / 1000:.1f}" if file else "-"
+    yield "SHA-256", file.sha256[:8] if file and file.sha256 else "-"
     if costs.unavailable is None:
         cost = costs.of(file.queries) if file else None
-        if cost is None:
-            yield from ("-", "-", "-", "-")
-        else:
-            yield from (f"{cost.read_rows:,}", _mb(cost.read_bytes))
-            yield from (_mb(cost.peak_memory), f"{cost.cpu_s:.2f}")
+        yield "Rows read", f"{cost.read_rows:,}" if cost else "-"
+        yield "MB read", _mb(cost.read_bytes) if cost else "-"
+        yield "Peak MB", _mb(cost.peak_memory) if cost else "-"
+        yield "CPU s", f"{cost.cpu_s:.2f}" if cost else "-"
 
 
 def _mb(size: int) -> str:

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from langfuse_export.commands.history import Period
+from langfuse_export.attempts import Attempt
+from langfuse_export.commands.history import Period, attempts_table
+from langfuse_export.query_cost import QueryCosts
+from langfuse_worker.console import width_of
 from tests.export.commands.command import Ended, langfuse_worker
+from tests.export.http.exporting import HOUR
 from tests.export.http.heavy import MEMORY, insert_heavy_observations
 from tests.rows import PROJECT, insert, trace
 from tests.servers.clickhouse import ClickHouseServer
@@ -137,6 +141,19 @@ def test_what_has_left_the_catalog_is_shown_when_its_project_is_named(
     unknown = history(home, environment, "--project", "nobody")
     assert unknown.code == 2
     assert f"there are: another; exported before: {PROJECT}" in unknown.err
+
+
+def test_a_narrow_terminal_shows_what_became_of_which_window() -> None:
+    attempt = Attempt("support-bot", "observations", HOUR, HOUR.end, "c7c0ffee", "catchup", "not_tried")
+    whole, none = attempts_table([attempt], QueryCosts(), None)
+    narrow, without = attempts_table([attempt], QueryCosts(), 80)
+
+    assert width_of(whole) > 80 >= width_of(narrow)
+    assert none == []
+    assert without[0] == "SHA-256"
+    assert [column.header for column in narrow.columns][:5] == [
+        "At (UTC)", "Project", "Table", "Window", "Outcome"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
