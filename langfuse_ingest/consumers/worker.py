@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker.base import WorkerStatus
+from rq.worker_registration import clean_worker_registry
 
 from langfuse_ingest.consumers.batch import Batch, collect, count_of
 from langfuse_ingest.consumers.lease import Lease
@@ -88,6 +89,14 @@ class ConsumerWorker(SimpleWorker):
         """RQ's heartbeat, which the main loop sends while it waits for jobs; counts as progress."""
         self.beat()
         super().heartbeat(*args, **kwargs)
+
+    def clean_registries(self) -> None:
+        """Forget dead workers, and leave jobs to `Recovery`.
+
+        RQ would fail a job that is on its way to a consumer if it was lost on that way once before.
+        """
+        clean_worker_registry(self.queues[0])
+        self.last_cleaned_at = now()
 
     def _shutdown(self) -> None:
         # RQ would leave its main loop here and now, and a job that has just been taken to its lease.

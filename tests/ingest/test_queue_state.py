@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 from typing import Any
 
@@ -272,3 +273,19 @@ def test_a_job_that_was_queued_twice_and_is_done_does_not_come_back_for_ever(dep
     with deployment.consumers("--queue", QUEUE) as consumers:
         wait_for(lambda: deployment.ids("traces") == ["t"], consumers.log.read_text)
         deployment.wait_until_empty()
+
+
+def test_a_job_on_its_way_to_a_consumer_is_not_failed_by_another_that_starts(deployment: Deployment) -> None:
+    put_in(deployment)
+    of_rq = deployment.rq_queue(QUEUE)
+    [job] = of_rq.jobs
+    job.retries_left = 0  # so that nobody would try it again
+    job.save()
+    # It was lost on its way before, and RQ has seen that.
+    earlier = datetime.now(UTC) - timedelta(minutes=5)
+    deployment.redis.client.set(of_rq.intermediate_queue.get_first_seen_key(job.id), earlier.timestamp())
+    deployment.redis.client.lmove(of_rq.key, of_rq.intermediate_queue_key, "LEFT", "RIGHT")
+
+    deployment.work(QUEUE)
+
+    assert (deployment.letters, deployment.backlog) == ([], 1)
