@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from langfuse_export.sensors import late
+from langfuse_export.sensors import late_time
 from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import PROJECT, score, trace
 from tests.servers.clickhouse_http import Fault
@@ -54,7 +54,7 @@ def test_those_that_cannot_be_compared_take_turns(
     _two_projects(deployment)
     deployment.server.break_next(_no_comparison_of(deployment, 5), _no_comparison_of(deployment, 3))
     looks = [_compared(deployment)]
-    monkeypatch.setattr(late, "COMPARE_IN_S", late.TICK_FOR_S)
+    monkeypatch.setattr(late_time, "COMPARE_IN_S", late_time.TICK_FOR_S)
     looks.append(_compared(deployment))  # which has no time for any, and forgets no turn
     monkeypatch.undo()
     looks.append(_compared(deployment))
@@ -93,9 +93,9 @@ def test_a_table_that_cannot_be_looked_at_does_not_stop_the_others(
 def test_no_query_takes_longer_than_its_tick_has(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(late, "TICK_FOR_S", 20)
-    monkeypatch.setattr(late, "LOOK_FOR_S", 12)
-    monkeypatch.setattr(late, "CLOCK_FOR_S", 3)
+    monkeypatch.setattr(late_time, "TICK_FOR_S", 20)
+    monkeypatch.setattr(late_time, "LOOK_FOR_S", 12)
+    monkeypatch.setattr(late_time, "CLOCK_FOR_S", 3)
     deployment.export(deployment.key(2), deployment.key(2))
     deployment.write("scores", score("late", deployment.hour(2).start))
     seen = len(deployment.server.requests)
