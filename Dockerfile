@@ -45,6 +45,7 @@ ENV PATH=/opt/langfuse/bin:$PATH \
     # As `langfuse-worker start` sets them, see langfuse_worker/start.py.
     DAGSTER_EVENT_BATCH_SIZE=200 \
     DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE=5 \
+    DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/dagster
 USER 10001:10001

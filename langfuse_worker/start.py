@@ -14,10 +14,16 @@ from langfuse_worker.dagster_home import dagster_home, home_errors
 from langfuse_worker.role import LOCATIONS
 from langfuse_worker.settings import Settings
 
-# For the daemon, which has no other settings for these. It writes so many planned events at once, see
-# `langfuse_worker.dagster_storage`, and asks after so many runs whether somebody has cancelled their
-# backfill; asking costs 2 s where it has 350 000 table partitions.
-_BACKFILLS = {"DAGSTER_EVENT_BATCH_SIZE": "200", "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "5"}
+# What Dagster's daemon has no other settings for; the image sets the same.
+DAEMON_VARIABLES = {
+    # So many planned events are written at once, see `langfuse_worker.dagster_storage`.
+    "DAGSTER_EVENT_BATCH_SIZE": "200",
+    # After so many runs it asks whether somebody has cancelled their backfill, which costs 2 s where that has
+    # 350 000 table partitions.
+    "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "5",
+    # A backfill waits for a code location that is restarted or cannot load its catalog, instead of failing.
+    "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
+}
 _POLL_S = 0.2
 _STOP_S = 60  # beyond the consumers' own deadline
 
@@ -45,7 +51,7 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     err.print(f"Dagster: http://{host}:{port}", markup=False)
     # How the code location asks the webserver to be loaded again.
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    environment = {**_BACKFILLS, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
+    environment = {**DAEMON_VARIABLES, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
     environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
     # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from langfuse_worker.start import DAEMON_VARIABLES
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 HEALTHCHECK = ROOT / "deploy" / "healthcheck.py"
@@ -42,6 +44,11 @@ def test_what_is_copied_exists_and_reaches_the_build() -> None:
 def test_every_package_is_in_the_image() -> None:
     packages = sorted(path.parent.name for path in ROOT.glob("langfuse_*/__init__.py"))
     assert sorted(path for path in copied() if path.startswith("langfuse_")) == packages
+
+
+def test_dagster_is_told_the_same_as_by_the_command_start() -> None:
+    for name, value in DAEMON_VARIABLES.items():
+        assert f" {name}={value} " in DOCKERFILE
 
 
 def test_versions_are_pinned_and_no_engine_is_embedded() -> None:
