@@ -32,7 +32,10 @@ def consume(
     specs = registered_queues(config.worker_role)
     for name in only or ():
         try:
-            if queue(name) not in specs:
+            spec = queue(name)
+            if spec.name != name:
+                fail(f"{name} is a shard; --queue {spec.name} consumes all of that queue's", code=2)
+            if spec not in specs:
                 fail(f"{name} is not consumed here; `langfuse-worker queues` says why", code=2)
         except KeyError:
             fail(f"{name} is not a queue; `langfuse-worker queues` lists them", code=2)

@@ -104,6 +104,7 @@ def test_ingest_takes_otlp(deployment: Deployment) -> None:
         (["queues"], {"REDIS_PORT": "1"}, 1, "Redis at 127.0.0.1:1: "),
         (["queues"], {"REDIS_CONNECTION_STRING": "nonsense"}, 2, "REDIS_CONNECTION_STRING=***: "),
         (["consume", "--queue", "nope"], {}, 2, "nope is not a queue; `langfuse-worker queues` lists them"),
+        (["consume", "--queue", "ingestion-queue-1"], {}, 2, "is a shard; --queue ingestion-queue"),
         (["consume", "--queue", "dead-letter-retry-queue"], {}, 2, "is not consumed here"),
         (["dead-letters", "purge"], {}, 2, "name dead letters, or say --all"),
         (["dead-letters", "list", "--queue", "nope"], {}, 2, "nope is not a queue"),
