@@ -21,6 +21,7 @@ def traces() -> None:
     """A table of a location whose server is gone, or cannot load its catalog."""
 
 
+@pytest.mark.filterwarnings("ignore:Error loading repository location")
 def test_a_backfill_goes_on_when_its_code_location_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in DAEMON_VARIABLES.items():
         monkeypatch.setenv(name, value)

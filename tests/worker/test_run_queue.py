@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from dagster._core.events import DagsterEvent
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -19,6 +20,7 @@ def export_hourly() -> None:
     """A job of a location whose server is gone."""
 
 
+@pytest.mark.filterwarnings("ignore:Error loading repository location")
 def test_a_run_that_is_due_while_its_code_server_is_down_waits_in_the_queue(tmp_path: Path) -> None:
     home = dagster_home(Settings(LANGFUSE_HOME=str(tmp_path)))  # pyright: ignore[reportCallIssue]
     with socket.create_server(("127.0.0.1", 0)) as free:
