@@ -70,13 +70,13 @@ def list_of(owner: dict[str, Any], name: str) -> list[Any]:
 
 
 def json_object(value: object) -> dict[str, Any] | None:
-    """JSON text of an object as what it says; None for everything else."""
+    """JSON text of an object as what it says, an object as a copy; None for everything else."""
     if isinstance(value, str):
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
             return None
-    return value if isinstance(value, dict) else None
+    return dict(value) if isinstance(value, dict) else None
 
 
 def integer(value: object) -> Any:

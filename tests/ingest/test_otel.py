@@ -317,6 +317,18 @@ def test_a_trace_has_what_its_root_has_in_its_metadata(deployment: Deployment) -
     assert teams == {ROOT: "search", CHILD: "search"}
 
 
+def test_what_a_resource_says_of_metadata_stays_as_it_was_said(deployment: Deployment) -> None:
+    request = export(span(ROOT))
+    said = attributes(langfuse__trace__metadata={"area": "eu"}, langfuse__trace__metadata__team="search")
+    request["resourceSpans"][0]["resource"]["attributes"] += said
+    deployment.parts.producer.accept_spans(PROJECT, request)
+    deployment.work("otel-ingestion-queue")
+
+    [row] = deployment.rows("observations")
+    assert [row["metadata"][name] for name in ("area", "team")] == ["eu", "search"]
+    assert json.loads(row["metadata"]["resourceAttributes"])["langfuse.trace.metadata"] == {"area": "eu"}
+
+
 def test_a_trace_of_langfuses_sdk_has_no_attributes_in_its_metadata(deployment: Deployment) -> None:
     ingest(deployment, span(ROOT, custom=7), scope="langfuse-sdk")
     [trace] = deployment.rows("traces")
