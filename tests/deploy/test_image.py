@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from langfuse_worker.start import DAEMON_VARIABLES
+from tests.servers.port import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -127,18 +127,12 @@ def check(pid: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def free_port() -> str:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
 def test_the_consumers_answer_is_that_of_healthz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LANGFUSE_WORKER_HEALTH_PORT", free_port())
+    monkeypatch.setenv("LANGFUSE_WORKER_HEALTH_PORT", str(free_port()))
     command = ("langfuse-worker", "consume", "--queue", "trace-delete")
     with running(tmp_path, "consumers_started", *command) as pid:
         assert check(pid).returncode == 0
-        monkeypatch.setenv("LANGFUSE_WORKER_HEALTH_PORT", unused := free_port())
+        monkeypatch.setenv("LANGFUSE_WORKER_HEALTH_PORT", unused := str(free_port()))
         refused = check(pid)
     assert refused.returncode == 1
     assert f"/healthz of port {unused}: " in refused.stderr
@@ -151,7 +145,7 @@ def test_the_code_servers_answer_is_that_of_grpc(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     command = ("dagster", "code-server", "start", "-m", "langfuse_ingest.definitions", "-p")
-    port = free_port()
+    port = str(free_port())
     with running(tmp_path, "Started Dagster code proxy server", *command, port) as pid:
         healthy = check(pid)
         os.kill(pid, signal.SIGSTOP)
@@ -167,7 +161,7 @@ def test_the_web_servers_answer_is_that_of_server_info(
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
-    command = ("dagster-webserver", "-w", "workspace.yaml", "-p", free_port())
+    command = ("dagster-webserver", "-w", "workspace.yaml", "-p", str(free_port()))
     with running(tmp_path, "Serving dagster-webserver", *command) as pid:
         while "Connection refused" in (checked := check(pid)).stderr:
             pass  # it says that it serves before it listens

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rq import Worker
 
 from tests.ingest.deployment import Deployment, wait_for
 from tests.ingest.sessions import sessions
+from tests.servers.port import free_port
 from tests.servers.processes import kill_tree
 from tests.servers.redis import RedisServer
 
@@ -50,13 +50,6 @@ class Started:
         """What Dagster has loaded, by location; raises if it does not answer yet."""
         nodes = self.graphql(_QUERY)["data"]["repositoriesOrError"]["nodes"]
         return {node["location"]["name"]: node for node in nodes}
-
-
-def free_port() -> int:
-    """A port that nobody listens to."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from dagster._grpc.types import ExecuteRunArgs
 
 from langfuse_export import definitions
 from langfuse_export.naming import PARTITION_TAG
+from tests.servers.port import free_port
 from tests.servers.processes import kill_tree
 
 # The backfill daemon looks for work every 30 s, and Dagster has no setting for that.
@@ -109,8 +109,7 @@ class DagsterServer:
             (home / "hurry").mkdir(exist_ok=True)
             (home / "hurry" / "sitecustomize.py").write_text(_HURRY)
             self._environment["PYTHONPATH"] = str(home / "hurry")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         command = [str(Path(sys.executable).with_name("langfuse-worker")), "start", "--port", str(self.port)]

@@ -1,7 +1,6 @@
 """Backfills in Dagster's daemon, with what `langfuse-worker start` sets for it."""
 
 import logging
-import socket
 import time
 
 import dagster as dg
@@ -12,6 +11,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
 from langfuse_worker.start import DAEMON_VARIABLES
+from tests.servers.port import free_port
 
 _DAYS = dg.DailyPartitionsDefinition("2026-06-01", end_date="2026-06-04")
 
@@ -25,8 +25,7 @@ def traces() -> None:
 def test_a_backfill_goes_on_when_its_code_location_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in DAEMON_VARIABLES.items():
         monkeypatch.setenv(name, value)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="langfuse_export")
     graph = dg.Definitions([traces]).resolve_asset_graph()
 

@@ -1,6 +1,5 @@
 """Runs that wait in Dagster's queue, with the dagster.yaml of the product."""
 
-import socket
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +12,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 
 from langfuse_worker.dagster_home import dagster_home
 from langfuse_worker.settings import Settings
+from tests.servers.port import free_port
 
 
 @dg.job(name="export_hourly")
@@ -23,8 +23,7 @@ def export_hourly() -> None:
 @pytest.mark.filterwarnings("ignore:Error loading repository location")
 def test_a_run_that_is_due_while_its_code_server_is_down_waits_in_the_queue(tmp_path: Path) -> None:
     home = dagster_home(Settings(LANGFUSE_HOME=str(tmp_path)))  # pyright: ignore[reportCallIssue]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     location = GrpcServerCodeLocationOrigin("127.0.0.1", port, location_name="langfuse_export")
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), export_hourly.name)
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="langfuse_export")
