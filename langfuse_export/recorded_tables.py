@@ -61,8 +61,8 @@ def recorded_tables(
         if not removed:
             raise CatalogError(f"{error}{_exported_before(instance, catalog)}") from None
         return removed
-    known = [RecordedTable.of(project, table) for table in project.tables]
-    return [*known, *(table for table in removed if table.asset not in {t.asset for t in known})]
+    known = {asset_key(project, table): RecordedTable.of(project, table) for table in project.tables}
+    return [*known.values(), *(table for table in removed if table.asset not in known)]
 
 
 def _exported_before(instance: dg.DagsterInstance, catalog: Catalog) -> str:

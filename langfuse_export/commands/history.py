@@ -137,20 +137,23 @@ def attempts_table(
     """For people: the table, and which columns it lacks to be no wider than `width`; None: all are there."""
     rows = [dict(_cells(attempt, costs)) for attempt in attempts]
     without: list[str] = []
-    while True:
-        shown = _table([{name: row[name] for name in row if name not in without} for row in rows])
-        left = [name for name in _LEFT_OUT_FIRST if rows and name in rows[0] and name not in without]
-        if width is None or not left or width_of(shown) <= width:
-            return shown, without
-        without.append(left[0])
+    shown = _table(rows, without)
+    for name in _LEFT_OUT_FIRST:
+        if width is None or width_of(shown) <= width:
+            break
+        if rows and name in rows[0]:
+            without.append(name)
+            shown = _table(rows, without)
+    return shown, without
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> RichTable:
+def _table(rows: Sequence[Mapping[str, str]], without: Sequence[str]) -> RichTable:
     shown = RichTable(box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
+    names = [name for name in rows[0] if name not in without] if rows else []
+    for name in names:
         shown.add_column(name, no_wrap=True, justify="right" if name in _NUMBERS else "left")
     for row in rows:
-        shown.add_row(*row.values())
+        shown.add_row(*(row[name] for name in names))
     return shown
 
 

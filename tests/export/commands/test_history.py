@@ -172,10 +172,13 @@ def test_a_wrong_period_names_the_option(options: tuple[str | None, ...], messag
         Period.of(window, start, end, datetime.now(UTC))
 
 
-def test_a_project_that_does_not_exist_is_exit_code_2_and_a_line(
+def test_a_project_that_does_not_exist_is_exit_code_2_and_one_line(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").touch()  # Dagster warns of an instance without one
+
     ended = history(tmp_path / "home", environment, "--project", "nobody")
     assert (ended.code, ended.out) == (2, "")
-    *_, line = ended.err.splitlines()  # those before are of an instance without a configuration
+    [line] = ended.err.splitlines()
     assert line == "langfuse-worker: no project 'nobody' in the catalog; there are: p1"
