@@ -4,6 +4,7 @@ Nothing is parsed row by row: text rows are counted by their newlines, Parquet r
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,11 +66,7 @@ class ParquetInspector:
         """See `Inspector.finish`."""
         if self._head != MAGIC:
             raise VerificationError(f"a Parquet file starts with PAR1, this one with {self._head!r}")
-        try:
-            tail = self._last(footer_bytes(self._last(TRAILER_BYTES)))
-        except FooterError as error:
-            raise VerificationError(f"{error}; {self._size} bytes arrived") from error
-        return parquet_content(tail, self._size, self._time_column)
+        return parquet_content(self._last, self._size, self._time_column)
 
     def _last(self, wanted: int) -> bytes:
         """The last bytes of the file; fewer if fewer were kept."""
@@ -82,11 +79,11 @@ class ParquetInspector:
         return b"".join(pieces)
 
 
-def parquet_content(tail: bytes, size: int, time_column: str) -> Content:
+def parquet_content(last: Callable[[int], bytes], size: int, time_column: str) -> Content:
     """What a Parquet file holds, by its footer.
 
     Args:
-        tail: the last bytes of the file, the whole footer among them.
+        last: gives so many of the last bytes of the file, or as many as there are.
         size: bytes of the whole file.
         time_column: name of the column whose smallest and largest value are wanted.
 
@@ -94,7 +91,7 @@ def parquet_content(tail: bytes, size: int, time_column: str) -> Content:
         VerificationError: the file is not whole.
     """
     try:
-        footer = parse_footer(tail, size, time_column)
+        footer = parse_footer(last(footer_bytes(last(TRAILER_BYTES))), size, time_column)
     except FooterError as error:
         raise VerificationError(f"{error}; {size} bytes arrived") from error
     if sum(footer.row_group_rows) != footer.rows:

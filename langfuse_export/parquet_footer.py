@@ -11,7 +11,7 @@ from typing import Any
 
 MAGIC = b"PAR1"
 TRAILER_BYTES = 8  # length of the footer, and the magic again
-_NUM_ROWS, _ROW_GROUPS = 3, 4  # fields of FileMetaData
+NUM_ROWS, ROW_GROUPS = 3, 4  # fields of FileMetaData
 
 
 class FooterError(ValueError):
@@ -89,9 +89,9 @@ def _footer(reader: "ThriftReader", start: int, time_column: bytes) -> Footer:
     rows: int | None = None
     groups: list[_RowGroup] = []
     for field, kind in reader.fields():
-        if field == _NUM_ROWS:
+        if field == NUM_ROWS:
             rows = reader.value(kind)
-        elif field == _ROW_GROUPS:
+        elif field == ROW_GROUPS:
             count, _ = reader.list_header()
             groups = [_row_group(reader.struct(), time_column) for _ in range(count)]
         else:

@@ -8,10 +8,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from langfuse_export.parquet_footer import MAGIC, FooterError, ThriftReader, varint
+from langfuse_export.parquet_footer import MAGIC, NUM_ROWS, ROW_GROUPS, FooterError, ThriftReader, varint
 
 # Field ids of the format's Thrift definition (https://github.com/apache/parquet-format).
-_NUM_ROWS, _ROW_GROUPS = 3, 4
 _SCHEMA, _COLUMN_ORDERS = 2, 7
 _SHIFTED = "shifted"
 _FORBIDDEN = "forbidden"
@@ -82,12 +81,12 @@ class _FileMetaData:
         self.rows = 0
         for field, kind in reader.fields():
             start = reader.at
-            if field == _ROW_GROUPS:
+            if field == ROW_GROUPS:
                 for _ in range(reader.list_header()[0]):
                     begin = reader.at
                     reader.skip(12)
                     self.row_groups.append(slice(begin, reader.at))
-            elif field == _NUM_ROWS:
+            elif field == NUM_ROWS:
                 self.rows = reader.value(kind)
             else:
                 reader.skip(kind)
@@ -99,7 +98,7 @@ class _FileMetaData:
         """The footer with other rows and row groups."""
         count = len(groups)
         header = bytes([count << 4 | 12]) if count < 15 else bytes([0xF0 | 12]) + varint(count)
-        at_rows, at_groups = self._spans[_NUM_ROWS], self._spans[_ROW_GROUPS]
+        at_rows, at_groups = self._spans[NUM_ROWS], self._spans[ROW_GROUPS]
         return b"".join(
             (
                 self._data[: at_rows.start],

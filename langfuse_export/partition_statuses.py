@@ -101,19 +101,20 @@ def unattempted_partitions(
     """
     columns = SqlEventLogStorageTable.c
     counted = (columns.asset_key, db.func.count(columns.partition.distinct()))
-    attempted: dict[str, set[str]] = defaultdict(set)
+    found: dict[dg.AssetKey, set[str]] = {asset: set() for asset in assets}
+    by_name = {asset.to_string(): asset for asset in assets}
     with _storage(instance).index_connection() as connection:
-        for names in _chunks([asset.to_string() for asset in assets], _ASSETS_AT_ONCE):
+        for names in _chunks(list(by_name), _ASSETS_AT_ONCE):
             for some_keys in _chunks(keys, _KEYS_AT_ONCE):
                 count = _events(names, some_keys).group_by(columns.asset_key).with_only_columns(*counted)
                 known = dict(connection.execute(count).tuples().all())
-                some = [name for name in names if 0 < known.get(name, 0) < len(some_keys)]
-                each = _events(some, some_keys).with_only_columns(columns.asset_key, columns.partition)
-                for name, key in connection.execute(each.distinct()) if some else ():
-                    attempted[name].add(key)
-                for name in (name for name in names if known.get(name, 0) == len(some_keys)):
-                    attempted[name].update(some_keys)
-    return {asset: set(keys) - attempted[asset.to_string()] for asset in assets}
+                lacking = [name for name in names if known.get(name, 0) < len(some_keys)]
+                for name in lacking:
+                    found[by_name[name]].update(some_keys)
+                each = _events(lacking, some_keys).with_only_columns(columns.asset_key, columns.partition)
+                for name, key in connection.execute(each.distinct()) if lacking else ():
+                    found[by_name[name]].discard(key)
+    return found
 
 
 def _newest(kind: str) -> db.ColumnElement[int]:

@@ -136,7 +136,9 @@ class ServerTransfer:
         """
         try:
             end = self._end(staged)
-            content = parquet_content(end.data, end.bytes, self.source.table.time_column)
+            content = parquet_content(
+                lambda wanted: end.data[-wanted:], end.bytes, self.source.table.time_column
+            )
             agreed = self.source.agree(content.rows, before)
             self.source.cancellation.check()
             committed = self._commit(staged, key, end)
