@@ -16,7 +16,7 @@ TAGS = ("langfuse.trace.tags", "langfuse.tags", "langfuse.observation.metadata.l
 TAGS += ("langfuse.trace.metadata.langfuse_tags", "ai.telemetry.metadata.tags", "tag.tags")
 PUBLIC = ("langfuse.trace.public", "langfuse.public")
 ENVIRONMENT = ("langfuse.environment", "deployment.environment.name", "deployment.environment")
-GENKIT_NAME = "genkit:name"
+GENKIT_NAME, GENKIT_INPUT, GENKIT_OUTPUT = "genkit:name", "genkit:input", "genkit:output"
 NAME = ("gen_ai.tool.name", GENKIT_NAME, "logfire.msg", "ai.toolCall.name")
 MODEL = ("langfuse.observation.model.name", "gen_ai.response.model", "ai.model.id", "gen_ai.request.model")
 MODEL += ("llm.response.model", "llm.model_name", "model")
@@ -54,7 +54,7 @@ EXPERIMENT_ITEM_VERSION = "langfuse.experiment.item.version"
 Payload = tuple[tuple[str, ...], tuple[str, ...]]
 PAYLOADS_BEFORE_EVENTS: tuple[Payload, ...] = (
     (("langfuse.observation.input",), ("langfuse.observation.output",)),
-    (("genkit:input",), ("genkit:output",)),
+    ((GENKIT_INPUT,), (GENKIT_OUTPUT,)),
     (
         ("ai.prompt.messages", "ai.prompt", "ai.toolCall.args"),
         (
@@ -114,6 +114,7 @@ PAYLOAD_NAMES = frozenset(TRACE_PAYLOAD).union(
 PAYLOAD_PREFIXES = tuple(prefix for pair in SPREAD_PAYLOADS for prefix in pair)
 AI_TEXT, AI_TOOL_CALLS = "ai.response.text", "ai.response.toolCalls"
 
+PARAMETERS = ("llm.invocation_parameters", "model_config")
 PARAMETER_PREFIXES = ("gen_ai.request.", "llm.invocation_parameters.")
 OBSERVATION_METADATA = ("langfuse.observation.metadata", "langfuse.metadata", "ai.telemetry.metadata")
 TRACE_METADATA = "langfuse.trace.metadata"
@@ -137,6 +138,14 @@ AI_PROVIDER_USAGE = {
         "cacheWriteInputTokens": "input_cache_write",
         "cacheCreationInputTokens": "input_cache_creation",
     },
+}
+# The same in what Genkit's models put out, under `usage`.
+GENKIT_USAGE = {
+    "inputTokens": "input",
+    "outputTokens": "output",
+    "totalTokens": "total",
+    "cachedContentTokens": "input_cached_tokens",
+    "thoughtsTokens": "output_reasoning_tokens",
 }
 COSTS = ("gen_ai.usage.cost", "llm.cost.total")
 

@@ -247,18 +247,24 @@ class Span:
         return _time(moment.isoformat())
 
     def _model_parameters(self) -> dict[str, Any]:
-        own = json_object(self._attributes.get(fields.MODEL_PARAMETERS))
+        own = json_object(self._attributes.get(fields.MODEL_PARAMETERS)) or self._genkit_config()
         if own:
             return own
-        shared = json_object(self._attributes.get("llm.invocation_parameters"))
-        if shared:
-            return shared
+        for name in fields.PARAMETERS:
+            if shared := json_object(self._attributes.get(name)):
+                return shared
         return {
             name.removeprefix(prefix): value
             for prefix in fields.PARAMETER_PREFIXES
             for name, value in self._attributes.items()
             if name.startswith(prefix) and name != prefix + "model"
         }
+
+    def _genkit_config(self) -> dict[str, Any]:
+        if self._attributes.get(fields.GENKIT_SUBTYPE) != "model":
+            return {}
+        asked = json_object(self._attributes.get(fields.GENKIT_INPUT)) or {}
+        return {name: value for name, value in object_of(asked, "config").items() if name != "apiKey"}
 
     def _metadata(self) -> dict[str, Any]:
         return {

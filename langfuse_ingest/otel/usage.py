@@ -3,7 +3,7 @@
 from typing import Any
 
 from langfuse_ingest.otel import fields
-from langfuse_ingest.otel.decoding import json_object
+from langfuse_ingest.otel.decoding import json_object, object_of
 from langfuse_ingest.values import cost_details, usage_details
 
 
@@ -24,7 +24,7 @@ def usage_of(span: dict[str, Any], *, is_call: bool = True) -> dict[str, int] | 
                 kind = name.removeprefix(prefix)
                 counts.setdefault(fields.USAGE_ALIASES.get(kind, kind.removeprefix("details.")), value)
     if is_call:
-        counts = _of_ai_sdk(span) | counts
+        counts = _of_ai_sdk(span) | _of_genkit(span) | counts
     found = usage_details(counts) or {}
     for kind in ("input", "output"):
         if kind in found:
@@ -41,6 +41,18 @@ def _of_ai_sdk(span: dict[str, Any]) -> dict[str, Any]:
         said |= json_object(said.get("usage")) or {}
         counts |= {kind: said[name] for name, kind in names.items() if name in said}
     return counts | {kind: span[name] for name, kind in fields.AI_USAGE.items() if name in span}
+
+
+def _of_genkit(span: dict[str, Any]) -> dict[str, Any]:
+    if span.get(fields.GENKIT_SUBTYPE) != "model":  # what calls one may put out its counts once more
+        return {}
+    said = object_of(json_object(span.get(fields.GENKIT_OUTPUT)) or {}, "usage")
+    counts = usage_details({kind: said.get(name) for name, kind in fields.GENKIT_USAGE.items()}) or {}
+    thoughts = counts.get("output_reasoning_tokens", 0)
+    # Gemini counts thoughts beside its output, others within it; the total tells.
+    if thoughts and counts.get("input", 0) + counts.get("output", 0) + thoughts <= counts.get("total", 0):
+        counts["output"] = counts.get("output", 0) + thoughts
+    return counts
 
 
 def cost_of(span: dict[str, Any]) -> dict[str, float] | None:

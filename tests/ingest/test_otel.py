@@ -110,6 +110,38 @@ def test_a_call_by_genkit_has_the_name_of_its_action_as_its_model(deployment: De
     assert [rows[id]["provided_model_name"] for id in (ROOT, CHILD)] == [None, "googleai/gemini"]
 
 
+def test_a_call_by_genkit_has_its_usage_and_parameters(deployment: Deployment) -> None:
+    usage = {"inputTokens": 100, "outputTokens": 20, "thoughtsTokens": 50, "cachedContentTokens": 30}
+    said = {
+        "genkit:name": "googleai/gemini",
+        "genkit:input": {"messages": [], "config": {"temperature": 0.5, "apiKey": "secret"}},
+        "genkit:output": {"message": {}, "usage": {**usage, "totalTokens": 170, "inputCharacters": 9}},
+    }
+
+    def action(id: str, subtype: str) -> dict[str, Any]:
+        values = {name: of if isinstance(of, str) else json.dumps(of) for name, of in said.items()}
+        return span(id, ROOT if id == CHILD else None, **values, **{"genkit:metadata:subtype": subtype})
+
+    ingest(deployment, action(ROOT, "util"), action(CHILD, "model"), scope="genkit-tracer")
+
+    rows = {row["id"]: row for row in deployment.rows("observations")}
+    assert json.loads(rows[CHILD]["model_parameters"]) == {"temperature": 0.5}
+    assert rows[CHILD]["usage_details"] == {
+        "input": 70,
+        "input_cached_tokens": 30,
+        "output": 20,
+        "output_reasoning_tokens": 50,
+        "total": 170,
+    }
+    assert (rows[ROOT]["model_parameters"], rows[ROOT]["usage_details"]) == (None, {})
+
+
+def test_thoughts_that_a_model_of_genkit_counts_as_output_are_taken_off() -> None:
+    usage = {"inputTokens": 10, "outputTokens": 8, "thoughtsTokens": 5, "totalTokens": 18}
+    said = {"genkit:metadata:subtype": "model", "genkit:output": json.dumps({"usage": usage})}
+    assert usage_of(said) == {"input": 10, "output": 3, "output_reasoning_tokens": 5, "total": 18}
+
+
 def test_spans_of_livekit_are_told_apart_by_their_names(deployment: Deployment) -> None:
     names = ("agent_turn", "function_tool", "llm_node", "tts_node")
     spans = [span(f"{n}" * 16, name=name) for n, name in enumerate(names)]
