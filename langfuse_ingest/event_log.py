@@ -27,8 +27,8 @@ from langfuse_ingest.values import utc_text
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreAccessError, StoreConfig
 from langfuse_worker.settings import Settings
 
-MAX_SEGMENT_NAME_BYTES = 512
-_FORBIDDEN = re.compile(r"[\x00-\x1f/\\]")
+_MAX_FOLDER_BYTES = 255  # of a name in a directory; object stores have room for more
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
 _SEGMENT_TIME = re.compile(r"/(\d{4}/\d\d/\d\d/\d\d/\d\d)/[^/]+\.jsonl\.zst$")
 _CACHE_BYTES = 64 << 20
 
@@ -208,9 +208,9 @@ def project_folder(project: str) -> str:
     """
     encoded = project.encode()
     is_folder = project not in ("", ".", "..") and not _FORBIDDEN.search(project)
-    if is_folder and len(encoded) <= MAX_SEGMENT_NAME_BYTES:
+    if is_folder and len(encoded) <= _MAX_FOLDER_BYTES:
         return project
-    cut = _FORBIDDEN.sub("_", project).encode()[: MAX_SEGMENT_NAME_BYTES - 17].decode(errors="ignore")
+    cut = _FORBIDDEN.sub("_", project).encode()[: _MAX_FOLDER_BYTES - 17].decode(errors="ignore")
     return f"{cut}_{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 

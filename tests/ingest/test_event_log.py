@@ -29,10 +29,11 @@ def test_the_log_may_be_in_azure(azure: AzureServer, monkeypatch: pytest.MonkeyP
     assert azure.keys("event-log") == ["events/a"]
 
 
-@pytest.mark.parametrize("project", ["", ".", "..", "/", "a/b"])
+@pytest.mark.parametrize("project", ["", ".", "..", "/", "a/b", "a\x7fb", "p" * 256, "ü" * 200])
 def test_a_project_has_its_own_segments_whatever_its_id(tmp_path: Path, project: str) -> None:
     log = EventLog(BlobStore(StoreConfig(url=f"{tmp_path.as_uri()}/")))
-    log.write("other", [], Origin(), datetime.now(UTC))
+    for other in ("other", project[:-1] + "!"):
+        log.write(other, [], Origin(), datetime.now(UTC))
 
     key, _ = log.write(project, [], Origin(), datetime.now(UTC))
 
