@@ -21,7 +21,7 @@ from langfuse_ingest.records import (
     trace_record,
 )
 
-_MILLISECONDS = 23  # of an ISO time; events within the same millisecond are simultaneous
+_MILLISECONDS = 23  # of an ISO time
 _MAX_COST = 999_999.999999  # of Decimal(18, 12)
 
 _RECORD = {
@@ -103,16 +103,18 @@ def in_log_order(groups: Iterable[tuple[str, Group]]) -> list[RawEvent]:
 def sort_events(events: Sequence[RawEvent]) -> list[RawEvent]:
     """The order in which events apply.
 
-    By millisecond; creates before updates; among simultaneous creates the first of the list comes last and so
-    wins, among updates the last does. That is what Langfuse's comparator does.
+    By millisecond; creates before updates; then by the rest of their time. Of simultaneous creates the first
+    of the list comes last and so wins, of updates the last does. That is what Langfuse's comparator does, but
+    for the rest of the time, and for spans, which go by their ids: they are exported in any order.
     """
     if len(events) == 1:
         return list(events)
 
-    def key(item: tuple[int, RawEvent]) -> tuple[str, bool, int]:
+    def key(item: tuple[int, RawEvent]) -> tuple[str, bool, str, str, int]:
         index, event = item
-        is_update = "create" not in event["type"]
-        return event["timestamp"][:_MILLISECONDS], is_update, index if is_update else -index
+        time, is_update = event["timestamp"], "create" not in event["type"]
+        span = event["id"] if "otel" in event else ""
+        return time[:_MILLISECONDS], is_update, time, span, index if is_update else -index
 
     return [event for _, event in sorted(enumerate(events), key=key)]
 

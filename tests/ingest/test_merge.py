@@ -55,10 +55,12 @@ def test_of_simultaneous_creates_the_first_wins_and_of_updates_the_last() -> Non
     assert names(*[raw("span-update", 1, id) for id in "abc"]) == ["a", "b", "c"]
 
 
-def test_microseconds_do_not_order_events() -> None:
-    events = [raw("span-update", 1, "a"), raw("span-update", 1, "b")]
-    events[0]["timestamp"] = "2026-06-01T08:00:00.001999Z"
-    assert names(*events) == ["a", "b"]
+def test_microseconds_order_events_of_a_kind() -> None:
+    events = [raw(f"span-{kind}", 1, f"{kind} {us}") for kind in ("update", "create") for us in (9, 5)]
+    for event in events:
+        event["timestamp"] = f"2026-06-01T08:00:00.00100{event['id'][-1]}Z"
+    for order in (events, events[::-1]):
+        assert names(*order) == ["create 5", "create 9", "update 5", "update 9"]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,17 @@ def test_a_trace_of_spans_that_the_api_tells_of_too_is_the_same_whichever_came_f
     assert [(row["name"], row["tags"]) for row in first["traces"]] == [("root", ["by the api"])]
 
 
+@pytest.mark.parametrize("batches", [[[1, 2, 3]], [[3, 1], [2]], [[2, 3, 1]]])
+def test_a_trace_of_spans_that_start_together_does_not_depend_on_their_batches(
+    deployment: Deployment, batches: list[list[int]]
+) -> None:
+    for batch in batches:
+        spans = [span(f"{n}" * 16, ROOT, langfuse__trace__name=f"named by {n}") for n in batch]
+        ingest(deployment, *spans)
+
+    assert [row["name"] for row in deployment.rows("traces")] == ["named by 3"]
+
+
 def test_a_start_that_moves_by_microseconds_leaves_no_row_behind(deployment: Deployment) -> None:
     def span(hour: int, start: str) -> Event:
         body = {"id": "o", "traceId": "t", "startTime": f"2026-06-01T08:00:00.{start}Z"}
