@@ -242,6 +242,14 @@ class ConsumerWorker(SimpleWorker):
         for job, error in failures.items():
             if isinstance(error, _HOPELESS):
                 job.retries_left = 0
+            # Before RQ takes one off.
+            log.warning(
+                "queue_job_failed",
+                queue=self.queues[0].name,
+                jobId=job.id,
+                error=_text_of(error),
+                attemptsLeft=job.retries_left or 0,
+            )
             if job.should_retry:
                 runtime().metrics.retried(self.spec.name)
             else:
@@ -268,14 +276,6 @@ class ConsumerWorker(SimpleWorker):
             failedJobs=len(failures),
             refusedRows=refused,
         )
-        for job, error in failures.items():
-            log.warning(
-                "queue_job_failed",
-                queue=self.queues[0].name,
-                jobId=job.id,
-                error=_text_of(error),
-                attemptsLeft=job.retries_left or 0,
-            )
 
     def _clickhouse_answers(self) -> bool:
         try:

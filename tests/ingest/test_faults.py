@@ -179,7 +179,7 @@ def test_a_down_clickhouse_costs_attempts_once_and_then_jobs_wait(deployment: De
         assert consumers.get("/healthz")[0] == 200
         count = len(consumers.get("/healthz")[1]["consumers"])
         failed = [line for line in consumers.lines if "queue_job_failed" in line]
-        assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 5 - count
+        assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 6 - count
 
         deployment.clickhouse.break_next()
         deployment.wait_until_empty()
@@ -209,7 +209,7 @@ def test_a_down_event_log_costs_attempts_once_and_then_jobs_wait(
         )
         count = len(consumers.get("/healthz")[1]["consumers"])
         failed = [line for line in consumers.lines if "queue_job_failed" in line]
-        assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 5 - count
+        assert min(json.loads(line)["attemptsLeft"] for line in failed) >= 6 - count
         s3_proxy.faults = []
         deployment.wait_until_empty()
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, clear_caches
@@ -48,6 +49,19 @@ def test_retries_and_dead_letters_are_counted(deployment: Deployment, collected:
 
     assert sum(p.value for p in collected.named("langfuse.queue.retries")) == 5
     assert sum(p.value for p in collected.named("langfuse.queue.dead_letters")) == 1
+
+
+def test_the_log_says_how_often_a_failed_job_will_be_tried_again(deployment: Deployment) -> None:
+    deployment.accept([event("trace-create", START, {"id": "t"})])
+    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
+
+    with capture_logs() as lines:
+        while not deployment.letters:
+            deployment.work()
+            deployment.make_retries_due()
+
+    failures = [line for line in lines if line["event"] == "queue_job_failed"]
+    assert [line["attemptsLeft"] for line in failures] == [5, 4, 3, 2, 1, 0]
 
 
 def test_the_supervisor_reports_depth_and_age(deployment: Deployment, collected: OtlpReceiver) -> None:
