@@ -17,7 +17,7 @@ from tests.export.catalog.documents import DESTINATION, PROJECT, SERVER, catalog
     [
         ({"tables": ["tracez"]}, "projects[0].tables[0]='tracez'"),
         ({"frequency": "monthly"}, "'every_20_minutes', 'hourly', 'daily' or 'weekly'"),
-        ({"format": "avro"}, "'parquet', 'jsonl', 'csv' or 'json'"),
+        ({"format": "avro"}, "'parquet', 'jsonl', 'csv'"),
         ({"destination": "elsewhere"}, "'elsewhere'; there are archive"),
         ({"tables": ["traces", "traces"]}, "names a table twice"),
         ({"compression": "gzip"}, "compression: gzip is none of parquet, which has snappy, zstd"),
