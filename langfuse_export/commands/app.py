@@ -186,7 +186,7 @@ def check(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
-        print_whole(_findings_table(findings))
+        out.print(_findings_table(findings))
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
@@ -246,7 +246,9 @@ def _status_table(rows: list[TableStatus]) -> RichTable:
 
 
 def _findings_table(findings: list[Finding]) -> RichTable:
-    table = RichTable("", "What", "Result", box=None)
+    table = RichTable("", box=None, pad_edge=False)
+    table.add_column("What", no_wrap=True)
+    table.add_column("Result", overflow="fold")
     for finding in findings:
         outcome = "[green]ok[/green]" if finding.ok else "[red]fail[/red]"
         table.add_row(outcome, escape(finding.what), escape(finding.result))

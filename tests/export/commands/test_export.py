@@ -251,6 +251,14 @@ def test_check_tries_source_tables_and_destination(home: Path, tmp_path: Path) -
     assert [finding["what"] for finding in bad.json if not finding["ok"]] == ["destination broken"]
 
 
+def test_check_fits_the_terminal_and_leaves_nothing_out(home: Path) -> None:
+    found = langfuse_worker("export", "check", "--json", home=home).json
+    shown = langfuse_worker("export", "check", home=home, COLUMNS="80").out
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all("".join(finding["result"].split()) in "".join(shown.split()) for finding in found)
+
+
 def test_the_published_schema_is_the_models(tmp_path: Path) -> None:
     ended = langfuse_worker("export", "schema", home=tmp_path / "home")
     assert json.loads(ended.out) == CatalogModel.model_json_schema()
