@@ -14,7 +14,7 @@ from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import run_mode
-from langfuse_export.windows import Window
+from langfuse_export.windows import Window, window_of_key
 
 _PAGE = 1000
 _LONGEST_RUN = timedelta(days=1)
@@ -69,17 +69,16 @@ class Attempt:
 
 
 def attempts_of_table(
-    instance: dg.DagsterInstance, table: RecordedTable, windows: Sequence[Window] | None, limit: int
+    instance: dg.DagsterInstance, table: RecordedTable, keys: Sequence[str] | None, limit: int
 ) -> list[Attempt]:
     """The newest attempts of a table, newest first.
 
     Args:
         instance: the Dagster instance.
         table: the table.
-        windows: only these; None for all.
+        keys: only windows of these partition keys, of whatever frequency; None for all.
         limit: attempts at most.
     """
-    keys = None if windows is None else [table.key(window) for window in windows]
     reader = _Reader(instance, table, keys)
     exported = list(islice(reader.exported(), limit))
     # What was planned long before the oldest of them would not be among the newest either.
@@ -92,7 +91,9 @@ def attempts_of_table(
 class _Reader:
     """The events of one table."""
 
-    def __init__(self, instance: dg.DagsterInstance, table: RecordedTable, keys: list[str] | None) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, table: RecordedTable, keys: Sequence[str] | None
+    ) -> None:
         self._instance = instance
         self._table = table
         self._filter = dg.AssetRecordsFilter(table.asset, asset_partitions=keys)
@@ -103,9 +104,9 @@ class _Reader:
         for record in self._pages(self._instance.fetch_materializations):
             event = record.asset_materialization
             file = manifest_entry(event) if event else None
-            window = self._table.window(record.partition_key)
+            window = window_of_key(record.partition_key or "")
             if event is None or file is None or window is None:
-                continue  # of somebody else, or of another frequency
+                continue  # of somebody else
             mode, revision = event.metadata.get("mode"), event.metadata.get("revision")
             yield self._attempt(
                 window,
@@ -121,7 +122,7 @@ class _Reader:
         for record in self._pages(self._instance.fetch_planned_materializations):
             if since is not None and record.timestamp < since.timestamp():
                 return
-            window, run = self._table.window(record.partition_key), self._run(record.run_id)
+            window, run = window_of_key(record.partition_key or ""), self._run(record.run_id)
             if window is None or run is None:
                 continue
             for at, reason in run.retries(window, self._table.name):

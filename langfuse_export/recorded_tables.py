@@ -9,36 +9,20 @@ from langfuse_export.catalog import Catalog, CatalogError
 from langfuse_export.naming import asset_key, project_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
-from langfuse_export.windows import Frequency, Window
 
 
 @dataclass(frozen=True)
 class RecordedTable:
-    """A table of a project.
-
-    Attributes:
-        frequencies: those whose partitions count.
-    """
+    """A table of a project, with its windows of every frequency that the project has had."""
 
     project_id: str
     name: str
     asset: dg.AssetKey
-    frequencies: tuple[Frequency, ...] = tuple(Frequency)
 
     @classmethod
     def of(cls, project: ProjectExport, table: Table) -> Self:
         """A table of the catalog."""
-        return cls(project.project_id, table.name, asset_key(project, table), (project.frequency,))
-
-    def key(self, window: Window) -> str:
-        """The window's partition."""
-        length = window.end - window.start
-        return next(frequency.key(window) for frequency in self.frequencies if frequency.length == length)
-
-    def window(self, key: str | None) -> Window | None:
-        """The window of a partition, if it is of one of its frequencies."""
-        found = (frequency.windows_of_keys([key or ""]) for frequency in self.frequencies)
-        return next((window for windows in found for window in windows), None)
+        return cls(project.project_id, table.name, asset_key(project, table))
 
 
 def recorded_tables(

@@ -110,6 +110,11 @@ class Frequency(StrEnum):
         return self.window(self.floor(moment) - self.length)
 
 
+def window_of_key(key: str) -> Window | None:
+    """The window of a partition key of any frequency; None if it is a key of none."""
+    return next((window for frequency in Frequency for window in frequency.windows_of_keys([key])), None)
+
+
 _LENGTHS = {
     Frequency.EVERY_20_MINUTES: timedelta(minutes=20),
     Frequency.HOURLY: timedelta(hours=1),

@@ -49,11 +49,14 @@ class Period:
             raise ValueError(f"--from {iso(period.start)} is not before --to {iso(period.end)}")
         return period
 
-    def windows(self, frequency: Frequency) -> list[Window]:
-        """The windows of a frequency in it."""
+    def keys(self) -> list[str]:
+        """Partition keys of the windows in it, of every frequency: a project may have had others."""
+        return [f.key(window) for f in Frequency for window in self._windows(f)]
+
+    def _windows(self, frequency: Frequency) -> Iterable[Window]:
         if self.start == self.end:
             return [frequency.window(frequency.floor(self.start))]
-        return list(frequency.windows(self.start, self.end))
+        return frequency.windows(self.start, self.end)
 
 
 class Selection:
@@ -68,21 +71,16 @@ class Selection:
             if name not in known:
                 raise ValueError(f"--table {name!r}: exported are {', '.join(known) or 'none'}")
         self._tables = [table for table in recorded if not names or table.name in names]
-        self._period = period
+        self._keys = period and period.keys()
 
     def attempts(self, instance: dg.DagsterInstance, limit: int) -> list[Attempt]:
         """The newest attempts, newest first."""
         found = [
             attempt
             for table in self._tables
-            for attempt in attempts_of_table(instance, table, self._windows(table), limit)
+            for attempt in attempts_of_table(instance, table, self._keys, limit)
         ]
         return sorted(found, key=lambda attempt: attempt.at, reverse=True)[:limit]
-
-    def _windows(self, table: RecordedTable) -> list[Window] | None:
-        if self._period is None:
-            return None
-        return [window for frequency in table.frequencies for window in self._period.windows(frequency)]
 
 
 def costs_of(attempts: Iterable[Attempt], config: Settings) -> QueryCosts:

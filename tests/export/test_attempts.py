@@ -13,7 +13,7 @@ from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.clickhouse import ClickHouseError
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse, hour
+from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
 from tests.rows import observation, trace
 
 NETWORK = 210
@@ -60,7 +60,7 @@ def test_every_run_of_a_window_is_there_with_its_own_object(deployment: Deployme
     assert {attempt.mode for attempt in found} == {"catchup"}
     assert attempts(deployment, limit=1) == [newest]
     traces = RecordedTable.of(deployment.first, TABLES["traces"])
-    assert attempts_of_table(deployment.instance, traces, [hour(1)], 100) == [newest]
+    assert attempts_of_table(deployment.instance, traces, ["2026-06-01T01"], 100) == [newest]
 
 
 def test_a_failed_table_has_its_own_reason_and_its_sibling_is_exported(deployment: Deployment) -> None:

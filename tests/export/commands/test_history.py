@@ -143,6 +143,25 @@ def test_what_has_left_the_catalog_is_shown_when_its_project_is_named(
     assert f"there are: another; exported before: {PROJECT}" in unknown.err
 
 
+def test_windows_of_an_earlier_frequency_are_there_beside_the_present_ones(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    home, catalog = tmp_path / "home", tmp_path / "exports.yaml"
+    assert langfuse_worker("export", "run", *PERIOD, home=home, **environment).code == 0
+    hourly = history(home, environment, "--json").json
+    catalog.write_text(catalog.read_text().replace("start:", "frequency: daily\n  start:"))
+    day = ("--project", PROJECT, "--from", "2026-06-01", "--to", "2026-06-02")
+    assert langfuse_worker("export", "run", *day, home=home, **environment).code == 0
+
+    rows = history(home, environment, "--json").json
+    long_ago = history(home, environment, "--from", "2023-01-01", "--json").json
+    one = history(home, environment, "--window", "2026-06-01T13:30", "--table", "traces", "--json").json
+
+    assert (rows[2:], len(rows)) == (hourly, 6)
+    assert long_ago == rows
+    assert [row["window_start"][11:13] for row in one] == ["00", "13"]
+
+
 def test_a_narrow_terminal_shows_what_became_of_which_window() -> None:
     attempt = Attempt("support-bot", "observations", HOUR, HOUR.end, "c7c0ffee", "catchup", "not_tried")
     whole, none = attempts_table([attempt], QueryCosts(), None)

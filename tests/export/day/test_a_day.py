@@ -67,8 +67,8 @@ def test_the_union_of_the_objects_is_what_final_returns(deployment: Deployment, 
     assert {(run.first, run.last) for run in failed} == {(f"{day:%F}T08",) * 2}
     assert len(failed) < 6
     steady = deployment.catalog.project("steady")
-    [large] = steady.frequency.windows(day + 5 * HOUR, day + 6 * HOUR)
-    attempts = attempts_of_table(daemon.instance, RecordedTable.of(steady, OBSERVATIONS), [large], limit=10)
+    table, large = RecordedTable.of(steady, OBSERVATIONS), f"{day + 5 * HOUR:%Y-%m-%dT%H}"
+    attempts = attempts_of_table(daemon.instance, table, [large], limit=10)
     assert {attempt.outcome for attempt in attempts} == {"exported", "retried"}
 
 
