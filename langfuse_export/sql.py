@@ -24,15 +24,27 @@ FINAL_SETTINGS: Mapping[str, Scalar] = {
     "use_skip_indexes_if_final": 0,
     # Rows are found by their part, and replicas may be at different merges.
     "allow_experimental_parallel_reading_from_replicas": 0,
+    # A profile that has them would make the counts of windows without rows NULL, or leave them out.
+    "join_use_nulls": 0,
+    "aggregate_functions_null_for_empty": 0,
+    "empty_result_for_aggregation_by_empty_set": 0,
 }
 
-# Exact text: no rounding through float, no quotes that depend on the server's version, no lost NaN.
+# Exact text: no rounding through float, nothing that depends on the server's version or a user's profile, no
+# lost NaN.
 TEXT_SETTINGS: Mapping[str, Scalar] = {
     "output_format_json_quote_64bit_integers": 0,
     "output_format_json_quote_decimals": 0,
+    "output_format_json_quote_64bit_floats": 0,
     "output_format_json_quote_denormals": 1,
     "output_format_json_escape_forward_slashes": 0,
     "output_format_json_named_tuples_as_objects": 1,
+    "output_format_json_map_as_array_of_tuples": 0,
+    "output_format_decimal_trailing_zeros": 0,
+    "output_format_csv_crlf_end_of_line": 0,
+    "format_csv_delimiter": ",",
+    "bool_true_representation": "true",
+    "bool_false_representation": "false",
     "date_time_output_format": "simple",
     # Otherwise an error in mid-stream looks like a row.
     "http_write_exception_in_output_format": 0,

@@ -1,0 +1,74 @@
+"""A user whose profile has results look otherwise, as those of people who share it want them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from langfuse_export.day import Day
+from langfuse_export.formats import Encoding
+from langfuse_export.tables import TABLES
+from langfuse_export.windows import Frequency
+from tests.export.http.exporting import CSV, HOUR, JSONL, PARQUET, Deployment
+from tests.rows import event, observation, score, trace
+from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import write_users
+
+PROFILE = {
+    "join_use_nulls": "1",
+    "aggregate_functions_null_for_empty": "1",
+    "empty_result_for_aggregation_by_empty_set": "1",
+    "format_csv_delimiter": ";",
+    "output_format_csv_crlf_end_of_line": "1",
+    "output_format_json_quote_64bit_floats": "1",
+    "output_format_json_map_as_array_of_tuples": "1",
+    "output_format_decimal_trailing_zeros": "1",
+    "bool_true_representation": "yes",
+    "bool_false_representation": "no",
+}
+EMPTY = Frequency.HOURLY.window(HOUR.end)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Deployment]:
+    """Exports of p1 as that user."""
+    settings = "".join(f"<{name}>{value}</{name}>" for name, value in PROFILE.items())
+    profile = f"<clickhouse><profiles><default>{settings}</default></profiles></clickhouse>"
+    users = write_users(tmp_path / "users", "default", profile)
+    with (
+        ClickHouseServer(tmp_path / "server", users=users) as server,
+        Deployment(server, tmp_path / "shared") as deployment,
+    ):
+        yield deployment
+
+
+def insert_rows(deployment: Deployment) -> None:
+    """Two rows in each table, with all kinds of values."""
+    deployment.insert("traces", trace("t1", metadata={"k": "v"}, public=True), trace("t2"))
+    cost = {"usage_details": {"input": 1}, "cost_details": {"total": "0.5"}}
+    deployment.insert("observations", observation("o1", total_cost="0.5", **cost), observation("o2"))
+    deployment.insert("scores", score("s1", value=0.1), score("s2"))
+    deployment.insert("events_full", event("e1", **cost), event("e2"))
+
+
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV], ids=lambda encoding: encoding.format)
+def test_files_do_not_depend_on_the_users_profile(
+    deployment: Deployment, shared: Deployment, encoding: Encoding
+) -> None:
+    plain, odd = deployment.with_(encoding=encoding), shared.with_(encoding=encoding)
+    for either in (plain, odd):
+        insert_rows(either)
+        either.export()
+        either.export(EMPTY)
+
+    for table in TABLES:
+        assert odd.rows(table) == plain.rows(table)
+        assert odd.rows(table, EMPTY) == []
+
+
+def test_windows_of_a_day_are_counted_whatever_the_profile(shared: Deployment) -> None:
+    insert_rows(shared)
+
+    for table in TABLES.values():
+        counted = Day(shared.exporter(), table, [HOUR, EMPTY]).count()
+        assert [window.rows for window in counted] == [2, 0]
