@@ -61,4 +61,13 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
         targets = [part.split(")")[0] for part in page.read_text("utf-8").split("](")[1:]]
         for target in targets:
             if "://" not in target:
-                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+                name, _, anchor = target.partition("#")
+                path = page.parent / name if name else page
+                assert path.exists(), f"{page.name}: {target}"
+                assert not anchor or anchor in anchors(path.read_text("utf-8")), f"{page.name}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a page as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
