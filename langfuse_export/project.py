@@ -35,6 +35,7 @@ class ProjectExport:
         skip_empty: whether a table without rows in a window has no object there.
         layout: where objects and manifests lie below the destination's prefix.
         owners: whom Dagster shows as the owners of its assets, as Dagster writes them.
+        retention_days: days after which its rows, not its objects, are deleted; None: never.
     """
 
     project_id: str
@@ -55,6 +56,7 @@ class ProjectExport:
     named_collection: str | None = None
     skip_empty: bool = False
     owners: tuple[str, ...] = OWNERS
+    retention_days: int | None = None
 
     @property
     def scheduled_from(self) -> datetime:

@@ -136,11 +136,10 @@ def retention_days(parts: Runtime) -> dict[str, int]:
     Raises:
         ClickHouseError: the projects cannot be listed.
     """
-    configured = parts.settings.retention
-    if not configured:
+    if not parts.settings.retention:
         return {}
     union = " UNION DISTINCT ".join(f"SELECT project_id FROM {table}" for table in _TABLES)
     comment = QueryComment(purpose="retention")
     projects = [row[0] for row in parts.clickhouse.rows(Query(f"SELECT DISTINCT * FROM ({union})", comment))]
-    days = {project: configured.get(project, configured.get("*")) for project in projects}
+    days = {project: parts.settings.days_kept(project) for project in projects}
     return {project: kept for project, kept in days.items() if kept is not None}

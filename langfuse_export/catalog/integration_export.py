@@ -82,6 +82,7 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
     groups = [group for group in row.export_field_groups if group in ALL_GROUPS]
     has_prices = settings.export_prices and row.tuning.get(_SKIP_PRICES) is not True
     names = ("traces",) if is_trace_only else row.tables
+    retentions = filter(None, (row.retention_days, settings.days_kept(row.project_id)))
     return ProjectExport(
         project_id=_project_id(row.project_id),
         name=row.project_name,
@@ -97,6 +98,7 @@ def integration_export(row: Integration, start: Start, settings: Settings) -> Pr
         in_postgres=True,
         catch_up_from=start.resume,
         skip_empty=settings.export_skip_empty,
+        retention_days=min(retentions, default=None),
     )
 
 

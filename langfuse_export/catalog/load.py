@@ -257,4 +257,5 @@ def _export(
         named_collection=model.named_collection_of(project),
         skip_empty=project.skip_empty,
         owners=tuple(project.owners),
+        retention_days=settings.days_kept(project_id),
     )

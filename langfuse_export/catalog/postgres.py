@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import structlog
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 
 from langfuse_export.catalog.errors import CatalogError
@@ -24,9 +24,10 @@ INTEGRATIONS = "blob_storage_integrations"
 START_KEY = "exportStart"
 # Every release of Langfuse adds columns; those that an older one lacks have defaults below.
 _QUERY = SQL(
-    "SELECT i.*, p.name AS project_name FROM {integrations} i JOIN {projects} p ON p.id = i.project_id "
-    "WHERE p.deleted_at IS NULL ORDER BY i.project_id"
+    "SELECT i.*, p.name AS project_name, {retention} FROM {integrations} i "
+    "JOIN {projects} p ON p.id = i.project_id WHERE p.deleted_at IS NULL ORDER BY i.project_id"
 )
+RETENTION = "retention_days"
 _REPORT = SQL(
     "UPDATE {integrations} SET last_error = %(error)s, last_error_at = %(now)s, run_started_at = NULL "
     "WHERE project_id = %(project)s AND last_error IS DISTINCT FROM %(error)s"
@@ -61,6 +62,7 @@ class Integration(BaseModel):
 
     project_id: str
     project_name: str
+    retention_days: int | None = None
     enabled: bool
     type: Annotated[str, _one_of(*_TYPES)]
     bucket_name: str
@@ -137,8 +139,13 @@ def read_integrations(database: Database) -> list[Integration | Rejection]:
     Raises:
         CatalogError: Postgres does not answer, or it is not Langfuse's.
     """
-    query = _QUERY.format(integrations=database.table(INTEGRATIONS), projects=database.table("projects"))
+    tables = {"integrations": database.table(INTEGRATIONS), "projects": database.table("projects")}
     try:
+        is_readable = not database.columns_without("SELECT", "projects", [RETENTION])
+        if not is_readable:
+            log.warning("retention_unknown", grant=f"GRANT SELECT ({RETENTION}) ON projects")
+        retention = Identifier("p", RETENTION) if is_readable else SQL("NULL")
+        query = _QUERY.format(**tables, retention=retention)
         with database.transaction() as cursor:
             rows = cursor.execute(query).fetchall()
     except DatabaseError as error:

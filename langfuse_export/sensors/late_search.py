@@ -64,10 +64,10 @@ class Search:
     unread: list[str] = field(default_factory=list)
 
     def left_by(self, cursor: LateCursor) -> None:
-        """Suspect what waits; however old by now, for it was young enough when it was found."""
+        """Suspect what waits; beyond the look-back too, for it was young enough when it was found."""
         for project in self.projects.values():
             for table, window in cursor.waiting_windows(project):
-                if window.start >= project.start and _has_table(project, table):
+                if window.start >= self._first(project) and _has_table(project, table):
                     self.suspects.add(project.project_id, table, window)
 
     def look(self, looked_at: Mapping[str, datetime]) -> dict[str, datetime]:
@@ -141,9 +141,18 @@ class Search:
             self._suspect(project, table, window, changed)
 
     def _suspect(self, project: ProjectExport, table: str, window: Window, changed: datetime | None) -> None:
-        in_reach = self.time.oldest < window.end <= self.time.now and window.start >= project.start
+        in_reach = self.time.oldest < window.end <= self.time.now and window.start >= self._first(project)
         if in_reach and _has_table(project, table):
             self.suspects.add(project.project_id, table, window, changed)
+
+    def _first(self, project: ProjectExport) -> datetime:
+        """Where the windows begin that have all their rows, and for another day, until runs have read them.
+
+        Earlier ones have lost rows to retention, which objects are to outlive.
+        """
+        if project.retention_days is None:
+            return project.start
+        return max(project.start, self.time.now - timedelta(days=project.retention_days - 1))
 
 
 def _has_table(project: ProjectExport, name: str) -> bool:

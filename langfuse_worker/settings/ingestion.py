@@ -103,3 +103,7 @@ class IngestionSettings(BaseSettings):
         le=100,
         description="Multiplies the delays between the attempts of a job.",
     )
+
+    def days_kept(self, project_id: str) -> int | None:
+        """Days after which a project's rows are deleted; None: never."""
+        return self.retention.get(project_id, self.retention.get("*"))

@@ -131,7 +131,7 @@ CREATE TABLE "prices" (
 
 CREATE ROLE langfuse_export LOGIN PASSWORD '${PASSWORD}';
 GRANT USAGE ON SCHEMA public TO langfuse_export;
-GRANT SELECT (id, org_id, name, deleted_at) ON projects TO langfuse_export;
+GRANT SELECT (id, org_id, name, deleted_at, retention_days) ON projects TO langfuse_export;
 GRANT SELECT, UPDATE (last_sync_at, next_sync_at, run_started_at, last_error, last_error_at, export_tuning,
     last_failure_notification_sent_at) ON blob_storage_integrations TO langfuse_export;
 GRANT SELECT (project_id, user_id, role) ON project_memberships TO langfuse_export;

@@ -29,6 +29,35 @@ def _export(server: LangfusePostgres, settings: Settings, **columns: Any) -> Pro
     return project
 
 
+@pytest.mark.parametrize(
+    ("of_project", "of_deployment", "days"),
+    [(None, "", None), (0, "", None), (5, "", 5), (5, "p1=3,*=9", 3), (None, "*=9", 9)],
+)
+def test_the_shorter_retention_counts(
+    langfuse: LangfusePostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    of_project: int | None,
+    of_deployment: str,
+    days: int | None,
+) -> None:
+    settings = settings_of(langfuse, monkeypatch, LANGFUSE_DATA_RETENTION=of_deployment)
+    langfuse.add("p1", export_mode="FROM_TODAY")
+    langfuse.execute("UPDATE projects SET retention_days = %(days)s", {"days": of_project})
+
+    assert load_catalog(settings).project("p1").retention_days == days
+
+
+def test_without_the_right_to_read_retention_projects_are_exported_and_the_log_names_the_grant(
+    langfuse: LangfusePostgres, settings: Settings
+) -> None:
+    with langfuse.revoked("SELECT (retention_days) ON projects"), capture_logs() as logs:
+        assert _export(langfuse, settings).retention_days is None
+
+    assert [line["grant"] for line in logs if line["event"] == "retention_unknown"] == [
+        "GRANT SELECT (retention_days) ON projects"
+    ]
+
+
 def _error(server: LangfusePostgres, settings: Settings, **columns: Any) -> str:
     server.add("p1", **{"export_mode": "FROM_TODAY", **columns})
     catalog = load_catalog(settings)
