@@ -20,7 +20,7 @@ def describe(health: Health) -> str:
     if health.state is State.CATCHING_UP:
         return f"catching up: it works again; windows that waited{since} are on their way"
     why = f": {health.failure.reason}: {health.failure.error}" if health.failure else ""
-    return f"{_SAID[health.state]}{since}{why} {next_step(health)}"
+    return f"{_SAID[health.state]}{since}{why}".rstrip(".") + f". {next_step(health)}"
 
 
 def behind(health: Health) -> str:

@@ -186,7 +186,7 @@ def test_the_sensor_says_what_waits_and_sends_the_state_of_every_project(
     said = _sensor_skips(deployment, telemetry, webhook)
 
     assert said.startswith("p1: stopped since 2026-06-10 01:20 UTC: destination_access: ")
-    assert "cannot make the directory" in said
+    assert "(os error 17). Check that the destination's bucket, container or directory is there. Next" in said
     assert "Next attempt 2026-06-11 01:42 UTC." in said
     assert len(webhook.requests) == 1
     telemetry.flush()
