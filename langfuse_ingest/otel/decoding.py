@@ -9,6 +9,7 @@ from langfuse_ingest.events import EventError
 from langfuse_ingest.values import timestamp
 
 _TWO_32 = 2**32
+_DEEP = 200  # levels; orjson reads some thousand and writes 254, a few of which are around a value
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -69,12 +70,29 @@ def list_of(owner: dict[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def from_json(text: str) -> Any:
+    """What JSON text says.
+
+    Raises:
+        ValueError: it is none, or nested so deeply that no row can hold it.
+    """
+    value = around = orjson.loads(text)
+    if text.count("{") + text.count("[") > _DEEP:
+        for _ in range(254 - _DEEP):
+            around = [around]
+        try:
+            orjson.dumps(around)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
 def json_object(value: object) -> dict[str, Any] | None:
     """JSON text of an object as what it says, an object as a copy; None for everything else."""
     if isinstance(value, str):
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
+            value = from_json(value)
+        except ValueError:
             return None
     return dict(value) if isinstance(value, dict) else None
 

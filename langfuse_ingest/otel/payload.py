@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from langfuse_ingest.otel import fields
-from langfuse_ingest.otel.decoding import attributes
+from langfuse_ingest.otel.decoding import attributes, from_json
 
 _MAX_SLOTS = 10_001
 _MAX_DIGITS = 9  # of an index
@@ -108,7 +108,7 @@ def _decoded(value: Any) -> Any:
     """JSON text as what it says, so that it is not quoted twice."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
+            return from_json(value)
+        except ValueError:
             return value
     return value

@@ -13,6 +13,7 @@ from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import (
     attributes,
     first_of,
+    from_json,
     identifier,
     json_object,
     list_of,
@@ -339,8 +340,8 @@ def _tags(value: object) -> list[str]:
     """A list, a JSON list, a list with commas, or a single tag."""
     if isinstance(value, str) and value.startswith("["):
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
+            value = from_json(value)
+        except ValueError:
             return [str(value)]
     if isinstance(value, str):
         return [tag.strip() for tag in value.split(",") if tag.strip()]

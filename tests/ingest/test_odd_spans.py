@@ -11,6 +11,7 @@ from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, export, ingest, span, value
 
+_DEEP = '{"a":' * 1000 + "1" + "}" * 1000
 _USAGE = {"prompt_tokens": 10, "completion_tokens": None, "total_tokens": 10}
 
 
@@ -67,6 +68,11 @@ def test_exports_that_are_none_are_rejected_as_a_whole(
         {"attributes": attributes(langfuse__observation__completion_start_time="0001-01-01T00:00:00+14:00")},
         {"attributes": attributes(langfuse__observation__completion_start_time="0500-01-01T00:00:00Z")},
         {"attributes": attributes(**{f"gen_ai__prompt__{'9' * 5000}__content": "x"})},
+        {"attributes": attributes(langfuse__observation__input=_DEEP)},
+        {"attributes": attributes(langfuse__observation__metadata=_DEEP, langfuse__trace__metadata=_DEEP)},
+        {"attributes": attributes(langfuse__experiment__metadata=_DEEP)},
+        {"attributes": attributes(langfuse__trace__tags="[" * 500 + "]" * 500)},
+        {"attributes": attributes(langfuse__observation__model__parameters=_DEEP)},
         {
             "attributes": attributes(
                 langfuse__observation__type="generation",
