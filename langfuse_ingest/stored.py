@@ -12,7 +12,7 @@ from langfuse_ingest.file_log import EntityKey
 from langfuse_ingest.records import Record
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
 from langfuse_ingest.tables import Row, Target
-from langfuse_ingest.values import timestamp, utc_text
+from langfuse_ingest.values import utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
 
@@ -61,7 +61,7 @@ def stored_records(
             row.pop(name, None)
         for name in _TIMES:
             if row.get(name):
-                row[name] = timestamp(row[name])
+                row[name] = utc_text(datetime.fromisoformat(row[name]))
         records[entity_id] = _from_event(row, target) if target.table == "events_full" else row
     return records
 

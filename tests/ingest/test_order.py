@@ -178,6 +178,18 @@ def test_a_row_that_langfuse_wrote_is_what_events_are_merged_into(deployment: De
     assert trace["timestamp"].startswith("2026-06-01 08:00:00")
 
 
+def test_a_row_of_langfuse_may_have_times_that_no_event_may_have(deployment: Deployment) -> None:
+    deployment.clickhouse.execute(
+        "INSERT INTO observations (id, project_id, trace_id, type, start_time, end_time, created_at) "
+        "VALUES ('o', 'p1', 't', 'SPAN', '2026-06-01 08:00:00', '2299-12-31 23:59:59', '2026-06-01')"
+    )
+
+    deployment.ingest([event("span-update", START, {"id": "o", "name": "new"})])
+
+    [row] = deployment.rows("observations")
+    assert (row["name"], row["end_time"][:4], deployment.letters) == ("new", "2299", [])
+
+
 def test_two_consumers_at_once_lose_no_part_of_an_entity(deployment: Deployment) -> None:
     parts = [
         event("trace-create", START.replace(microsecond=n * 1000), {"id": "t", "metadata": {f"k{n}": n}})
