@@ -15,7 +15,7 @@ from redis import Redis
 
 from langfuse_ingest.deleted_projects import deletions
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.event_log import EventLog, Segment, SegmentError, folder_of
+from langfuse_ingest.event_log import EventLog, Group, Segment, SegmentError, folder_of
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
 from langfuse_ingest.merge import History, merge
@@ -65,16 +65,24 @@ class Outcome:
     """What became of a batch.
 
     Attributes:
-        failed: jobs whose segment could not be read, with the error, by their index.
+        failed: errors by the index of their job, such as that its segment cannot be read.
+        unread: entities that are not merged, because an earlier segment could not be read.
         refused: rows that ClickHouse does not take; everything else is stored.
-        entities: how many entities were merged.
         segments: where each entity's newest segment is, for dead letters.
     """
 
     failed: dict[int, Exception] = field(default_factory=dict)
+    unread: dict[EntityKey, Exception] = field(default_factory=dict)
     refused: list[RefusedRow] = field(default_factory=list)
-    entities: int = 0
     segments: dict[EntityKey, str] = field(default_factory=dict)
+
+    def followed_by(self, other: "Outcome", jobs: int) -> "Outcome":
+        """What became of these jobs, so many, and of others."""
+        return Outcome(
+            failed=self.failed | {jobs + index: error for index, error in other.failed.items()},
+            refused=self.refused + other.refused,
+            segments=self.segments | other.segments,
+        )
 
 
 @dataclass
@@ -97,15 +105,13 @@ class Ingestion:
         """Store the events of the jobs; returns when ClickHouse has them.
 
         Raises:
-            ClickHouseError: ClickHouse has trouble; nothing is lost, the jobs have to be run again.
-                redis.RedisError: so has Redis.
-            StoreError: earlier events of an entity cannot be read.
+            ClickHouseError, redis.RedisError: nothing is lost, the jobs have to be run again.
         """
         outcome = Outcome()
         read = self.event_log.read(job.segment for job in jobs)
         deleted = deletions(self.redis, {folder_of(job.segment) for job in jobs})
         segments: dict[str, Segment] = {}
-        keys: set[EntityKey] = set()
+        keys_of_jobs: dict[int, set[EntityKey]] = {}
         for index, job in enumerate(jobs):
             segment, deleted_at = read[job.segment], deleted.get(folder_of(job.segment), "")
             if isinstance(segment, Exception):
@@ -115,14 +121,16 @@ class Ingestion:
             if segment.written_at <= deleted_at:
                 continue
             segments[job.segment] = segment
-            job_keys = job.keys(segment)
-            keys |= job_keys
-            outcome.segments.update(dict.fromkeys(job_keys, job.segment))
+            keys_of_jobs[index] = job.keys(segment)
+            outcome.segments.update(dict.fromkeys(keys_of_jobs[index], job.segment))
+        keys = set(outcome.segments)
         if keys:
             with self.clickhouse.hold():
                 self._merge_and_write(keys, segments, outcome)
+            for index, job_keys in keys_of_jobs.items():
+                for key in job_keys & outcome.unread.keys():
+                    outcome.failed[index] = outcome.unread[key]
             self._delete_again(segments.values(), deleted)
-        outcome.entities = len(keys)
         return outcome
 
     def _delete_again(self, segments: Iterable[Segment], deleted: dict[str, str]) -> None:
@@ -158,7 +166,7 @@ class Ingestion:
     ) -> None:
         """Merge and write the entities; what was refused of them before does not count any more."""
         outcome.refused = [row for row in outcome.refused if row.key not in named]
-        kinds = _by_kind(self._histories(named, segments))
+        kinds = _by_kind(self._histories(named, segments, outcome))
 
         def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
             rows, refused = self._rows_of_kind(kind, kinds[kind], version)
@@ -195,31 +203,31 @@ class Ingestion:
             rows[table].append(row)
         return rows, refused + unmerged
 
-    def _histories(self, named: dict[EntityKey, list[str]], segments: dict[str, Segment]) -> list[History]:
+    def _histories(
+        self, named: dict[EntityKey, list[str]], segments: dict[str, Segment], outcome: Outcome
+    ) -> list[History]:
         """All events of each entity; entities that were deleted meanwhile have none and are left out."""
         known = segments | self._earlier(
             {path for paths in named.values() for path in paths} - segments.keys()
         )
         histories: list[History] = []
         for key, paths in named.items():
-            found = [known[path] for path in paths if path in known]
-            if found:
-                first = min(found, key=lambda segment: segment.written_at)
-                last = max(found, key=lambda segment: segment.written_at)
-                groups = [(s.key, s.by_entity[key.entity, key.id]) for s in found]
-                history = History(key.project, key.entity, key.id, first.written_at, last.origin, groups)
-                histories.append(history)
+            found: list[tuple[Segment, Group]] = []
+            for segment in (known[path] for path in paths if path in known):
+                if isinstance(segment, Exception):
+                    outcome.unread[key] = segment
+                # A segment may lack it: what spans say of their traces was read in other ways once.
+                elif group := segment.by_entity.get((key.entity, key.id)):
+                    found.append((segment, group))
+            if found and key not in outcome.unread:
+                histories.append(_history(key, found))
         return histories
 
-    def _earlier(self, keys: set[str]) -> dict[str, Segment]:
+    def _earlier(self, keys: set[str]) -> dict[str, Segment | Exception]:
         """Segments that were ingested before. Those that retention removed are in the stored rows."""
-        found: dict[str, Segment] = {}
-        for key, segment in self.event_log.read(keys).items():
-            if isinstance(segment, Segment):
-                found[key] = segment
-            elif not isinstance(segment, ObjectNotFoundError | SegmentError):
-                raise segment  # to go on without it would forget its events
-        return found
+        found = self.event_log.read(keys)
+        gone = (ObjectNotFoundError, SegmentError)
+        return {key: segment for key, segment in found.items() if not isinstance(segment, gone)}
 
     def _stored(
         self, target: Target, project: str, histories: list[History], days: dict[str, set[str]]
@@ -250,6 +258,12 @@ class Ingestion:
             bases = stored_records(self.clickhouse, target, project, older, around)
             for entity_id, base in bases.items():
                 older[entity_id].base = base
+
+
+def _history(key: EntityKey, found: list[tuple[Segment, Group]]) -> History:
+    ordered = sorted((segment for segment, _ in found), key=lambda segment: segment.written_at)
+    groups = [(segment.key, group) for segment, group in found]
+    return History(key.project, key.entity, key.id, ordered[0].written_at, ordered[-1].origin, groups)
 
 
 def _rows(

@@ -1,8 +1,14 @@
 """What the jobs of the queues call. Arguments are JSON values; every function can run more than once."""
 
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+from rq.timeouts import JobTimeoutException
+
 from langfuse_ingest import dead_letters, deletion
 from langfuse_ingest.ingest import IngestJob, Outcome
 from langfuse_ingest.runtime import runtime
+from langfuse_ingest.writer import is_transient
 
 
 class PoisonedJobError(Exception):
@@ -27,9 +33,23 @@ def ingest_job(segment: str, shard: int = 0, shards: int = 1, entity: list[str] 
     return IngestJob(segment, shard, shards, (entity[0], entity[1]) if entity else None)
 
 
-def ingest_batch(jobs: list[IngestJob]) -> Outcome:
-    """Ingest many segments at once. Raises ClickHouseError, redis.RedisError, StoreError."""
-    return runtime().ingestion.ingest(jobs)
+def ingest_batch(jobs: Sequence[IngestJob]) -> Outcome:
+    """Ingest many segments at once; if that fails because of one of them, the others are ingested without it.
+
+    Raises:
+        ClickHouseError, redis.RedisError, JobTimeoutException: what every job would meet.
+    """
+    try:
+        return runtime().ingestion.ingest(jobs)
+    except (RedisError, JobTimeoutException):
+        raise
+    except Exception as error:
+        if is_transient(error):
+            raise
+        if len(jobs) == 1:
+            return Outcome(failed={0: error})
+        middle = len(jobs) // 2
+        return ingest_batch(jobs[:middle]).followed_by(ingest_batch(jobs[middle:]), middle)
 
 
 def delete_traces(project: str, trace_ids: list[str]) -> None:

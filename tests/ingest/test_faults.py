@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -269,3 +270,57 @@ def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment
         deployment.parts.ingestion.ingest([IngestJob(receipt.segment)] * 2)
 
     assert {table: deployment.rows(table) for table in before} == before
+
+
+def test_a_segment_that_lacks_what_the_log_says_of_it_holds_up_nobody(deployment: Deployment) -> None:
+    deployment.ingest([trace("other")])
+    [key] = deployment.parts.event_log.keys_of("p1")
+    deployment.clickhouse.execute(
+        "INSERT INTO blob_storage_file_log (id, project_id, entity_type, entity_id, event_id, bucket_path) "
+        f"VALUES ('1', 'p1', 'trace', 'a', '1', '{key}')"
+    )
+
+    deployment.ingest([trace("a"), trace("b")])
+
+    assert deployment.ids("traces") == ["a", "b", "other"]
+    assert deployment.letters == []
+
+
+def test_a_segment_that_cannot_be_read_holds_up_its_entities_alone(deployment: Deployment) -> None:
+    deployment.ingest([trace("held up")])
+    log = deployment.parts.event_log
+    [key] = log.keys_of("p1")
+    file = Path(log.uri(key).removeprefix("file://"))
+    file.unlink()
+    file.symlink_to(file)
+    clear_caches()
+    for id in ("a", "held up", "b"):
+        deployment.accept([trace(id, name="new")])
+
+    deployment.work()
+
+    assert [(row["id"], row["name"]) for row in deployment.rows("traces")] == [
+        ("a", "new"),
+        ("b", "new"),
+        ("held up", ""),
+    ]
+    assert (deployment.backlog, deployment.letters) == (1, [])
+
+
+def test_a_job_that_fails_for_reasons_nobody_thought_of_fails_alone(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", "events_only")
+    clear_caches()
+    deployment.clickhouse.execute(
+        "INSERT INTO events_full (project_id, trace_id, span_id, start_time, created_at, metadata_names) "
+        "VALUES ('p1', 't', 'o', '2026-06-01 08:00:00', '2026-06-01', ['a name without a value'])"
+    )
+    odd = {"id": "e", "timestamp": "2026-06-01T08:00:00Z", "type": "span-update", "body": {"id": "o"}}
+    for events in ([trace("a")], [odd], [trace("b")], [trace("c")]):
+        deployment.accept(events)
+
+    deployment.work()
+
+    assert deployment.ids("events_full") == ["o", "t-a", "t-b", "t-c"]
+    assert (deployment.backlog, deployment.letters) == (1, [])
