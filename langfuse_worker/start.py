@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -53,7 +54,7 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     environment = {**DAEMON_VARIABLES, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
     environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
-    # Sessions of their own, so that Ctrl-C reaches each of them once, from here.
+    # Sessions of their own, so that Ctrl-C reaches them from here alone.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]
     try:
         while all(part.poll() is None for part in parts):
@@ -64,7 +65,7 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(parts, settings.shutdown_deadline_s + _STOP_S)
+        _stop(*parts, timeout_s=settings.shutdown_deadline_s + _STOP_S)
 
 
 def _workspace(settings: Settings) -> Path:
@@ -81,15 +82,30 @@ def _workspace(settings: Settings) -> Path:
     return path
 
 
-def _stop(parts: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
-    # Dagster stops its own children on SIGINT, as it does for Ctrl-C.
-    for part in parts:
+def _stop(dagster: subprocess.Popen[bytes], *others: subprocess.Popen[bytes], timeout_s: float) -> None:
+    # All of Dagster's processes, as Ctrl-C in a terminal does: it lets runs go on, and ends without them.
+    _signal_group(dagster.pid, signal.SIGINT)
+    for part in others:
         if part.poll() is None:
             part.send_signal(signal.SIGINT)
     deadline = time.monotonic() + timeout_s
-    for part in parts:
-        try:
+    for part in (dagster, *others):
+        with suppress(subprocess.TimeoutExpired):
             part.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(part.pid, signal.SIGKILL)
-            part.wait()
+        while time.monotonic() < deadline and _signal_group(part.pid, 0):
+            with suppress(
+                ChildProcessError
+            ):  # orphans are ours where we are the first process of a container
+                os.waitpid(-part.pid, os.WNOHANG)
+            time.sleep(_POLL_S)
+        _signal_group(part.pid, signal.SIGKILL)
+        part.wait()
+
+
+def _signal_group(leader: int, number: int) -> bool:
+    """Signal a process and all that it has started; whether one of them was there."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        return False
+    return True

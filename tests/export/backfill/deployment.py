@@ -35,6 +35,8 @@ class Deployment:
         tick: when their schedule asks for the newest window next; a full minute, UTC.
         dagster_yaml: sections that are not as they are delivered, Dagster's storage for example.
         settings: further variables of the worker.
+        destination: where objects go, by default a directory.
+        each: further keys of each project in exports.yaml.
     """
 
     directory: Path
@@ -43,6 +45,8 @@ class Deployment:
     tick: datetime
     dagster_yaml: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    destination: Mapping[str, object] | None = None
+    each: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def due(self) -> list[Window]:
@@ -75,13 +79,14 @@ class Deployment:
     def write_catalog(self) -> None:
         """The projects as a person writes them, and a home."""
         catalog = {
-            "destinations": {"files": {"url": f"file://{self.directory}/blobs/"}},
+            "destinations": {"blobs": self.destination or {"url": f"file://{self.directory}/blobs/"}},
             "projects": [
                 {
                     "id": project,
-                    "destination": "files",
+                    "destination": "blobs",
                     "start": self.backfilled[0].start,
                     "frequency": FREQUENCY.value,
+                    **self.each,
                 }
                 for project in self.projects
             ],
