@@ -175,6 +175,9 @@ USAGE_ALIASES = {
     "input_cache_creation": "input_cache_creation",
     "reasoning.output_tokens": "output_reasoning_tokens",
     "completion_details.reasoning": "output_reasoning_tokens",
+    "reasoning_tokens": "output_reasoning_tokens",
+    "thoughts_tokens": "output_reasoning_tokens",
+    "details.reasoning_tokens": "output_reasoning_tokens",
     "completion_details.audio": "output_audio_tokens",
 }
 

@@ -319,8 +319,11 @@ class Span:
 
 
 def _prefixed(said: Attributes, prefix: str) -> dict[str, Any]:
-    """An attribute that is a JSON object, with those below it."""
-    result = json_object(said.get(prefix)) or {}
+    """An attribute that is a JSON object, with those below it; what is none gets a key, as from the API."""
+    own = said.get(prefix)
+    result = json_object(own)
+    if result is None:
+        result = {} if own in (None, "") else {"metadata": own}
     for name, value in said.items():
         if name.startswith(prefix + "."):
             result[name.removeprefix(prefix + ".")] = value

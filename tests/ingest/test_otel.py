@@ -373,6 +373,23 @@ def test_json_objects_in_attributes_may_begin_with_blanks(deployment: Deployment
     assert row["metadata"]["a"] == "b"
 
 
+@pytest.mark.parametrize(("sent", "stored"), [("all of it", "all of it"), ([1, "b"], '[1,"b"]')])
+def test_metadata_that_is_no_object_has_a_key_of_its_own(
+    deployment: Deployment, sent: object, stored: str
+) -> None:
+    ingest(deployment, span(ROOT, langfuse__observation__metadata=sent, langfuse__trace__metadata=sent))
+
+    for table in ("observations", "traces"):
+        [row] = deployment.rows(table)
+        assert row["metadata"]["metadata"] == stored
+
+
+@pytest.mark.parametrize("name", ["reasoning_tokens", "thoughts_tokens", "details.reasoning_tokens"])
+def test_tokens_of_reasoning_are_not_counted_as_output_once_more(name: str) -> None:
+    usage = usage_of({"gen_ai.usage.output_tokens": 8, f"gen_ai.usage.{name}": 5})
+    assert usage == {"output": 3, "output_reasoning_tokens": 5}
+
+
 def test_usage_counts_no_token_twice() -> None:
     usage = usage_of(
         {
