@@ -36,7 +36,8 @@ class ConsumerState:
     """One consumer process.
 
     Attributes:
-        idle_s: seconds since its main thread last showed progress; waiting for jobs is progress.
+        idle_s: seconds since its main thread last showed progress; waiting for jobs is progress, and so is a
+            single job in its time.
     """
 
     queue: str
@@ -88,7 +89,7 @@ class ConsumerPool(WorkerPool):
         now = time.monotonic()
         return [
             ConsumerState(
-                self.shard, data.pid, data.process.is_alive(), now - self._progress[data.name].value
+                self.shard, data.pid, data.process.is_alive(), max(0, now - self._progress[data.name].value)
             )
             for data in list(self.worker_dict.values())
         ]

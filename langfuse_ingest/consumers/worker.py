@@ -111,10 +111,10 @@ class ConsumerWorker(SimpleWorker):
             self.pubsub_thread.stop()
         super().unsubscribe()
 
-    def beat(self) -> None:
-        """Show whoever watches this process that its main thread gets on."""
+    def beat(self, ahead_s: int = 0) -> None:
+        """Show whoever watches this process that its main thread gets on, and will for so many seconds."""
         if self.progress is not None:
-            self.progress.value = time.monotonic()
+            self.progress.value = time.monotonic() + ahead_s
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds after which a job of a dead worker is taken up by another; the lease is kept meanwhile."""
@@ -150,6 +150,8 @@ class ConsumerWorker(SimpleWorker):
         self._is_taking = False
         if self.spec.batched:
             self._collect(jobs, queue)
+        else:
+            self.beat(self.spec.timeout_s)  # a deletion may take long, and shows nothing of it
         started = time.monotonic()
         with self._lease.held(jobs):
             outcome, failures = self._run(list(jobs))

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 from rq import Queue
 
 from langfuse_ingest.consumers.pool import ConsumerPool
+from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, wait_for
 from tests.ingest.sessions import sessions, trace
@@ -155,6 +157,22 @@ def test_a_wedged_consumer_is_not_healthy_and_an_idle_one_is(deployment: Deploym
 
         wait_for(lambda: consumers.get("/healthz")[0] == 503, consumers.log.read_text)
         assert consumers.get("/healthz")[1]["wedged"] == [pid]
+
+
+def test_a_consumer_that_deletes_for_long_is_healthy(deployment: Deployment) -> None:
+    deployment.clickhouse.break_next(Fault("stall", match="INSERT INTO blob_storage_file_log", times=-1))
+    enqueue(deployment.redis.client, queue("trace-delete"), [NewJob({"project": "p1", "trace_ids": ["t"]})])
+    seen = len(deployment.clickhouse.requests)
+    with deployment.consumers("--queue", "trace-delete", LANGFUSE_WORKER_STUCK_AFTER_S="2") as consumers:
+        wait_for(
+            lambda: any("file_log" in request.sql for request in deployment.clickhouse.requests[seen:]),
+            consumers.log.read_text,
+        )
+        stuck = time.monotonic() + 3
+        wait_for(lambda: time.monotonic() > stuck, consumers.log.read_text)
+        assert consumers.get("/healthz")[0] == 200
+        deployment.clickhouse.break_next()
+        deployment.wait_until_empty()
 
 
 def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(deployment: Deployment) -> None:
