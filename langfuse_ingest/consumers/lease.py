@@ -3,15 +3,12 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
+from rq import SimpleWorker
 from rq.executions import Execution
 from rq.job import Job
-
-if TYPE_CHECKING:
-    from langfuse_ingest.consumers.worker import ConsumerWorker
 
 log = structlog.get_logger()
 
@@ -19,7 +16,7 @@ log = structlog.get_logger()
 class Lease:
     """Renews the leases of jobs while they are worked on. A killed process renews nothing."""
 
-    def __init__(self, worker: "ConsumerWorker", seconds: int) -> None:
+    def __init__(self, worker: SimpleWorker, seconds: int) -> None:
         """Nothing is renewed yet.
 
         Args:

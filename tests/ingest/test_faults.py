@@ -130,7 +130,9 @@ def test_a_job_is_not_done_before_its_rows_are_stored(deployment: Deployment) ->
     assert (deployment.backlog, deployment.letters) == (0, [])
 
 
-@pytest.mark.parametrize("code", [75, 201, 236, 499, 745, 1001])  # disk, quota, shutdown, object store, overload, disk
+@pytest.mark.parametrize(
+    "code", [75, 201, 236, 499, 745, 1001]
+)  # disk, quota, shutdown, object store, overload, disk
 def test_trouble_of_the_server_is_not_blamed_on_rows(deployment: Deployment, code: int) -> None:
     deployment.accept([trace("t")])
     deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1, code=code))
