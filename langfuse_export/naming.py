@@ -24,6 +24,8 @@ PRIORITY_TAG = "dagster/priority"
 MAX_RUNTIME_TAG = "dagster/max_runtime"  # seconds
 SCHEDULE_TAG = "dagster/schedule_name"
 
+_LONGEST_TAG = 63  # that Dagster takes as a value
+
 
 def asset_key(project: ProjectExport, table: Table) -> dg.AssetKey:
     """The key of a project's table."""
@@ -39,12 +41,13 @@ def project_key(project_id: str) -> list[str]:
 def safe_name(project_id: str) -> str:
     """The project id in letters, digits and underscores, still distinct from every other project's.
 
-    `support-bot` becomes `support_bot`; an id that has underscores or other characters itself gets a suffix.
+    `support-bot` becomes `support_bot`; an id that has underscores or other characters itself gets a suffix, and
+    so does one that is too long.
     """
-    plain = project_id.replace("-", "_")
-    if re.fullmatch(r"[A-Za-z0-9-]+", project_id):
-        return plain
-    return f"{re.sub(r'[^A-Za-z0-9_]', '_', plain)}_{zlib.crc32(project_id.encode()):08x}"
+    if re.fullmatch(r"[A-Za-z0-9-]+", project_id) and len(project_id) <= _LONGEST_TAG:
+        return project_id.replace("-", "_")
+    suffix = f"_{zlib.crc32(project_id.encode()):08x}"
+    return re.sub(r"[^A-Za-z0-9_]", "_", project_id)[: _LONGEST_TAG - len(suffix)] + suffix
 
 
 def op_name(project: ProjectExport) -> str:

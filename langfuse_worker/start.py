@@ -93,10 +93,8 @@ def _stop(dagster: subprocess.Popen[bytes], *others: subprocess.Popen[bytes], ti
         with suppress(subprocess.TimeoutExpired):
             part.wait(max(0.1, deadline - time.monotonic()))
         while time.monotonic() < deadline and _signal_group(part.pid, 0):
-            with suppress(
-                ChildProcessError
-            ):  # orphans are ours where we are the first process of a container
-                os.waitpid(-part.pid, os.WNOHANG)
+            with suppress(ChildProcessError):
+                os.waitpid(-part.pid, os.WNOHANG)  # orphans are a container's first process' to reap
             time.sleep(_POLL_S)
         _signal_group(part.pid, signal.SIGKILL)
         part.wait()

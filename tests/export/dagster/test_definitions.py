@@ -98,12 +98,13 @@ def test_any_project_id_has_names_of_its_own_that_dagster_takes(ids: list[str]) 
 def test_projects_with_odd_ids_load_side_by_side(deployment: Deployment) -> None:
     base = deployment.project()
     ids = ["support-bot", "support_bot", "héllo wörld", "a.b", "日本"]
+    ids += ["x" * 63, "x" * 64, "x" * 300, "a_" * 30]
     deployment.projects = [replace(base, project_id=id, name=id) for id in ids]
 
     graph = deployment.defs.resolve_asset_graph()
 
-    assert len(graph.materializable_asset_keys) == 20
-    assert len({op_name(project) for project in deployment.projects}) == 5
+    assert len(graph.materializable_asset_keys) == 36
+    assert len({op_name(project) for project in deployment.projects}) == 9
 
 
 @pytest.mark.defect("D12", "F11")
