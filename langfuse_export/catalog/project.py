@@ -43,6 +43,13 @@ def _no_number(value: Any) -> Any:
     return value
 
 
+def _likely(value: date | None) -> date | None:
+    # A year that is mistyped would have millions of windows.
+    if value is not None and not 1970 <= value.year <= 2100:
+        raise ValueError(f"{value} is not between 1970 and 2100")
+    return value
+
+
 def _owner(value: str) -> str:
     if not _OWNER.fullmatch(value):
         raise ValueError("is neither a mail address nor team: and a name")
@@ -107,7 +114,7 @@ class ProjectModel(StrictModel):
         description="Of Parquet: snappy or zstd, by default as the deployment is set. Around text: none (the "
         "default), gzip or zstd.",
     )
-    start: Annotated[date | datetime | None, BeforeValidator(_no_number)] = Field(
+    start: Annotated[date | datetime | None, BeforeValidator(_no_number), AfterValidator(_likely)] = Field(
         default=None,
         description="First window, UTC. Without it: the day of the project's first row, not before 2023.",
     )

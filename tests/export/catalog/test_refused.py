@@ -27,6 +27,7 @@ from tests.export.catalog.documents import DESTINATION, PROJECT, SERVER, catalog
         ({"intervall": 5}, "projects[0].intervall"),
         ({"start": "tomorrow"}, "projects[0].start"),
         ({"start": 20260601}, "projects[0].start: is a number; a day is written as 2026-06-01"),
+        ({"start": "0206-06-01"}, "projects[0].start: 0206-06-01 is not between 1970 and 2100"),
         ({"columns": {"traces": ["nmae"]}}, "traces has no column 'nmae'"),
         ({"field_groups": ["everything"]}, "field_groups: 'everything' is none of basic, core"),
         ({"columns": {"scores": "most"}}, "columns.scores"),
