@@ -41,8 +41,8 @@ def project_key(project_id: str) -> list[str]:
 def safe_name(project_id: str) -> str:
     """The project id in letters, digits and underscores, still distinct from every other project's.
 
-    `support-bot` becomes `support_bot`; an id that has underscores or other characters itself gets a suffix, and
-    so does one that is too long.
+    `support-bot` becomes `support_bot`; an id that has underscores or other characters itself gets a suffix,
+    and so does one that is too long.
     """
     if re.fullmatch(r"[A-Za-z0-9-]+", project_id) and len(project_id) <= _LONGEST_TAG:
         return project_id.replace("-", "_")
