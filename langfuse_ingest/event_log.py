@@ -23,6 +23,7 @@ import zstandard
 
 from langfuse_ingest.events import Entity
 from langfuse_ingest.otel.spans import events_of_spans
+from langfuse_ingest.records import RawEvent
 from langfuse_ingest.values import utc_text
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreAccessError, StoreConfig
 from langfuse_worker.settings import Settings
@@ -31,8 +32,6 @@ _MAX_FOLDER_BYTES = 255  # of a name in a directory; object stores have room for
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
 _SEGMENT_TIME = re.compile(r"/(\d{4}/\d\d/\d\d/\d\d/\d\d)/[^/]+\.jsonl\.zst$")
 _CACHE_BYTES = 64 << 20
-
-RawEvent = dict[str, Any]
 
 
 class SegmentError(Exception):

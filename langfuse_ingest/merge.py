@@ -30,7 +30,7 @@ _RECORD = {
     Entity.SCORE: score_record,
 }
 # The first value of these stays; the others are overwritten by later events.
-IMMUTABLE = {
+_IMMUTABLE = {
     Entity.TRACE: frozenset({"timestamp", "environment"}),
     Entity.OBSERVATION: frozenset({"trace_id", "start_time", "environment"}),
     Entity.SCORE: frozenset({"timestamp", "trace_id", "environment"}),
@@ -78,7 +78,7 @@ def merge(history: History) -> Record:
     """
     row = dict(history.base or {})
     for _, record in history.applied:
-        overwrite(row, record, IMMUTABLE[history.entity])
+        overwrite(row, record, _IMMUTABLE[history.entity])
     if history.entity is not Entity.SCORE:
         _set_payload(row, (event for event, _ in history.applied))
     row["id"], row["project_id"] = history.id, history.project

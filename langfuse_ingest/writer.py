@@ -19,7 +19,7 @@ from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, Query
 
 log = structlog.get_logger()
 
-INSERT_SETTINGS = {
+_INSERT_SETTINGS = {
     "async_insert": 0,
     "date_time_input_format": "best_effort",
     "input_format_null_as_default": 1,
@@ -28,7 +28,7 @@ INSERT_SETTINGS = {
     # A batch has events of any months, and all of its jobs would fail for one client whose clock is wild.
     "max_partitions_per_insert_block": 0,
 }
-MAX_INSERT_BYTES = 32 << 20
+_MAX_INSERT_BYTES = 32 << 20
 # Codes that speak of the server, not of the rows: memory, time, too many parts or queries, quotas, read-only,
 # network, disks and object stores, missing tables, rights, shutdown.
 _OF_THE_SERVER = frozenset(
@@ -96,7 +96,7 @@ class Writer:
         """Insert JSON rows that are known to be good. Raises ClickHouseError."""
         token = hashlib.sha256(data).hexdigest()
         comment = QueryComment(purpose="ingest-write", table=table)
-        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         for attempt in Retrying(
             retry=retry_if_exception(is_transient),
             stop=stop_after_attempt(self._attempts),
@@ -129,7 +129,7 @@ def _blocks(rows: Sequence[PendingRow]) -> list[list[PendingRow]]:
     size = 0
     for row in rows:
         size += len(row.data)
-        if not blocks or size > MAX_INSERT_BYTES:
+        if not blocks or size > _MAX_INSERT_BYTES:
             blocks.append([])
             size = len(row.data)
         blocks[-1].append(row)

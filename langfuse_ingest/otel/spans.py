@@ -23,11 +23,11 @@ from langfuse_ingest.otel.decoding import (
 from langfuse_ingest.otel.kinds import is_detail, type_of
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import cost_of, usage_of
+from langfuse_ingest.records import RawEvent
 from langfuse_ingest.tables import paths
 from langfuse_ingest.values import environment, timestamp
 
 Attributes = dict[str, Any]
-RawEvent = dict[str, Any]
 
 
 def events_of_spans(
