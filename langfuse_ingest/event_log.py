@@ -226,7 +226,7 @@ def time_of(key: str) -> datetime | None:
 
 def _parse(key: str, compressed: bytes) -> Segment:
     try:
-        data = zstandard.ZstdDecompressor().decompressobj().decompress(compressed)
+        data = zstandard.decompress(compressed)
         first, _, rest = data.partition(b"\n")
         header = orjson.loads(first)
         lines = [orjson.loads(line) for line in rest.split(b"\n")] if rest else []

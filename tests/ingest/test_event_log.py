@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from langfuse_ingest.event_log import EventLog, Origin, event_log_store
+from langfuse_ingest.event_log import EventLog, Group, Origin, SegmentError, event_log_store
+from langfuse_ingest.events import Entity
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.settings import load_settings
 from tests.servers.azure import ACCOUNT, KEY, AzureServer
@@ -38,3 +40,19 @@ def test_a_project_has_its_own_segments_whatever_its_id(tmp_path: Path, project:
     key, _ = log.write(project, [], Origin(), datetime.now(UTC))
 
     assert log.keys_of(project) == [key]
+
+
+def test_a_segment_without_its_end_is_none(tmp_path: Path) -> None:
+    store = BlobStore(StoreConfig(url=f"{tmp_path.as_uri()}/"))
+    log = EventLog(store)
+    events: list[dict[str, Any]] = [{"id": "e", "type": "trace-create", "body": {"input": "x"}}]
+    groups = [Group(Entity.TRACE, id, events) for id in ("a", "b")]
+    _, size = log.write("p", groups[:1], Origin(), datetime.now(UTC))
+    events[0]["body"]["input"] = "x" * ((128 << 10) - size + 1)  # the first block ends with the first group
+    key, _ = log.write("p", groups, Origin(), datetime.now(UTC))
+    whole = store.read(key)
+    cuts = {f"p/{end}": whole[:end] for end in range(len(whole))}
+    for name, data in cuts.items():
+        store.write_bytes(name, data, "application/zstd")
+
+    assert {name for name, read in log.read(cuts).items() if not isinstance(read, SegmentError)} == set()
