@@ -24,7 +24,7 @@ from langfuse_export import sql
 from langfuse_export.day import Day, read_together
 from langfuse_export.errors import VerificationError
 from langfuse_export.exporter import WindowExporter
-from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
+from langfuse_export.formats import TEXT_SETTINGS, Encoding, FileFormat, ParquetCodec
 from langfuse_export.resources import ExportOptions
 from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
@@ -68,7 +68,7 @@ class DayRead:
             OSError: the files cannot be written.
         """
         day = self.day
-        settings = {**sql.TEXT_SETTINGS, **ARROW_SETTINGS}
+        settings = {**TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
         files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
         with day.exporter.source.stream(query, "ArrowStream") as chunks:

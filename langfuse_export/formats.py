@@ -16,7 +16,7 @@ from langfuse_export.inspectors import (
     ParquetInspector,
 )
 from langfuse_export.parts import WHOLE, Part
-from langfuse_export.sql import TEXT_SETTINGS, select, select_by_window
+from langfuse_export.sql import select, select_by_window
 from langfuse_export.tables import Table
 from langfuse_worker.clickhouse import Scalar
 
@@ -159,6 +159,26 @@ class Encoding:
             return Compressor(stream.compress, stream.flush)
         return Compressor(lambda chunk: chunk, lambda: b"")
 
+
+# Exact text: no rounding through float, nothing that depends on the server's version or a user's profile, no
+# lost NaN.
+TEXT_SETTINGS: Mapping[str, Scalar] = {
+    "output_format_json_quote_64bit_integers": 0,
+    "output_format_json_quote_decimals": 0,
+    "output_format_json_quote_64bit_floats": 0,
+    "output_format_json_quote_denormals": 1,
+    "output_format_json_escape_forward_slashes": 0,
+    "output_format_json_named_tuples_as_objects": 1,
+    "output_format_json_map_as_array_of_tuples": 0,
+    "output_format_decimal_trailing_zeros": 0,
+    "output_format_csv_crlf_end_of_line": 0,
+    "format_csv_delimiter": ",",
+    "bool_true_representation": "true",
+    "bool_false_representation": "false",
+    "date_time_output_format": "simple",
+    # Otherwise an error in mid-stream looks like a row.
+    "http_write_exception_in_output_format": 0,
+}
 
 # Rows of a trace can be hundreds of KB each, and ClickHouse makes blocks of as many rows as it is told where
 # payload is read by PREWHERE. 6 000 rows of 200 KB took 2.4 GB in blocks of 8192 rows, 0.2 GB in such; rows

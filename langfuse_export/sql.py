@@ -30,26 +30,6 @@ FINAL_SETTINGS: Mapping[str, Scalar] = {
     "empty_result_for_aggregation_by_empty_set": 0,
 }
 
-# Exact text: no rounding through float, nothing that depends on the server's version or a user's profile, no
-# lost NaN.
-TEXT_SETTINGS: Mapping[str, Scalar] = {
-    "output_format_json_quote_64bit_integers": 0,
-    "output_format_json_quote_decimals": 0,
-    "output_format_json_quote_64bit_floats": 0,
-    "output_format_json_quote_denormals": 1,
-    "output_format_json_escape_forward_slashes": 0,
-    "output_format_json_named_tuples_as_objects": 1,
-    "output_format_json_map_as_array_of_tuples": 0,
-    "output_format_decimal_trailing_zeros": 0,
-    "output_format_csv_crlf_end_of_line": 0,
-    "format_csv_delimiter": ",",
-    "bool_true_representation": "true",
-    "bool_false_representation": "false",
-    "date_time_output_format": "simple",
-    # Otherwise an error in mid-stream looks like a row.
-    "http_write_exception_in_output_format": 0,
-}
-
 
 def parameters(table: Table, project_id: str, window: Window) -> dict[str, Parameter]:
     """Bound parameters of a window's queries. Times are milliseconds since the epoch, UTC."""
