@@ -13,6 +13,8 @@ import structlog
 
 from langfuse_ingest.deleted_projects import note_deletion
 from langfuse_ingest.event_log import time_of
+from langfuse_ingest.event_log_index import HASH, with_index
+from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE
 from langfuse_ingest.runtime import Runtime
@@ -32,7 +34,7 @@ _TABLES = {
 }
 _ENTITY_TABLES = {"observations": Entity.OBSERVATION, "scores": Entity.SCORE}
 # events_core is filled by a view of events_full and is deleted from besides.
-_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", TABLE)
+_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", TABLE, INDEX)
 
 
 def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str]) -> None:
@@ -91,17 +93,23 @@ def apply_retention(parts: Runtime, project: str, days: int) -> None:
         _execute(parts, project, table, f"DELETE FROM {table} WHERE {where % time_column}")
     _execute(parts, project, "events_core", f"DELETE FROM events_core WHERE {where % 'start_time'}")
     _execute(parts, project, TABLE, f"DELETE FROM {TABLE} WHERE {where % 'created_at'}")
+    _execute(parts, project, INDEX, f"DELETE FROM {INDEX} WHERE {where % 'event_ts'}")
     log.info("retention_applied", projectId=project, days=days, segments=len(segments))
 
 
 def _forget(parts: Runtime, project: str, entity: Entity, ids: str) -> None:
-    """Mark the entities' rows of the file log as deleted; `ids` is a list or a subquery."""
+    """Mark the entities' rows in index and file log as deleted; `ids` is a list or a subquery."""
     version = next_version(parts.redis)
+    where = f"project_id = {quoted(project)} AND entity_type = {quoted(entity)} AND entity_id IN ({ids})"
+    index = (
+        f"INSERT INTO {INDEX} (project_id, entity, segment, event_ts, is_deleted) "
+        f"SELECT project_id, {HASH}, bucket_path, {_moment(version)}, 1 FROM {TABLE} FINAL WHERE {where}"
+    )
+    _execute(parts, project, INDEX, index)
     columns = ("id", "project_id", "entity_type", "entity_id", "event_id", "bucket_path", "created_at")
     sql = (
         f"INSERT INTO {TABLE} ({', '.join(columns)}, event_ts, is_deleted) "
-        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {TABLE} FINAL "
-        f"WHERE project_id = {quoted(project)} AND entity_type = {quoted(entity)} AND entity_id IN ({ids})"
+        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {TABLE} FINAL WHERE {where}"
     )
     _execute(parts, project, TABLE, sql)
 
@@ -127,7 +135,7 @@ def _moment(version: str) -> str:
 
 def _execute(parts: Runtime, project: str, table: str, sql: str) -> None:
     comment = QueryComment(purpose="delete", project=project, table=table)
-    parts.clickhouse.execute(Query(sql, comment, settings=SETTINGS))
+    with_index(parts.clickhouse, lambda: parts.clickhouse.execute(Query(sql, comment, settings=SETTINGS)))
 
 
 def retention_days(parts: Runtime) -> dict[str, int]:

@@ -7,14 +7,16 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from langfuse_ingest.event_log import event_log_store
+from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.file_log import TABLE as FILE_LOG
-from langfuse_worker.clickhouse import connect_for_ingestion
+from langfuse_worker.clickhouse import ClickHouse, connect_for_ingestion
 from langfuse_worker.doctor import Check, Finding, ok, problem, warning
 from langfuse_worker.doctor.clickhouse import ask, check_clock, check_connection, connected
 from langfuse_worker.doctor.store import try_store
 from langfuse_worker.redis import running_redis, shown_redis
 from langfuse_worker.settings import Settings, WriteMode
 
+_RIGHTS = "docs/operations.md, Rights"
 _CLICKHOUSE = "clickhouse of consumers"
 _TABLES: dict[WriteMode, tuple[str, ...]] = {
     "legacy": ("traces", "observations", "scores", FILE_LOG),
@@ -75,14 +77,27 @@ def _persistence(redis: Redis) -> Finding:
 
 
 def check_tables(settings: Settings) -> Iterator[Finding]:
-    """Whether the tables are there that the write mode writes."""
+    """Whether the tables are there that the write mode writes, and the index is, or can be made."""
     wanted = _TABLES[settings.write_mode]
     with connected(partial(connect_for_ingestion, settings)) as clickhouse:
         sql = "SELECT name FROM system.tables WHERE database = currentDatabase()"
-        missing = sorted(set(wanted) - {row[0] for row in ask(clickhouse, sql)})
+        found = {row[0] for row in ask(clickhouse, sql)}
+        yield _index(clickhouse, is_there=INDEX in found)
+    missing = sorted(set(wanted) - found)
     what, mode = "tables of consumers", f"LANGFUSE_MIGRATION_V4_WRITE_MODE={settings.write_mode}"
     if missing:
         text = f"{settings.clickhouse_db} lacks {', '.join(missing)}, or this user has no right to them"
         yield problem(what, text, f"migrate Langfuse, grant them, or change {mode}")
     else:
         yield ok(what, f"{', '.join(wanted)} are there for {mode}")
+
+
+def _index(clickhouse: ClickHouse, *, is_there: bool) -> Finding:
+    what = "index of the event log"
+    if is_there:
+        return ok(what, f"{INDEX} is there")
+    [(granted,)] = ask(clickhouse, f"CHECK GRANT CREATE TABLE ON {INDEX}")
+    if granted:
+        return ok(what, f"consumers create {INDEX} with their first batch")
+    text = f"there is no {INDEX}, and this user may not create it"
+    return problem(what, text, f"grant CREATE TABLE on it, or create it ({_RIGHTS})")

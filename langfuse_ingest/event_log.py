@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -47,6 +47,14 @@ class Origin:
     sdk_version: str = "unknown"
 
 
+class EntityKey(NamedTuple):
+    """An entity of a project."""
+
+    project: str
+    entity: Entity
+    id: str
+
+
 @dataclass
 class Group:
     """The events of one entity in one batch, in the order in which they were sent.
@@ -74,12 +82,8 @@ class Segment:
     project: str
     written_at: str
     origin: Origin
-    groups: list[Group]
+    groups: dict[EntityKey, Group]
     bytes: int = 0
-    by_entity: dict[tuple[Entity, str], Group] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.by_entity = {(group.entity, group.id): group for group in self.groups}
 
 
 class EventLog:
@@ -231,12 +235,13 @@ def _parse(key: str, compressed: bytes) -> Segment:
         header = orjson.loads(first)
         lines = [orjson.loads(line) for line in rest.split(b"\n")] if rest else []
         kind: Literal["events", "otel"] = header["kind"]
-        written_at = header["writtenAt"]
+        project, written_at = header["project"], header["writtenAt"]
         groups = (
             _groups_of_spans(lines, key, written_at) if kind == "otel" else [_group(line) for line in lines]
         )
+        by_entity = {EntityKey(project, group.entity, group.id): group for group in groups}
         origin = Origin(header["apiKey"], header["sdkName"], header["sdkVersion"])
-        return Segment(key, header["project"], written_at, origin, groups, len(data))
+        return Segment(key, project, written_at, origin, by_entity, len(data))
     except (zstandard.ZstdError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SegmentError(f"{key} is not a segment of the event log: {error}") from error
 

@@ -15,9 +15,11 @@ from redis import Redis
 
 from langfuse_ingest.deleted_projects import deletions
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.event_log import EventLog, Group, Segment, SegmentError, folder_of
+from langfuse_ingest.event_log import EntityKey, EventLog, Group, Segment, SegmentError, folder_of
+from langfuse_ingest.event_log_index import TABLE as INDEX
+from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
 from langfuse_ingest.events import Entity
-from langfuse_ingest.file_log import TABLE, EntityKey, file_log_rows, segments_of
+from langfuse_ingest.file_log import TABLE, file_log_rows
 from langfuse_ingest.merge import History, merge
 from langfuse_ingest.queues import queue
 from langfuse_ingest.records import Record
@@ -53,10 +55,10 @@ class IngestJob:
     def keys(self, segment: Segment) -> set[EntityKey]:
         """The entities of the segment that the job is about."""
         return {
-            EntityKey(segment.project, group.entity, group.id)
-            for group in segment.groups
-            if (self.entity is None or self.entity == (group.entity, group.id))
-            and (self.shards == 1 or shard_of(segment.project, group.id, self.shards) == self.shard)
+            key
+            for key in segment.groups
+            if (self.entity is None or self.entity == (key.entity, key.id))
+            and (self.shards == 1 or shard_of(key.project, key.id, self.shards) == self.shard)
         }
 
 
@@ -143,6 +145,8 @@ class Ingestion:
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))
+        index = index_rows(segments.values(), keys)
+        with_index(self.clickhouse, lambda: self.writer.insert(INDEX, index))
         version = next_version(self.redis)
         named = segments_of(self.clickhouse, keys)
         while named:
@@ -216,8 +220,8 @@ class Ingestion:
             for segment in (known[path] for path in paths if path in known):
                 if isinstance(segment, Exception):
                     outcome.unread[key] = segment
-                # A segment may lack it: what spans say of their traces was read in other ways once.
-                elif group := segment.by_entity.get((key.entity, key.id)):
+                # A segment may lack it: another entity has its hash, or spans were read in other ways once.
+                elif group := segment.groups.get(key):
                     found.append((segment, group))
             if found and key not in outcome.unread:
                 histories.append(_history(key, found))

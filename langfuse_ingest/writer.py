@@ -13,7 +13,7 @@ import orjson
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from langfuse_ingest.file_log import EntityKey
+from langfuse_ingest.event_log import EntityKey
 from langfuse_ingest.tables import Row
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
 

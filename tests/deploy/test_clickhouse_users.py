@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from langfuse_export.tables import TABLES
+from langfuse_ingest.doctor import check_tables
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment, connect_for_ingestion
 from langfuse_worker.clickhouse.limits import INGESTION_LIMITS
 from langfuse_worker.settings import Settings
@@ -207,6 +208,21 @@ def test_the_user_of_ingestion_writes_reads_and_deletes(acting_as: StartAs) -> N
     client.close()
     with pytest.raises(AssertionError, match="ACCESS_DENIED"):
         server.execute("DROP TABLE traces")
+
+
+def test_the_user_of_ingestion_may_create_the_index_of_the_event_log_and_others_are_told(
+    acting_as: StartAs,
+) -> None:
+    # With chDB, who may not read files may create nothing; tests/ingest/test_lookups.py has it created.
+    assert index_of(acting_as("ingestion")) == "consumers create event_log_index with their first batch"
+    assert (
+        index_of(acting_as("interactive")) == "there is no event_log_index, and this user may not create it"
+    )
+
+
+def index_of(server: ClickHouseServer) -> str:
+    """What `doctor` finds."""
+    return next(f.result for f in check_tables(server.settings()) if f.what == "index of the event log")
 
 
 def test_langfuses_own_user_gets_the_profile_of_people_and_keeps_its_rights(tmp_path: Path) -> None:

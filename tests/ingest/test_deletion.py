@@ -90,7 +90,7 @@ def test_a_deleted_project_leaves_no_row_and_no_segment(deployment: Deployment) 
 
     enqueue_job(deployment, "project-delete", project=PROJECT)
 
-    for table in (*TABLES, "blob_storage_file_log"):
+    for table in (*TABLES, "blob_storage_file_log", "event_log_index"):
         found = deployment.clickhouse.rows(f"SELECT DISTINCT project_id FROM {table}")
         assert found == [{"project_id": "other"}], table
     assert deployment.parts.event_log.keys_of(PROJECT) == []
@@ -111,7 +111,7 @@ def test_jobs_of_a_deleted_project_bring_nothing_back_and_are_no_dead_letters(
     deployment.work()
 
     assert (deployment.ids("traces"), deployment.letters, deployment.backlog) == ([], [], 0)
-    assert deployment.count("blob_storage_file_log") == 0
+    assert deployment.count("blob_storage_file_log") == deployment.count("event_log_index") == 0
 
 
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment: Deployment) -> None:
@@ -125,7 +125,7 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment
     replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
     deployment.work("project-delete")
 
-    for table in (*TABLES, "blob_storage_file_log"):
+    for table in (*TABLES, "blob_storage_file_log", "event_log_index"):
         assert deployment.count(table) == 0, table
     deployment.ingest(list(sessions(1, seed=2)))
     assert deployment.ids("traces") == ["trace-2-0"]

@@ -57,11 +57,11 @@ def test_a_redis_that_does_not_answer_is_a_problem_without_its_password() -> Non
 
 
 def test_tables_are_those_of_the_write_mode(clickhouse: ClickHouseServer) -> None:
-    [finding] = check_tables(clickhouse.settings(LANGFUSE_MIGRATION_V4_WRITE_MODE="dual"))
+    [_, finding] = check_tables(clickhouse.settings(LANGFUSE_MIGRATION_V4_WRITE_MODE="dual"))
     assert finding.status is Status.OK
     assert "events_full" in finding.result
 
-    [finding] = check_tables(clickhouse.settings(CLICKHOUSE_DB="system"))
+    [_, finding] = check_tables(clickhouse.settings(CLICKHOUSE_DB="system"))
     assert finding.status is Status.PROBLEM
     assert "system lacks blob_storage_file_log, events_full, scores" in finding.result
 

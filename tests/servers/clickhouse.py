@@ -19,7 +19,7 @@ from tests.servers.clickhouse_http import Fault, Request
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = ("traces", "observations", "scores", "events_full", "events_core", "dataset_run_items_rmt")
-_TABLES += ("blob_storage_file_log",)
+_TABLES += ("blob_storage_file_log", "event_log_index")
 
 
 @dataclass
@@ -118,7 +118,7 @@ class ClickHouseServer:
         """Remove every row and every fault."""
         self.break_next()
         for table in _TABLES:
-            self.execute(f"TRUNCATE TABLE {table}")
+            self.execute(f"TRUNCATE TABLE IF EXISTS {table}")
 
     def break_next(self, *faults: Fault) -> None:
         """Set the faults, instead of those set before."""
