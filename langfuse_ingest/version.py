@@ -1,6 +1,6 @@
 """Versions of rows: milliseconds that only grow, whichever consumer asks.
 
-A consumer first makes its events visible in the file log, then takes a version, then reads what the log has.
+A consumer first makes its events visible in the index, then takes a version, then reads what the index has.
 So of two consumers that merge the same entity at once, the one with the larger version has read the events of
 both, and ReplacingMergeTree keeps its row. No locks, and clocks of machines need not agree.
 """
