@@ -3,12 +3,14 @@
 - `direct`: clickhouse-connect inserts a row for each event, in batches of the consumers' size: the limit;
 - `one consumer`: jobs that wait in Redis are worked off: the event log is read, entities are merged, rows
   are written, jobs are removed;
-- `two consumers`: the same events, worked off by two processes.
+- `two consumers`: the same events, worked off by two processes;
+- `beside stored ones`: one consumer, where the same three days and the event log hold many events already.
 
 They run in turn, several times; medians are reported. Then a consumer gets a trickle, and the time from
 queueing a job to its visible rows is measured.
 
-    .venv/bin/python -m benchmarks.ingestion [--traces 2500] [--rounds 3] [--plot docs/ingestion.png]
+    .venv/bin/python -m benchmarks.ingestion [--traces 2500] [--rounds 3] [--stored 5000000] \
+        [--plot docs/ingestion.png]
 """
 
 import argparse
@@ -33,6 +35,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks import measured_consumer
+from benchmarks.stored_events import store_events
 from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import Group
 from langfuse_ingest.events import Entity
@@ -40,7 +43,7 @@ from langfuse_ingest.merge import History, merge
 from langfuse_ingest.runtime import build_runtime
 from langfuse_ingest.tables import targets
 from langfuse_worker.settings import Settings
-from tests.ingest.sessions import sessions
+from tests.ingest.sessions import START, sessions
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.redis import RedisServer
 
@@ -121,15 +124,17 @@ class Bench:
                 client.insert(table, values[start : start + size], column_names=names)
         rounds.add(time.monotonic() - started, time.process_time() - before)
 
-    def consume(self, rounds: Rounds, consumers: int) -> None:
-        """Work the same events off that wait in the queue."""
+    def consume(self, rounds: Rounds, consumers: int, stored: int = 0) -> None:
+        """Work the same events off that wait in the queue, beside so many observations."""
         self.empty()
+        if stored:
+            store_events(self.clickhouse, PROJECT, START, stored)
         self.enqueue(self.events)
         reports = self._run(consumers, lambda: None, idle_s=0)
         rounds.add(max(r["wall"] for r in reports), sum(r["cpu"] for r in reports))
         expected = len({e["body"]["id"] for e in self.events if e["type"].startswith(("span", "generation"))})
-        [stored] = self.clickhouse.rows("SELECT count() AS n FROM observations FINAL")
-        assert int(stored["n"]) == expected, (stored, expected)
+        [found] = self.clickhouse.rows("SELECT count() AS n FROM observations FINAL")
+        assert int(found["n"]) == expected + stored, (found, expected)
 
     def latencies(self, seconds: float) -> list[float]:
         """Seconds from queueing to visible rows, ten small jobs a second."""
@@ -222,7 +227,7 @@ def plot(path: Path, bench: Bench, rounds: dict[str, Rounds]) -> None:
     """Bars of events a second."""
     rates = [round_.rate(len(bench.events)) for round_ in rounds.values()]
     figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
-    axes.barh(list(rounds), rates, color=["#b0b8c4", "#3b6fb6", "#3b6fb6"])
+    axes.barh(list(rounds), rates, color=["#b0b8c4", *["#3b6fb6"] * (len(rates) - 1)])
     axes.axvline(GOAL_EVENTS_PER_SECOND, color="#c0392b", linestyle="--", linewidth=1, label="goal")
     axes.set_xlabel("events a second")
     axes.invert_yaxis()
@@ -236,16 +241,21 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     arguments.add_argument("--traces", type=int, default=2_500, help="eight events each")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--stored", type=int, default=0, help="observations stored before")
     arguments.add_argument("--seconds", type=float, default=15, help="length of the trickle")
     arguments.add_argument("--plot", type=Path)
     options = arguments.parse_args()
     rounds = {"direct": Rounds(), "one consumer": Rounds(), "two consumers": Rounds()}
+    beside = f"one beside {options.stored:,} stored"
+    rounds |= {beside: Rounds()} if options.stored else {}
     with ExitStack() as stack:
         bench = Bench(stack, options.traces)
         for number in range(options.rounds):
             bench.direct(rounds["direct"])
             bench.consume(rounds["one consumer"], 1)
             bench.consume(rounds["two consumers"], 2)
+            if options.stored:
+                bench.consume(rounds[beside], 1, options.stored)
             console.print(f"round {number + 1} of {options.rounds} done", style="dim")
         ages = bench.latencies(options.seconds)
         size = bench.settings.ingestion_batch_size

@@ -13,7 +13,10 @@ _ROOT = Path(__file__).parents[2]
     ("command", "lines"),
     [
         ("catch_up --case 0 --rounds 1", ["a query a window"]),
-        ("ingestion --traces 20 --rounds 1 --seconds 1", ["direct", "one consumer", "from queue to row"]),
+        (
+            "ingestion --traces 20 --rounds 1 --seconds 1 --stored 1000",
+            ["direct", "one consumer", "one beside 1,000 stored", "from queue to row"],
+        ),
         ("throughput --rows 1000 --rounds 1", ["wall seconds", "worker CPU", "peak memory"]),
     ],
     ids=["catch_up", "ingestion", "throughput"],
