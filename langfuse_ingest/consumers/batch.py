@@ -1,12 +1,13 @@
 """Takes jobs from a queue many at a time, as safely as RQ takes one."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from rq import Queue
 from rq.job import Job
 
-from langfuse_ingest.consumers.recovery import put_back
+from langfuse_ingest.consumers.recovery import most_together, put_back
 
 MAX_BYTES = 64 << 20  # of events, uncompressed, in one batch
 _AT_ONCE = 200
@@ -20,20 +21,29 @@ class Batch:
     def __init__(self, jobs: Iterable[Job], events: int) -> None:
         """Begin with these jobs; so many events are enough."""
         self._most = events
+        self._most_jobs = sys.maxsize
         self._jobs = self._events = self._bytes = 0
+        self._is_closed = False
         for job in jobs:
             self.add(job)
 
     def add(self, job: Job) -> None:
         """Count a job that it has got."""
+        self._most_jobs = most_together(job)
         self._jobs += 1
         self._events += count_of([job])
         self._bytes += job.meta.get("bytes", 0)
 
+    def takes(self, job: Job) -> bool:
+        """Whether the job may go with the others; if not, it begins the next batch."""
+        self._is_closed = self.is_full or (self._jobs > 0 and most_together(job) != self._most_jobs)
+        return not self._is_closed
+
     @property
     def is_full(self) -> bool:
         """Whether it shall take no further job."""
-        return self._events >= self._most or self._bytes >= MAX_BYTES
+        by_size = self._events >= self._most or self._bytes >= MAX_BYTES
+        return self._is_closed or by_size or self._jobs >= self._most_jobs
 
     @property
     def portion(self) -> int:
@@ -41,7 +51,7 @@ class Batch:
         jobs = max(1, self._jobs)
         by_events = (self._most - self._events) // max(1, self._events // jobs)
         by_bytes = (MAX_BYTES - self._bytes) // max(1, self._bytes // jobs)
-        return max(1, min(_AT_ONCE, by_events, by_bytes))
+        return max(1, min(_AT_ONCE, by_events, by_bytes, self._most_jobs - self._jobs))
 
 
 def collect(queue: Queue, batch: Batch, wait_s: float) -> list[Job]:
@@ -64,7 +74,7 @@ def collect(queue: Queue, batch: Batch, wait_s: float) -> list[Job]:
             break
         moved = _fetch(queue, ids)
         # How large a job is, is known once it is here.
-        while moved and not batch.is_full:
+        while moved and batch.takes(moved[0]):
             found.append(moved.pop(0))
             batch.add(found[-1])
         for job in reversed(moved):

@@ -1,19 +1,24 @@
 """Brings back the jobs of consumers that died, and retries that are due."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterable
 
 import structlog
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from langfuse_ingest.enqueue import rq_queue
+from langfuse_ingest.queues import queue
 
 log = structlog.get_logger()
 
+# In a batch, by how often a consumer has died with them.
+_MOST_JOBS = (sys.maxsize, 16, 1)
 _REACQUIRE_S = 5.0
 _RECOVERY_LOCK = "langfuse:ingestion:recovery"
 # Starting a job takes it off the intermediate queue, so what is not there any more must not be put back.
@@ -74,22 +79,35 @@ class Recovery:
 
     def _recover(self) -> None:
         for name in self._queues:
-            rq_queue(name, self._redis).started_job_registry.cleanup()
+            handlers = [_note_death] if queue(name).batched else []
+            rq_queue(name, self._redis).started_job_registry.cleanup(exception_handlers=handlers)
             self._recover_intermediate(name)
 
     def _recover_intermediate(self, name: str) -> None:
         """Put back jobs that were taken off the queue and never started, once they are seen for a lease."""
-        queue = rq_queue(name, self._redis)
-        ids = queue.intermediate_queue.get_job_ids()
+        found = rq_queue(name, self._redis)
+        ids = found.intermediate_queue.get_job_ids()
         now = time.monotonic()
         self._moved = {key: seen for key, seen in self._moved.items() if key[0] != name or key[1] in set(ids)}
         for job_id in ids:
             seen = self._moved.setdefault((name, job_id), now)
             if now - seen < self._lease_s:
                 continue
-            put_back(queue, job_id)
+            put_back(found, job_id)
             del self._moved[name, job_id]
             log.warning("queue_job_recovered", queue=name, jobId=job_id)
+
+
+def most_together(job: Job) -> int:
+    """How many jobs a batch with this one may have: fewer after each death of a consumer, to find its killer."""
+    return _MOST_JOBS[min(job.meta.get("deaths", 0), len(_MOST_JOBS) - 1)]
+
+
+def _note_death(job: Job, *_: object) -> None:
+    """Called by RQ of a job whose consumer has died, before it takes an attempt off."""
+    if most_together(job) > 1:  # others may be to blame
+        job.retries_left = (job.retries_left or 0) + 1
+    job.meta["deaths"] = job.meta.get("deaths", 0) + 1
 
 
 def put_back(queue: Queue, job_id: str) -> None:

@@ -1,5 +1,6 @@
 """No job is missed by the figures, and none is lost, wherever its consumer is killed."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -94,13 +95,13 @@ class _Killed(BaseException):
 
 
 def killed(deployment: Deployment, work: Callable[[Redis], object], before: str) -> None:
-    """Do work whose process ends before it sends a transaction with these words."""
+    """Do work whose process ends before it sends a transaction with text of this pattern."""
     dead = threading.Event()
 
     class Dies(Connection):
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             sent = b"".join(command).decode(errors="replace")
-            if dead.is_set() or ("EXEC" in sent and before in sent):
+            if dead.is_set() or ("EXEC" in sent and re.search(before, sent, re.DOTALL)):
                 dead.set()
                 raise _Killed
             super().send_packed_command(command, check_health)
@@ -205,6 +206,30 @@ def test_a_job_is_counted_and_taken_up_again_wherever_its_consumer_was_killed(
         wait_for(lambda: deployment.ids("traces") == ["t"], consumers.log.read_text)
         deployment.wait_until_empty()
     assert deployment.letters == []
+
+
+def test_a_job_that_kills_every_consumer_is_the_only_dead_letter(deployment: Deployment) -> None:
+    for n in range(40):
+        deployment.accept([event("trace-create", START, {"id": f"t{n}"})])
+    killer = deployment.rq_queue(QUEUE).job_ids[20]
+
+    deaths = 0
+    while any(job.id == killer for job in deployment.waiting(QUEUE)):
+        killed(deployment, consume, before=f"{killer}.*successful_job_count")
+        deaths += 1
+        expire(deployment)
+        deployment.redis.client.delete("langfuse:ingestion:recovery")
+        deployment.make_retries_due()
+        deployment.make_retries_due()
+        for job in deployment.waiting(QUEUE):
+            assert job.id == killer or job.retries_left == 5
+    deployment.work(QUEUE)
+
+    assert deaths == 8  # with all, with some, and six attempts of its own
+    assert [letter.id for letter in deployment.letters] == [killer]
+    assert "AbandonedJobError" in deployment.letters[0].reason
+    assert len(deployment.ids("traces")) == 40
+    assert deployment.backlog == 0
 
 
 def test_a_dead_letter_stays_one_if_its_replay_is_killed(deployment: Deployment) -> None:
