@@ -2,8 +2,8 @@
 # One image for every role. LANGFUSE_WORKER_ROLE (all, ingestion, export) decides what is loaded, the command
 # decides which part of it this container is:
 #
-#   dagster code-server start -h 0.0.0.0 -p 4000 -m langfuse_export.definitions    role export
-#   dagster code-server start -h 0.0.0.0 -p 4001 -m langfuse_ingest.definitions    role ingestion
+#   langfuse-worker code-server -h 0.0.0.0 -p 4000 -m langfuse_export.definitions  role export
+#   langfuse-worker code-server -h 0.0.0.0 -p 4001 -m langfuse_ingest.definitions  role ingestion
 #   langfuse-worker consume                                                        role ingestion
 #   dagster-webserver -h 0.0.0.0 -p 3000 -w workspace.yaml                         any
 #   dagster-daemon run -w workspace.yaml                                           any; one of them

@@ -14,7 +14,7 @@ from langfuse_worker.console import fail, out
 from langfuse_worker.dagster_home import DagsterStorageError
 from langfuse_worker.role import decide_locations, describe
 from langfuse_worker.settings import SettingsError, settings
-from langfuse_worker.start import run_parts
+from langfuse_worker.start import run_code_server, run_parts
 
 
 class Commands(TyperGroup):
@@ -85,6 +85,23 @@ def start(
         decisions += entry.load()(role)
     print(describe(role, decisions), file=sys.stderr, flush=True)
     sys.exit(run_parts(settings(), host, port))
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help"],
+    }
+)
+def code_server(context: typer.Context) -> None:
+    """Run `dagster code-server start` with the same options; when it is stopped, its runs clean up first.
+
+    Exit code 0 after Ctrl-C or SIGTERM, 1 when it ended by itself, 2 when a setting is wrong.
+
+    Example: langfuse-worker code-server -h 0.0.0.0 -p 4000 -m langfuse_export.definitions
+    """
+    sys.exit(run_code_server(settings(), context.args))
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""`langfuse-worker start`: the processes of a role on one machine, started and stopped together."""
+"""`langfuse-worker start` and `code-server`: processes that are started and stopped together."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,7 @@ DAEMON_VARIABLES = {
 }
 _POLL_S = 0.2
 _STOP_S = 60  # beyond the consumers' own deadline
+_BIN = Path(sys.executable).parent
 
 
 def run_parts(settings: Settings, host: str, port: int) -> int:
@@ -43,17 +45,33 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     Raises:
         SettingsError: LANGFUSE_HOME or DAGSTER_HOME cannot be used.
     """
-    bin_directory = Path(sys.executable).parent
-    commands = [[str(bin_directory / "dagster"), "dev", "-w", str(_workspace(settings))]]
+    commands = [[str(_BIN / "dagster"), "dev", "-w", str(_workspace(settings))]]
     commands[0] += ["--host", host, "--port", str(port)]
     commands[0] += ["--log-format", "colored" if sys.stderr.isatty() else "json"]
     if settings.worker_role.runs_ingestion:
-        commands.append([str(bin_directory / "langfuse-worker"), "consume"])
+        commands.append([str(_BIN / "langfuse-worker"), "consume"])
     err.print(f"Dagster: http://{host}:{port}", markup=False)
     # How the code location asks the webserver to be loaded again.
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     environment = {**DAEMON_VARIABLES, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
     environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
+    return _run(settings, commands, environment)
+
+
+def run_code_server(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run `dagster code-server start` until a signal, which also reaches its runs, or until it ends.
+
+    Args:
+        settings: the deployment's settings.
+        arguments: those of Dagster's command.
+
+    Returns:
+        the exit code: 0 after a signal, 1 when it ended by itself.
+    """
+    return _run(settings, [[str(_BIN / "dagster"), "code-server", "start", *arguments]], os.environ)
+
+
+def _run(settings: Settings, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
     # Sessions of their own, so that Ctrl-C reaches them from here alone.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]
     try:

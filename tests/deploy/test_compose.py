@@ -39,8 +39,8 @@ def set_environment(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 def test_one_service_runs_each_part(services: dict[str, Any]) -> None:
     commands = {name: " ".join(service["command"]) for name, service in ours(services).items()}
     assert commands == {
-        "export": "dagster code-server start -h 0.0.0.0 -p 4000 -m langfuse_export.definitions",
-        "ingest": "dagster code-server start -h 0.0.0.0 -p 4001 -m langfuse_ingest.definitions",
+        "export": "langfuse-worker code-server -h 0.0.0.0 -p 4000 -m langfuse_export.definitions",
+        "ingest": "langfuse-worker code-server -h 0.0.0.0 -p 4001 -m langfuse_ingest.definitions",
         "consumers": "langfuse-worker consume",
         "webserver": "dagster-webserver -h 0.0.0.0 -p 3000 -w workspace.yaml",
         "daemon": "dagster-daemon run -w workspace.yaml",

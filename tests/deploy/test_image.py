@@ -15,6 +15,7 @@ import pytest
 
 from langfuse_worker.start import DAEMON_VARIABLES
 from tests.servers.port import free_port
+from tests.servers.processes import children_of
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -144,13 +145,14 @@ def test_the_code_servers_answer_is_that_of_grpc(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    command = ("dagster", "code-server", "start", "-m", "langfuse_ingest.definitions", "-p")
+    command = ("langfuse-worker", "code-server", "-m", "langfuse_ingest.definitions", "-p")
     port = str(free_port())
     with running(tmp_path, "Started Dagster code proxy server", *command, port) as pid:
         healthy = check(pid)
-        os.kill(pid, signal.SIGSTOP)
+        [server] = children_of(pid)
+        os.kill(server, signal.SIGSTOP)
         hung = check(pid)
-        os.kill(pid, signal.SIGCONT)
+        os.kill(server, signal.SIGCONT)
     assert (healthy.returncode, healthy.stderr) == (0, "")
     assert (hung.returncode, hung.stderr.splitlines()) == (1, [f"gRPC of port {port}: Deadline Exceeded"])
 

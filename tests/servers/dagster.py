@@ -98,12 +98,19 @@ class DagsterServer:
         home: LANGFUSE_HOME; must exist.
         environment: variables beyond those of this process.
         hurry: have the backfill daemon look every 2 s instead of 30.
+        command: what runs them, without the port.
     """
 
     def __init__(
-        self, home: Path, environment: Mapping[str, str] | None = None, *, hurry: bool = False
+        self,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        hurry: bool = False,
+        command: Sequence[str] = ("langfuse-worker", "start"),
     ) -> None:
         self.home = home
+        self._command = command
         self._environment = {**os.environ, "LANGFUSE_HOME": str(home), **(environment or {})}
         if hurry:
             (home / "hurry").mkdir(exist_ok=True)
@@ -112,7 +119,8 @@ class DagsterServer:
         self.port = free_port()
 
     def __enter__(self) -> Self:
-        command = [str(Path(sys.executable).with_name("langfuse-worker")), "start", "--port", str(self.port)]
+        program, *arguments = self._command
+        command = [str(Path(sys.executable).with_name(program)), *arguments, "--port", str(self.port)]
         self._log = (self.home / "dagster.log").open("w")
         self.process = subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log)
         return self

@@ -1,6 +1,9 @@
 """A deployment as `langfuse-worker start` runs it, with a ClickHouse server and files as its destination."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from langfuse_export import definitions
 from langfuse_export.catalog import load_catalog
 from langfuse_export.manifest import Manifest
 from langfuse_export.naming import asset_key
@@ -21,6 +25,7 @@ from langfuse_worker.settings import Settings
 from tests.rows import insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer
+from tests.servers.port import free_port
 
 FREQUENCY = Frequency.EVERY_20_MINUTES
 _OF_THE_WORKING_DIRECTORY = {"local_artifact_storage", "compute_logs"}
@@ -102,6 +107,31 @@ class Deployment:
         with DagsterServer(self.directory / "home", self.environment, hurry=True) as server:
             server.wait_for(lambda: server.projects() == set(self.projects))
             yield server
+
+    @contextmanager
+    def with_code_server(self) -> Iterator[tuple[DagsterServer, subprocess.Popen[bytes]]]:
+        """Dagster, and a code server of its own as containers have it, once it has the projects."""
+        self.write_catalog()
+        self._write_instance()
+        home, port = self.directory / "home", free_port()
+        location = {"host": "127.0.0.1", "port": port, "location_name": "langfuse_export"}
+        (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
+        environment = {**self.environment, "DAGSTER_HOME": str(home / "dagster")}
+        command = [str(Path(sys.executable).with_name("langfuse-worker")), "code-server", "-h", "127.0.0.1"]
+        command += ["-p", str(port), "-m", definitions.__name__]
+        dagster = ("dagster", "dev", "-w", str(home / "workspace.yaml"))
+        with (
+            (home / "code-server.log").open("w") as log,
+            subprocess.Popen(
+                command, env={**os.environ, "LANGFUSE_HOME": str(home), **environment}, stdout=log, stderr=log
+            ) as code_server,
+            DagsterServer(home, environment, hurry=True, command=dagster) as server,
+        ):
+            server.wait_for(lambda: server.projects() == set(self.projects))
+            try:
+                yield server, code_server
+            finally:
+                code_server.terminate()
 
     def _write_instance(self) -> None:
         delivered = yaml.safe_load(files("langfuse_worker").joinpath("dagster.yaml").read_text())

@@ -1,6 +1,8 @@
 """A deployment that is stopped in the middle of a run."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,20 +33,28 @@ def deployment(clickhouse: ClickHouseServer, s3: S3Server, tmp_path: Path) -> De
     return deployment
 
 
+@contextmanager
+def ending_the_answer_of_the_killed_query(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """End it as soon as no export runs any more."""
+
+    def end() -> None:
+        clickhouse.wait_for_running_exports(1)
+        clickhouse.wait_for_running_exports(0)
+        clickhouse.break_next()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    yield
+    thread.join()
+
+
 @pytest.mark.timeout(600)
 def test_a_run_that_is_stopped_with_its_deployment_aborts_its_upload_and_is_tried_again(
     deployment: Deployment, s3: S3Server
 ) -> None:
-    def end_the_answer_of_the_killed_query() -> None:
-        deployment.clickhouse.wait_for_running_exports(0)
-        deployment.clickhouse.break_next()
-
-    with deployment.started() as dagster:
+    with ending_the_answer_of_the_killed_query(deployment.clickhouse), deployment.started() as dagster:
         backfill = dagster.launch(deployment.assets(), [FREQUENCY.key(deployment.backfilled[0])])
         dagster.wait_for(lambda: s3.open_uploads(BUCKET) != {})
-        killed = threading.Thread(target=end_the_answer_of_the_killed_query)
-        killed.start()
-    killed.join()
     assert s3.open_uploads(BUCKET) == {}
     assert s3.keys(BUCKET) == []
 
@@ -52,3 +62,20 @@ def test_a_run_that_is_stopped_with_its_deployment_aborts_its_upload_and_is_trie
         dagster.wait_for(lambda: dagster.progress(backfill).status == "COMPLETED_SUCCESS", 300)
         assert sorted(run.status for run in dagster.runs()) == ["FAILURE", "SUCCESS"]
     assert [key.split("/")[1] for key in s3.keys(BUCKET)] == ["manifests", "traces"]
+
+
+@pytest.mark.timeout(600)
+def test_a_code_server_that_is_signalled_alone_ends_after_its_runs_which_abort_their_uploads(
+    deployment: Deployment, s3: S3Server
+) -> None:
+    with (
+        ending_the_answer_of_the_killed_query(deployment.clickhouse),
+        deployment.with_code_server() as (dagster, code_server),
+    ):
+        dagster.launch(deployment.assets(), [FREQUENCY.key(deployment.backfilled[0])])
+        dagster.wait_for(lambda: s3.open_uploads(BUCKET) != {})
+        code_server.terminate()
+        assert code_server.wait(90) == 0
+        assert s3.open_uploads(BUCKET) == {}
+        assert s3.keys(BUCKET) == []
+        assert "FAILURE" in {run.status for run in dagster.runs()}
