@@ -99,7 +99,7 @@ class Recovery:
 
 
 def most_together(job: Job) -> int:
-    """How many jobs a batch with this one may have: fewer after each death of a consumer, to find its killer."""
+    """How many jobs a batch with it may have: fewer after each death of a consumer, to find its killer."""
     return _MOST_JOBS[min(job.meta.get("deaths", 0), len(_MOST_JOBS) - 1)]
 
 
