@@ -191,8 +191,8 @@ class Ingestion:
         days, refused = _each(histories, lambda history: days_around(history.times))
         histories = [history for history in histories if history.id in days]
         stored = {target.table: self._stored(target, project, histories, days) for target in found}
-        # The first target's rows are what merges start from.
-        self._set_bases(found[0], project, histories, stored[found[0].table], days)
+        for target in found:
+            self._add_to_bases(target, project, histories, stored[target.table], days)
 
         def rows_of(history: History) -> list[tuple[str, PendingRow]]:
             key, record = EntityKey(project, entity, history.id), merge(history)
@@ -243,7 +243,7 @@ class Ingestion:
         ids = [history.id for history in histories]
         return stored_rows(self.clickhouse, target, project, ids, set().union(*(days[i] for i in ids)))
 
-    def _set_bases(
+    def _add_to_bases(
         self,
         target: Target,
         project: str,
@@ -251,7 +251,10 @@ class Ingestion:
         stored: dict[str, list[StoredRow]],
         days: dict[str, set[str]],
     ) -> None:
-        """Give the stored row to those whose row is older than everything that the log knows of them."""
+        """Give the stored row to those whose row is older than everything that the log knows of them.
+
+        Where several tables have one, the first one's columns count, and the others' that it does not have.
+        """
         older = {
             history.id: history
             for history in histories
@@ -261,7 +264,7 @@ class Ingestion:
             around = set().union(*(days[i] for i in older))
             bases = stored_records(self.clickhouse, target, project, older, around)
             for entity_id, base in bases.items():
-                older[entity_id].base = base
+                older[entity_id].base = {**base, **(older[entity_id].base or {})}
 
 
 def _history(key: EntityKey, found: list[tuple[Segment, Group]]) -> History:

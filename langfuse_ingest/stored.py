@@ -111,20 +111,12 @@ def _utc(microseconds: int) -> str:
 
 _TEXTS = ("name", "version", "level", "status_message", "prompt_name", "provided_model_name")
 _TEXTS += ("model_parameters", "input", "output", "release", "user_id", "session_id")
-_OTEL = (
-    "source",
-    "service_name",
-    "service_version",
-    "scope_name",
-    "scope_version",
-    "is_app_root",
-    "trace_name",
-)
 
 
 def _from_event(row: Row, target: Target) -> Record:
     """A row of events_full in the names of the merge; its empty strings are what is absent elsewhere."""
-    record: Record = {name: row[name] for name in _TEXTS if row[name] != ""}
+    record: Record = {"kept": {name: row[name] for name in row if name not in target.merged}}
+    record |= {name: row[name] for name in _TEXTS if row[name] != ""}
     for name in (
         "environment",
         "created_at",
@@ -143,7 +135,7 @@ def _from_event(row: Row, target: Target) -> Record:
     if parent and not parent.startswith("t-"):
         record["parent_observation_id"] = parent
     if row["source"] == "otel":
-        record["otel"] = {name: row[name] for name in _OTEL}
+        record["otel"] = {}  # all of it is kept
     return {
         **record,
         **details,

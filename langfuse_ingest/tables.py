@@ -33,6 +33,7 @@ class Target:
         key_columns: the other columns of its sorting key that can change, as the row has them.
         exact_time: whether the whole time is in the sorting key, else its date.
         id_prefix: what the id starts with in this table.
+        merged: columns that the row decides alone, of a table whose other columns stay as they are stored.
         copies: tables that a view fills with its rows. An insert that breaks off may have reached one and not
             the other, so rows under another key are looked for in all of them.
     """
@@ -44,6 +45,7 @@ class Target:
     key_columns: tuple[str, ...] = ()
     exact_time: bool = False
     id_prefix: str = ""
+    merged: frozenset[str] = frozenset()
     copies: tuple[str, ...] = ()
 
     def key(self, row: Row) -> tuple[str, ...]:
@@ -55,14 +57,12 @@ class Target:
 
 def _trace_row(trace: Record) -> Row:
     row = {"name": "", **trace, "metadata": _flat(trace["metadata"])}
-    row.pop("api", None)
-    return row
+    return _without(row, "api", "kept")
 
 
 def _observation_row(observation: Record) -> Row:
     row = {**observation, "metadata": _flat(observation["metadata"])}
-    row.pop("otel", None)
-    return row
+    return _without(row, "otel", "kept")
 
 
 def _score_row(score: Record) -> Row:
@@ -80,10 +80,12 @@ _FOR_EVENTS = {
 _IF_GIVEN = ("end_time", "name", "type", "version", "level", "status_message", "completion_start_time")
 _IF_GIVEN += ("prompt_name", "prompt_version", "provided_model_name", "model_parameters", "input", "output")
 _IF_GIVEN += ("provided_usage_details", "usage_details", "provided_cost_details", "cost_details")
+_OF_A_TRACE = ("name", "user_id", "session_id", "release", "version", "tags", "public", "input", "output")
+_METADATA = ("metadata_names", "metadata_values")
 
 
 def _event_of_observation(observation: Record) -> Row:
-    row = {column: observation[name] for name, column in _FOR_EVENTS.items()}
+    row = observation.get("kept", {}) | {column: observation[name] for name, column in _FOR_EVENTS.items()}
     row |= {name: observation[name] for name in _IF_GIVEN if observation.get(name) is not None}
     parent = observation.get("parent_observation_id")
     otel = observation.get("otel")
@@ -103,6 +105,7 @@ def _event_of_trace(trace: Record) -> Row | None:
     if "api" not in trace:  # only spans tell of it, and each carries what it says
         return None
     row = {
+        **trace.get("kept", {}),
         "project_id": trace["project_id"],
         "trace_id": trace["id"],
         "span_id": _TRACE_SPAN + trace["id"],
@@ -114,7 +117,7 @@ def _event_of_trace(trace: Record) -> Row | None:
         "created_at": trace["created_at"],
         "source": "ingestion-api",
     }
-    for name in ("name", "user_id", "session_id", "release", "version", "tags", "public", "input", "output"):
+    for name in _OF_A_TRACE:
         if trace.get(name) is not None:
             row[name] = trace[name]
     row["trace_name"] = row.get("name", "")
@@ -133,6 +136,7 @@ OBSERVATION_EVENTS = Target(
     "start_time",
     ("trace_id",),
     exact_time=True,
+    merged=frozenset({*_FOR_EVENTS.values(), *_IF_GIVEN, *_METADATA, "parent_span_id", "source"}),
     copies=_COPIES,
 )
 TRACE_EVENTS = Target(
@@ -143,6 +147,7 @@ TRACE_EVENTS = Target(
     ("trace_id",),
     exact_time=True,
     id_prefix=_TRACE_SPAN,
+    merged=frozenset({*_FOR_EVENTS.values(), *_OF_A_TRACE, *_METADATA}),
     copies=_COPIES,
 )
 
@@ -153,6 +158,10 @@ def targets(entity: Entity, mode: WriteMode) -> tuple[Target, ...]:
         return (SCORES,)
     legacy, events = (TRACES, TRACE_EVENTS) if entity is Entity.TRACE else (OBSERVATIONS, OBSERVATION_EVENTS)
     return {"legacy": (legacy,), "dual": (legacy, events), "events_only": (events,)}[mode]
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {column: value for column, value in row.items() if column not in names}
 
 
 def _flat(metadata: dict[str, Any]) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """The write mode decides which tables get traces and observations; projects and shards decide the queue."""
 
+import json
+
 import pytest
 
 from langfuse_ingest.sharding import shard_of
 from tests.ingest.deployment import Deployment, clear_caches
-from tests.ingest.sessions import START, event, sessions
+from tests.ingest.sessions import START, event, sessions, trace
 from tests.servers.clickhouse_http import Fault
 
 
@@ -56,6 +58,44 @@ def test_events_only_merges_into_a_row_that_langfuse_wrote(
     [row] = deployment.rows("events_full")
     assert (row["name"], row["input"], row["output"]) == ("old", "in", "out")
     assert (row["metadata_names"], row["metadata_values"]) == (["a", "b"], ["1", "2"])
+
+
+@pytest.mark.parametrize("mode", ["events_only", "dual"])
+def test_a_merge_keeps_what_only_langfuse_knows_of_a_row(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", mode)
+    clear_caches()
+    kept = {
+        "model_id": "m",
+        "prompt_id": "p",
+        "usage_pricing_tier_id": "tier",
+        "tool_definitions": {"search": "{}"},
+        "tool_calls": ["{}"],
+        "tool_call_names": ["search"],
+        "bookmarked": True,
+        "user_id": "u",
+        "tags": ["a"],
+        "experiment_item_version": "2026-05-01 00:00:00.123456",
+        "telemetry_sdk_name": "sdk",
+        "ingestion_api_key": "pk",
+    }
+    times = dict.fromkeys(("start_time", "created_at", "updated_at", "event_ts"), "2026-06-01 08:00:00")
+    row = {"project_id": "p1", "trace_id": "t", "name": "old", "source": "otel", **kept, **times}
+    for id in ("o", "t-t"):
+        line = json.dumps({**row, "span_id": id})
+        deployment.clickhouse.execute(f"INSERT INTO events_full FORMAT JSONEachRow {line}")
+
+    deployment.ingest([event("span-update", START, {"id": "o", "traceId": "t", "name": None}), trace("t")])
+    deployment.ingest([event("span-update", START, {"id": "o", "output": "out"}), trace("t", output="out")])
+
+    found = deployment.rows("events_full")
+    assert [{name: row[name] for name in kept} for row in found] == [kept, kept]
+    assert [(row["span_id"], row["name"], row["output"]) for row in found] == [
+        ("o", "", "out"),
+        ("t-t", "old", "out"),
+    ]
+    assert found[0]["source"] == "otel"
 
 
 def test_shards_spread_entities_and_every_shard_is_worked_off(
