@@ -64,6 +64,19 @@ def failed_partitions(
     return {key for key, value in statuses.items() if value is AssetPartitionStatus.FAILED}
 
 
+def exported_partitions(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> set[str]:
+    """Those of the partitions that each of the assets has, whatever became of later attempts.
+
+    Raises:
+        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
+    """
+    newest = _newest_events(instance, assets, keys)
+    by_asset = [newest.get(asset.to_string(), {}) for asset in assets]
+    return {key for key in keys if all(_EXPORTED in events.get(key, {}) for events in by_asset)}
+
+
 def unfinished_partitions(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> dict[dg.AssetKey, set[str]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from langfuse_export.formats import Encoding
 from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyTemplate
@@ -62,6 +62,15 @@ class ProjectExport:
     def scheduled_from(self) -> datetime:
         """Start of the first window that is exported without anybody asking for it, UTC."""
         return self.catch_up_from or self.start
+
+    def intact_from(self, now: datetime) -> datetime:
+        """Where the windows begin that have all their rows, and for another day, until they are read; UTC.
+
+        Earlier ones have lost rows to retention, which objects are to outlive.
+        """
+        if self.retention_days is None:
+            return self.start
+        return max(self.start, now - timedelta(days=self.retention_days - 1))
 
     def object_key(self, table: Table, window: Window) -> str:
         """Key of a table's object below the destination's prefix."""

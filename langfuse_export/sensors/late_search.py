@@ -146,13 +146,7 @@ class Search:
             self.suspects.add(project.project_id, table, window, changed)
 
     def _first(self, project: ProjectExport) -> datetime:
-        """Where the windows begin that have all their rows, and for another day, until runs have read them.
-
-        Earlier ones have lost rows to retention, which objects are to outlive.
-        """
-        if project.retention_days is None:
-            return project.start
-        return max(project.start, self.time.now - timedelta(days=project.retention_days - 1))
+        return project.intact_from(self.time.now)
 
 
 def _has_table(project: ProjectExport, name: str) -> bool:

@@ -19,8 +19,9 @@ from langfuse_export.health.fingerprint import fingerprint
 from langfuse_export.health.recorder import log_transition
 from langfuse_export.health.state import Health, State
 from langfuse_export.health.store import HealthStore
-from langfuse_export.naming import PRIORITY_TAG
+from langfuse_export.naming import PRIORITY_TAG, asset_key
 from langfuse_export.notify.notifier import Notifier, tell_people
+from langfuse_export.partition_statuses import exported_partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import consecutive, run_request
@@ -129,12 +130,21 @@ class RecoveryTick:
         known = {
             project.frequency.key(window) for window in project.frequency.windows_of_keys(health.windows)
         }
-        health = health.forgetting(tuple(set(health.windows) - known))
+        gone = set(health.windows) - known | self._outlived(project, health)
+        health = health.forgetting(tuple(gone))
         now = fingerprint(project, health.salt)
         if health.fingerprint in ("", now):
             return health
         log.info("project_resumed", projectId=project.project_id, cause="its configuration has changed")
         return health.resumed(self._now).model_copy(update={"fingerprint": now})
+
+    def _outlived(self, project: ProjectExport, health: Health) -> set[str]:
+        """Failed windows that have objects already, with rows that retention deletes."""
+        first = project.intact_from(self._now)
+        windows = project.frequency.windows_of_keys(health.windows)
+        old = [project.frequency.key(window) for window in windows if window.start < first]
+        assets = [asset_key(project, table) for table in project.tables]
+        return exported_partitions(self._instance, assets, old) if old else set()
 
     def _plan(self, project: ProjectExport, health: Health) -> tuple[list[dg.RunRequest], Health | None]:
         """The runs to ask for, and the record afterwards."""
