@@ -3,7 +3,7 @@
 The order makes a deletion final: first the event log forgets the entity, so that no merge or replay finds its
 events; then rows without payload mark it as deleted, with a version that any merge still on its way cannot
 beat; then the stored rows are removed from disk. Of a project nothing stays that could be marked, see
-`deleted_projects`.
+`noted_deletions`, where traces are, too: what waits, or is in work, has no rows yet.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from langfuse_ingest.deleted_projects import note_deletion
 from langfuse_ingest.event_log import time_of
 from langfuse_ingest.event_log_index import HASH, with_index
 from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE
+from langfuse_ingest.noted_deletions import note_deletion
 from langfuse_ingest.runtime import Runtime
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
 from langfuse_ingest.version import next_version
@@ -37,8 +37,17 @@ _ENTITY_TABLES = {"observations": Entity.OBSERVATION, "scores": Entity.SCORE}
 _ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", TABLE, INDEX)
 
 
-def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str]) -> None:
-    """Delete traces with their observations, scores and events. Raises ClickHouseError, RedisError."""
+def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_noted: bool = False) -> None:
+    """Delete traces with their observations, scores and events. Raises ClickHouseError, RedisError.
+
+    Args:
+        parts: where they are.
+        project: whose they are.
+        trace_ids: the traces.
+        is_noted: whether a deletion that has begun is done again, for rows that were written meanwhile.
+    """
+    if not is_noted:
+        note_deletion(parts.redis, project, trace_ids)
     condition = f"project_id = {quoted(project)} AND %s IN ({quoted_list(trace_ids)})"
     _forget(parts, project, Entity.TRACE, quoted_list(trace_ids))
     for table, entity in _ENTITY_TABLES.items():

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from redis import Redis
 
-from langfuse_ingest.deleted_projects import deletions
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import EntityKey, EventLog, Group, Segment, SegmentError, folder_of
 from langfuse_ingest.event_log_index import TABLE as INDEX
@@ -21,6 +20,7 @@ from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, file_log_rows
 from langfuse_ingest.merge import History, merge
+from langfuse_ingest.noted_deletions import deletions, traces_in, without_deleted
 from langfuse_ingest.queues import queue
 from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
@@ -111,37 +111,45 @@ class Ingestion:
         """
         outcome = Outcome()
         read = self.event_log.read(job.segment for job in jobs)
-        deleted = deletions(self.redis, {folder_of(job.segment) for job in jobs})
+        names = {folder_of(key) for key in read}
+        names.update(*(traces_in(segment) for segment in read.values() if isinstance(segment, Segment)))
+        deleted = deletions(self.redis, names)
         segments: dict[str, Segment] = {}
         keys_of_jobs: dict[int, set[EntityKey]] = {}
         for index, job in enumerate(jobs):
-            segment, deleted_at = read[job.segment], deleted.get(folder_of(job.segment), "")
+            segment = read[job.segment]
             if isinstance(segment, Exception):
-                if not deleted_at or not isinstance(segment, ObjectNotFoundError):
+                if folder_of(job.segment) not in deleted or not isinstance(segment, ObjectNotFoundError):
                     outcome.failed[index] = segment
                 continue
-            if segment.written_at <= deleted_at:
-                continue
-            segments[job.segment] = segment
-            keys_of_jobs[index] = job.keys(segment)
+            segments[job.segment] = without_deleted(segment, deleted)
+            keys_of_jobs[index] = job.keys(segments[job.segment])
             outcome.segments.update(dict.fromkeys(keys_of_jobs[index], job.segment))
         keys = set(outcome.segments)
         if keys:
-            with self.clickhouse.hold():
-                self._merge_and_write(keys, segments, outcome)
+            try:
+                with self.clickhouse.hold():
+                    self._merge_and_write(keys, segments, outcome)
+            finally:
+                self._delete_again(segments.values(), names, deleted)
             for index, job_keys in keys_of_jobs.items():
                 for key in job_keys & outcome.unread.keys():
                     outcome.failed[index] = outcome.unread[key]
-            self._delete_again(segments.values(), deleted)
         return outcome
 
-    def _delete_again(self, segments: Iterable[Segment], deleted: dict[str, str]) -> None:
-        """Ask for another deletion of the projects whose deletion has begun since `deleted` was looked up."""
+    def _delete_again(self, segments: Iterable[Segment], names: set[str], deleted: dict[str, str]) -> None:
+        """Ask for another deletion of what is being deleted since `deleted` was looked up."""
         projects = {folder_of(segment.key): segment.project for segment in segments}
-        now = deletions(self.redis, projects)
-        jobs = [NewJob({"project": projects[f]}) for f in now if now[f] != deleted.get(f)]
-        if jobs:
-            enqueue(self.redis, queue("project-delete"), jobs)
+        for name, moment in deletions(self.redis, names).items():
+            folder, _, trace = name.partition("/")
+            if moment == deleted.get(name) or folder not in projects:
+                continue
+            if trace:
+                # Noted again, it would keep out what came after it, and such batches would ask once more.
+                arguments = {"project": projects[folder], "trace_ids": [trace], "is_noted": True}
+                enqueue(self.redis, queue("trace-delete"), [NewJob(arguments)])
+            else:
+                enqueue(self.redis, queue("project-delete"), [NewJob({"project": projects[folder]})])
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))

@@ -52,9 +52,9 @@ def ingest_batch(jobs: Sequence[IngestJob]) -> Outcome:
         return ingest_batch(jobs[:middle]).followed_by(ingest_batch(jobs[middle:]), middle)
 
 
-def delete_traces(project: str, trace_ids: list[str]) -> None:
+def delete_traces(project: str, trace_ids: list[str], is_noted: bool = False) -> None:
     """Delete traces with their observations and scores."""
-    deletion.delete_traces(runtime(), project, trace_ids)
+    deletion.delete_traces(runtime(), project, trace_ids, is_noted=is_noted)
 
 
 def delete_scores(project: str, score_ids: list[str]) -> None:

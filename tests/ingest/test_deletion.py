@@ -131,6 +131,42 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment
     assert deployment.ids("traces") == ["trace-2-0"]
 
 
+def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: Deployment) -> None:
+    segment = deployment.accept(list(sessions(2))).segment
+    assert segment is not None
+
+    def delete_meanwhile() -> None:
+        deletion.delete_traces(build_runtime(settings()), PROJECT, ["trace-1-0"])
+        deployment.accept([event("trace-create", START, {"id": "trace-1-0", "name": "new"})])
+
+    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
+    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.work("trace-delete", "ingestion-queue")
+
+    for _ in range(2):
+        assert [(row["id"], row["name"]) for row in deployment.rows("traces")] == [
+            ("trace-1-0", "new"),
+            ("trace-1-1", "chat"),
+        ]
+        assert {row["trace_id"] for row in deployment.rows("observations")} == {"trace-1-1"}
+        assert {row["trace_id"] for row in deployment.rows("scores")} == {"trace-1-1"}
+        assert len(deployment.ids("events_full")) == 4
+        replay_everything(deployment)
+
+
+def test_jobs_of_a_deleted_trace_that_wait_bring_nothing_back(deployment: Deployment) -> None:
+    deployment.accept(list(sessions(2)))
+    jobs.delete_traces(PROJECT, ["trace-1-0"])
+    deployment.accept([event("trace-create", START, {"id": "trace-1-0", "name": "new"})])
+
+    deployment.work()
+    replay_everything(deployment)
+
+    assert [row["name"] for row in deployment.rows("traces")] == ["new", "chat"]
+    assert {row["trace_id"] for row in deployment.rows("observations")} == {"trace-1-1"}
+    assert {row["trace_id"] for row in deployment.rows("scores")} == {"trace-1-1"}
+
+
 def test_retention_deletes_what_is_older(deployment: Deployment) -> None:
     now = datetime.now(UTC)
     old, new = now - timedelta(days=40), now - timedelta(days=3)
