@@ -1,11 +1,14 @@
 """What every test gets: an environment of its own, and embedded engines on demand."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
@@ -18,6 +21,14 @@ pytest_plugins = ["tests.servers.fixtures"]
 _SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[_SLOW])
 hypothesis.settings.load_profile("any machine")
+
+
+# A test that ends takes its databases along, and thousands of commits that wait for the disk are minutes.
+@event.listens_for(Engine, "connect")
+def _do_not_wait_for_the_disk(connection: object, _: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
 
 _OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_", "DATABASE_URL", "ENCRYPTION_KEY")
 
