@@ -132,7 +132,7 @@ class HttpClickHouse:
     def rows(self, query: Query) -> list[tuple[Any, ...]]:
         """See `ClickHouse.rows`."""
         query = self._prepared(query)
-        with self._errors():
+        with self._answer_to(query):
             result = self._connection.client().query(
                 query.sql,
                 parameters=dict(query.parameters),
@@ -144,7 +144,7 @@ class HttpClickHouse:
     def stream(self, query: Query, output_format: str) -> Iterator[Iterator[bytes]]:
         """See `ClickHouse.stream`."""
         query = self._prepared(query)
-        with self._errors():
+        with self._answer_to(query):
             response = self._connection.client().raw_stream(
                 query.sql,
                 parameters=dict(query.parameters),
@@ -200,6 +200,18 @@ class HttpClickHouse:
     def _prepared(self, query: Query) -> Query:
         with self._errors():
             return prepared(query, self._connection.within(self.limits))
+
+    @contextmanager
+    def _answer_to(self, query: Query) -> Iterator[None]:
+        """As `_errors`; the query is killed if somebody stops this process meanwhile."""
+        try:
+            with self._errors():
+                yield
+        except Exception:
+            raise
+        except BaseException:
+            self.kill(query.query_id)
+            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from langfuse_export.day import Day
 from langfuse_export.tables import TABLES
-from tests.export.http.exporting import JSONL, Deployment
+from tests.export.http.exporting import HOUR, JSONL, Deployment
 from tests.rows import NOON, PROJECT, trace
-from tests.servers.clickhouse_http import Fault
+from tests.servers.clickhouse_http import Fault, Request
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
 
 BUCKET = "stopped"
@@ -140,3 +142,26 @@ def test_a_worker_that_is_asked_to_stop_begins_no_further_window(
     assert "Traceback" not in logs
     assert not [r for r in s3_proxy.requests if "/traces/2026-06-01T18-" in r.path and r.method == "PUT"]
     assert s3.open_uploads(BUCKET) == {}
+
+
+def test_the_count_of_a_day_is_killed_when_its_run_is_stopped(deployment: Deployment) -> None:
+    server, stalled = deployment.server, "length_ms"
+    server.break_next(Fault("stall", stalled))
+    earlier = len(server.requests)
+
+    def requests_with(text: str) -> list[Request]:
+        return [request for request in server.requests[earlier:] if text in request.sql]
+
+    def stop() -> None:
+        while not requests_with(stalled):
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(KeyboardInterrupt):
+        Day(deployment.exporter(), TABLES["traces"], [HOUR]).count()
+    stopping.join()
+
+    killed = [request.parameters["param_id"] for request in requests_with("KILL QUERY")]
+    assert killed == [request.parameters["query_id"] for request in requests_with(stalled)]
