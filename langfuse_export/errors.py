@@ -41,6 +41,13 @@ class OccupiedError(ExportError):
     reason = "occupied"
 
 
+class TooEarlyError(ExportError):
+    """The window has not ended by ClickHouse's clock, so rows may still be written into it."""
+
+    reason = "too_early"
+    transient = True
+
+
 class TooHeavyError(ExportError):
     """ClickHouse lacks memory or time even for the smallest parts of a window."""
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import BinaryIO
 
 from langfuse_export.emptied import standing_tag
-from langfuse_export.errors import is_too_heavy
+from langfuse_export.errors import TooEarlyError, is_too_heavy
 from langfuse_export.exported_table import ExportedTable
 from langfuse_export.inspectors import Content
 from langfuse_export.manifest import ManifestColumn, ManifestFile
@@ -83,6 +83,7 @@ class TableExport:
         """Stream, count, verify, commit; in parts, if ClickHouse cannot do it at once.
 
         Raises:
+            TooEarlyError: by ClickHouse's clock the window has not ended; nothing is committed.
             VerificationError: the stream was not the whole result; nothing is committed.
             TooHeavyError: even small parts are too heavy for ClickHouse; nothing is committed.
             ClickHouseError, StoreError: one side failed; nothing is committed.
@@ -91,6 +92,9 @@ class TableExport:
         started = time.monotonic()
         read = self.read_ahead
         before = read.counted if read else self._source.summarise()
+        if before.read_at_ms < self.window.end_ms:
+            clock = iso(EPOCH + timedelta(milliseconds=before.read_at_ms))
+            raise TooEarlyError(f"it is {clock} by ClickHouse's clock; this machine's must be ahead")
         if self.project.skip_empty and before.rows == 0:
             left = standing_tag(self.store, self._key)
             if left is not None:  # counted after the object was there, so that it cannot be what is new
@@ -209,9 +213,7 @@ class TableExport:
         plan: Plan | None = None,
     ) -> ExportedTable:
         encoding, summary, content = self.project.encoding, verified.agreed, verified.content
-        unit_us = 1000 if self.table.has_millisecond_time else 1
-        in_file = content.times and [time * unit_us for time in content.times]
-        low, high = in_file or (summary.min_us, summary.max_us)
+        low, high = self._times(content) or (summary.min_us, summary.max_us)
         has_rows = content.rows > 0
         prices_as_of = plan.prices_as_of if plan else self._source.prices_as_of
         # Of the first look, whatever the stream agreed with: later changes may not be in it.
@@ -249,7 +251,19 @@ class TableExport:
             return self.part_size.after_parts()
         return PartSize(max(1, plan.rows_that_worked))
 
+    def _times(self, content: Content) -> tuple[int, int] | None:
+        """Of the file's rows, microseconds; None where the file does not tell.
+
+        Their unit is that of ClickHouse's column, whatever its type: in no other do they lie in the window.
+        """
+        for nanoseconds in (1_000_000, 1_000, 1) if content.times else ():
+            low, high = (time * nanoseconds // 1_000 for time in content.times or ())
+            if self.window.start_ms * 1_000 <= low <= high < self.window.end_ms * 1_000:
+                return low, high
+        return None
+
     def _iso(self, microseconds: int) -> str:
         moment = EPOCH + timedelta(microseconds=microseconds)
-        precision = "milliseconds" if self.table.has_millisecond_time else "microseconds"
+        is_rounded = self.table.has_millisecond_time and microseconds % 1_000 == 0
+        precision = "milliseconds" if is_rounded else "microseconds"
         return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -131,7 +131,7 @@ class Table:
 
     @property
     def has_millisecond_time(self) -> bool:
-        """Whether times are milliseconds; else they are microseconds."""
+        """Whether times are milliseconds in Langfuse 4.16; else they are microseconds."""
         return "(3)" in self.column(self.time_column).type
 
     def column(self, name: str) -> Column:

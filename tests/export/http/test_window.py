@@ -1,12 +1,13 @@
 """One window over HTTP: objects, manifest, contents."""
 
 import hashlib
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from langfuse_export.errors import OccupiedError
+from langfuse_export.errors import OccupiedError, WindowError, is_transient, reason_of
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.windows import Frequency, iso
 from tests.export.http.exporting import CSV, ENCODINGS, HOUR, JSONL, PARQUET, ZSTD_PARQUET, Deployment
@@ -154,3 +155,41 @@ def test_rows_of_400_kb_pass_in_small_row_groups(deployment: Deployment) -> None
 
     assert len(deployment.ids("observations")) == 100
     assert {len(row["input"]) for row in deployment.rows("observations")} == {400_000}
+
+
+def test_a_window_that_has_not_ended_by_the_clock_of_clickhouse_is_refused(deployment: Deployment) -> None:
+    [_, next_hour] = Frequency.HOURLY.windows(now := datetime.now(UTC), now + timedelta(hours=1))
+    deployment.insert("traces", trace("early", next_hour.start))
+
+    with pytest.raises(WindowError, match="by ClickHouse's clock") as failure:
+        deployment.export(next_hour)
+
+    assert (reason_of(failure.value), is_transient(failure.value)) == ("too_early", True)
+    assert deployment.files() == []
+
+
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL], ids=lambda e: e.extension)
+@pytest.mark.parametrize(("precision", "last"), [(3, ".999Z"), (6, ".999999Z"), (9, ".999999Z")])
+def test_the_manifest_has_the_times_of_columns_of_any_precision(
+    deployment: Deployment, encoding: Encoding, precision: int, last: str
+) -> None:
+    server = deployment.server
+    column = f"timestamp DateTime64({precision}, 'UTC')"
+    server.execute("RENAME TABLE traces TO traces_of_langfuse")
+    try:
+        server.execute("CREATE TABLE traces AS traces_of_langfuse")
+        [row] = server.rows("SHOW CREATE TABLE traces")
+        server.execute("DROP TABLE traces")
+        server.execute(re.sub(r"`timestamp` DateTime64\(3[^)]*\)", column, row["statement"]))
+        moments = {"first": HOUR.start, "last": HOUR.end - timedelta(microseconds=1)}
+        for id, at in moments.items():
+            deployment.insert("traces", trace(id, at) | {"timestamp": f"{at:%F %T.%f}"})
+        deployment.with_(encoding=encoding).export()
+        traces = deployment.manifest().files[1]
+    finally:
+        server.execute("DROP TABLE traces")
+        server.execute("RENAME TABLE traces_of_langfuse TO traces")
+    assert traces.min_time is not None
+    assert traces.max_time is not None
+    assert traces.min_time.startswith("2026-06-01T12:00:00.000")
+    assert traces.max_time == "2026-06-01T12:59:59" + last
