@@ -16,23 +16,28 @@ from redis.retry import Retry
 
 from langfuse_worker.settings import Settings, SettingsError
 
+_ONCE = Retry(NoBackoff(), 0)
 _CONNECT_TIMEOUT_S = 5
 # It reads all it holds before it answers, and a laptop may do other things meanwhile.
 _START_TIMEOUT_S = 120
 
 
-def open_redis(settings: Settings) -> Redis:
+def open_redis(settings: Settings, once_within_s: float | None = None) -> Redis:
     """A client of the deployment's Redis. Connects on first use; an embedded server must be running.
 
     Brief interruptions are retried for about two seconds, longer ones raise `redis.RedisError`.
+
+    Args:
+        settings: where it is.
+        once_within_s: seconds that it has for each answer, if nothing shall be retried.
     """
     # Commands that RQ sends are safe to repeat: at worst a job runs twice, which ingestion allows for.
-    retry = Retry(ExponentialBackoff(cap=1, base=0.05), 5)
+    retry = Retry(ExponentialBackoff(cap=1, base=0.05), 5) if once_within_s is None else _ONCE
     options = {
         "retry": retry,
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
-        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-        "socket_timeout": 30,
+        "socket_connect_timeout": once_within_s or _CONNECT_TIMEOUT_S,
+        "socket_timeout": once_within_s or 30,
         "health_check_interval": 15,
     }
     if settings.redis_connection_string is not None:
@@ -109,9 +114,9 @@ class EmbeddedRedis:
         port = _embedded_port(self._settings)
         if port == 0:
             return False
-        once = Retry(NoBackoff(), 0)  # whoever starts it holds the lock until it answers
         try:
-            with Redis("127.0.0.1", port, socket_timeout=10, retry=once, decode_responses=True) as client:
+            # Once: whoever starts it holds the lock until it answers.
+            with Redis("127.0.0.1", port, socket_timeout=10, retry=_ONCE, decode_responses=True) as client:
                 while client.info("persistence")["loading"]:
                     time.sleep(0.05)
                 return str(client.config_get("dir")["dir"]) == str(self._directory)

@@ -8,26 +8,31 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment, connect_for_ingestion
+from langfuse_worker.clickhouse.limits import INGESTION_LIMITS
+from langfuse_worker.redis import open_redis
 from langfuse_worker.settings import Settings, SettingsError
+
+_REDIS_S = 2
+_LIMITS = replace(INGESTION_LIMITS, max_execution_time_s=1)
 
 
 class Health:
     """Answers whether this deployment lives and is ready."""
 
-    def __init__(self, settings: Settings, pools: Sequence[ConsumerPool], redis: Redis) -> None:
+    def __init__(self, settings: Settings, pools: Sequence[ConsumerPool]) -> None:
         """Watch these pools."""
         self._settings = settings
         self._pools = pools
-        self._redis = redis
-        self._clickhouse = connect_for_ingestion(settings)
+        self._redis = open_redis(settings, once_within_s=_REDIS_S)
+        self._clickhouse = connect_for_ingestion(settings, _LIMITS)
         self.stopping = False
 
     def healthz(self) -> tuple[bool, dict[str, Any]]:

@@ -60,7 +60,7 @@ class Supervisor:
         signal.signal(signal.SIGINT, self._request_stop)
         signal.signal(signal.SIGTERM, self._request_stop)
         # Before the consumers, which would be left behind if it cannot be had.
-        health = Health(self._settings, self._pools, self._redis)
+        health = Health(self._settings, self._pools)
         health_server = HealthServer(self._settings.health_port, health)
         for pool in self._pools:
             pool.start_workers(burst=False)

@@ -16,9 +16,9 @@ def connect(settings: Settings) -> ClickHouse:
     return _connect(settings.export_source_url, settings, QueryLimits.from_settings(settings))
 
 
-def connect_for_ingestion(settings: Settings) -> ClickHouse:
+def connect_for_ingestion(settings: Settings, limits: QueryLimits = INGESTION_LIMITS) -> ClickHouse:
     """The ClickHouse that consumers write to. Connects on first use; raises as `connect` does."""
-    return _connect(settings.ingestion_url, settings, INGESTION_LIMITS)
+    return _connect(settings.ingestion_url, settings, limits)
 
 
 def _connect(url: str, settings: Settings, limits: QueryLimits) -> ClickHouse:

@@ -53,9 +53,9 @@ class Consumers:
         """What it has logged."""
         return self.log.read_text().splitlines()
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def get(self, path: str, within_s: float = 20) -> tuple[int, Any]:
         """Status and JSON of /healthz or /readyz."""
-        answer = urllib3.request("GET", self.health + path, retries=False, timeout=20)
+        answer = urllib3.request("GET", self.health + path, retries=False, timeout=within_s)
         return answer.status, answer.json()
 
     def stop(self, signum: int = signal.SIGTERM) -> int:

@@ -86,6 +86,20 @@ def test_redis_may_restart_in_the_middle(deployment: Deployment) -> None:
     assert deployment.letters == []
 
 
+def test_a_deployment_whose_redis_or_clickhouse_hangs_is_not_ready(deployment: Deployment) -> None:
+    with deployment.consumers("--queue", "trace-delete") as consumers:
+        with deployment.redis.hanging():
+            status, answer = consumers.get("/readyz", within_s=8)
+            assert (status, list(answer["missing"])) == (503, ["redis"])
+        wait_for(lambda: consumers.get("/readyz")[0] == 200, consumers.log.read_text)
+
+        deployment.clickhouse.break_next(Fault("stall", match="SELECT 1", times=-1))
+        status, answer = consumers.get("/readyz", within_s=8)
+        assert (status, list(answer["missing"])) == (503, ["clickhouse"])
+        deployment.clickhouse.break_next()
+        wait_for(lambda: consumers.get("/readyz")[0] == 200, consumers.log.read_text)
+
+
 def test_consumers_stop_while_redis_is_down(deployment: Deployment) -> None:
     with deployment.consumers("--queue", "ingestion-queue") as consumers:
         deployment.redis.kill()

@@ -1,6 +1,9 @@
 """A Redis-protocol server of the tests' own, started as a process; what it holds outlives a crash."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +47,17 @@ class RedisServer:
         process: Any = self._server._process
         process.kill()
         process.wait()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it answer nothing until the context is left."""
+        assert self._server is not None
+        process: Any = self._server._process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self.start()
