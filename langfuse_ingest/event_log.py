@@ -31,6 +31,7 @@ from langfuse_worker.settings import Settings
 _MAX_FOLDER_BYTES = 255  # of a name in a directory; object stores have room for more
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
 _SEGMENT_TIME = re.compile(r"/(\d{4}/\d\d/\d\d/\d\d/\d\d)/[^/]+\.jsonl\.zst$")
+_PING = "langfuse-ping"
 _CACHE_BYTES = 64 << 20
 
 
@@ -144,9 +145,14 @@ class EventLog:
         self._store.delete(key)
 
     def ping(self) -> None:
-        """Ask the store for something. Raises StoreError while it does not answer; a refusal is an answer."""
-        with suppress(ObjectNotFoundError, StoreAccessError):
-            self._store.e_tag("langfuse-ping")
+        """Ask the store for something. Raises StoreError while it does not answer, or refuses."""
+        with suppress(ObjectNotFoundError):
+            try:
+                self._store.e_tag(_PING)
+            except StoreAccessError:
+                # S3 also refuses to say that an object is missing, to those who may not list the bucket.
+                self._store.write_bytes(_PING, b"", "text/plain")
+                self._store.e_tag(_PING)
 
     def uri(self, key: str) -> str:
         """Where a segment is, for people."""
@@ -225,7 +231,10 @@ def folder_of(key: str) -> str:
 def time_of(key: str) -> datetime | None:
     """The minute in which a segment was accepted, from its key; None if it is an object of somebody else."""
     found = _SEGMENT_TIME.search(key)
-    return datetime.strptime(found[1], "%Y/%m/%d/%H/%M").replace(tzinfo=UTC) if found else None
+    try:
+        return datetime.strptime(found[1], "%Y/%m/%d/%H/%M").replace(tzinfo=UTC) if found else None
+    except ValueError:  # such as the 45th of a month
+        return None
 
 
 def _parse(key: str, compressed: bytes) -> Segment:

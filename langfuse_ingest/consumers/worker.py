@@ -32,7 +32,7 @@ from langfuse_ingest.queue_job import QueueJob, remove_done
 from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
 from langfuse_ingest.writer import is_transient
-from langfuse_worker.blobstore import ObjectNotFoundError, StoreAccessError, StoreError
+from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
 from langfuse_worker.settings import SettingsError, settings
 
@@ -123,7 +123,7 @@ class ConsumerWorker(SimpleWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """The next job; while ClickHouse or the event log is down, jobs wait and use up no attempts."""
+        """The next job; while ClickHouse or the event log is down, jobs wait without using up attempts."""
         while self._in_doubt and not (self._clickhouse_answers() and self._event_log_answers()):
             self.heartbeat()
             time.sleep(1)
@@ -297,9 +297,9 @@ class ConsumerWorker(SimpleWorker):
 
 
 def _casts_doubt(error: BaseException) -> bool:
-    """Whether other jobs may fail alike, because ClickHouse or the event log's store is down."""
+    """Whether other jobs may fail alike: ClickHouse or the event log's store is down, or that refuses."""
     if isinstance(error, StoreError):
-        return not isinstance(error, StoreAccessError | ObjectNotFoundError)
+        return not isinstance(error, ObjectNotFoundError)
     return is_transient(error)
 
 

@@ -182,7 +182,11 @@ def test_retention_deletes_what_is_older(deployment: Deployment) -> None:
 def test_retention_and_replay_leave_langfuses_own_objects_alone(deployment: Deployment) -> None:
     now = datetime.now(UTC)
     deployment.ingest(list(sessions(1, start=now - timedelta(days=40))))
-    foreign = [f"{PROJECT}/trace/t/e.json", f"{PROJECT}/{now:%Y/%m/%d/%H}/notes.txt"]
+    foreign = [
+        f"{PROJECT}/trace/t/e.json",
+        f"{PROJECT}/{now:%Y/%m/%d/%H}/notes.txt",
+        f"{PROJECT}/{now:%Y/%m/%d/%H}/{now:%Y/%m}/45/10/00/odd.jsonl.zst",
+    ]
     for key in foreign:
         deployment.parts.event_log._store.write_bytes(key, b"[]", "application/json")
 

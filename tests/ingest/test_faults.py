@@ -19,6 +19,16 @@ from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import REGION, S3Fault, S3Proxy, S3Server
 
 
+def log_to(monkeypatch: pytest.MonkeyPatch, s3: S3Server, s3_proxy: S3Proxy) -> None:
+    """Keep the event log in a bucket."""
+    s3.create_bucket("event-log")
+    bucket = {"BUCKET": "event-log", "ENDPOINT": s3_proxy.url, "REGION": REGION}
+    keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
+    for name, value in {**bucket, **keys}.items():
+        monkeypatch.setenv(f"LANGFUSE_S3_EVENT_UPLOAD_{name}", value)
+    clear_caches()
+
+
 def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
     deployment.accept([trace("good")])
     store = deployment.parts.event_log._store
@@ -191,18 +201,13 @@ def test_a_down_clickhouse_costs_attempts_once_and_then_jobs_wait(deployment: De
     assert deployment.letters == []
 
 
-@pytest.mark.parametrize("status", [0, 503])
+@pytest.mark.parametrize("status", [0, 403, 503])
 def test_a_down_event_log_costs_attempts_once_and_then_jobs_wait(
     deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    s3.create_bucket("event-log")
-    bucket = {"BUCKET": "event-log", "ENDPOINT": s3_proxy.url, "REGION": REGION}
-    keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
-    for name, value in {**bucket, **keys}.items():
-        monkeypatch.setenv(f"LANGFUSE_S3_EVENT_UPLOAD_{name}", value)
-    clear_caches()
+    log_to(monkeypatch, s3, s3_proxy)
     deployment.accept_all([trace(f"t{n}") for n in range(30)], size=1)
-    s3_proxy.faults = [S3Fault(method, status=status) for method in ("GET", "HEAD")]
+    s3_proxy.faults = [S3Fault(method, status=status) for method in ("GET", "HEAD", "PUT")]
 
     with deployment.consumers("--queue", "ingestion-queue") as consumers:
         # While consumers look for the bucket again and again, the jobs that failed have become due.
@@ -218,6 +223,23 @@ def test_a_down_event_log_costs_attempts_once_and_then_jobs_wait(
 
     assert len(deployment.ids("traces")) == 30
     assert deployment.letters == []
+
+
+def test_a_segment_that_may_not_be_read_does_not_hold_up_others(
+    deployment: Deployment, s3: S3Server, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_to(monkeypatch, s3, s3_proxy)
+    segment = deployment.accept([trace("refused")]).segment
+    deployment.accept([trace("t")])
+    # As S3 answers of what is missing, to those who may not list the bucket.
+    s3_proxy.faults = [S3Fault("GET", str(segment), 403), S3Fault("HEAD", "ping", 403, times=1)]
+
+    with deployment.consumers("--queue", "ingestion-queue"):
+        deployment.wait_until_empty()
+
+    assert deployment.ids("traces") == ["t"]
+    assert [letter.arguments["segment"] for letter in deployment.letters] == [segment]
+    assert "langfuse-ping" in s3.keys("event-log")
 
 
 def test_a_job_lost_between_queue_and_consumer_is_put_back(deployment: Deployment) -> None:
