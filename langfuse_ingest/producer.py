@@ -105,22 +105,23 @@ class Producer:
             StoreError, redis.RedisError: as `accept`.
         """
         receipt = Receipt()
+        size = 0
         try:
-            resource_spans, span_ids = check_spans(request)
-        except EventError as error:
-            receipt.rejected.append(Rejection(0, "unknown", error.reason, str(error)))
-            return receipt
-        if span_ids:
-            primary, secondary = queue("otel-ingestion-queue"), queue("secondary-otel-ingestion-queue")
-            spec = secondary if project in self.settings.secondary_otel_projects else primary
-            try:
+            resource_spans, span_ids = check_spans(request, self.settings.ingestion_max_event_bytes)
+            if span_ids:
                 receipt.segment, size = self.event_log.write_spans(
                     project, resource_spans, origin, datetime.now(UTC)
                 )
-            except TypeError as error:
-                message = f"cannot be written as JSON: {error}"
-                receipt.rejected.append(Rejection(0, "unknown", "not_json", message))
-                return receipt
+        except EventError as error:
+            receipt.rejected.append(Rejection(0, "unknown", error.reason, str(error)))
+            return receipt
+        except TypeError as error:
+            message = f"cannot be written as JSON: {error}"
+            receipt.rejected.append(Rejection(0, "unknown", "not_json", message))
+            return receipt
+        if receipt.segment:
+            primary, secondary = queue("otel-ingestion-queue"), queue("secondary-otel-ingestion-queue")
+            spec = secondary if project in self.settings.secondary_otel_projects else primary
             shard = shard_name(spec.name, shard_of(project, receipt.segment, spec.shards))
             job = _job(receipt.segment, size, len(span_ids))
             enqueue(self.redis, spec, [job], shard)

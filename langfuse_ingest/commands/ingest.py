@@ -21,6 +21,7 @@ from langfuse_worker.blobstore import StoreError
 from langfuse_worker.console import err, fail, out
 
 _SHOWN_REJECTIONS = 5
+_MOST_BYTES = 32 << 20  # of lines that are held, and at most one line more
 _ORIGIN = Origin(sdk_name="langfuse-worker-ingest")
 
 
@@ -120,7 +121,7 @@ def _documents(stream: BinaryIO, batch_size: int) -> Iterator[tuple[list[Any], i
         if line.strip():
             document = _parse(line)
             batch += document if isinstance(document, list) else [document]
-        if len(batch) >= batch_size:
+        if len(batch) >= batch_size or size >= _MOST_BYTES:
             yield batch, size
             batch, size = [], 0
     if batch:

@@ -2,15 +2,23 @@
 
 from typing import Any
 
+import orjson
+
 from langfuse_ingest.events import EventError
 from langfuse_ingest.otel.decoding import identifier
 
 
-def check_spans(request: object) -> tuple[list[Any], list[str]]:
+def check_spans(request: object, most_bytes: int) -> tuple[list[Any], list[str]]:
     """The resource spans of an OTLP/JSON request, and the ids of its spans.
 
+    Args:
+        request: the request, decoded.
+        most_bytes: of the JSON of a span, LANGFUSE_INGESTION_MAX_EVENT_BYTES.
+
     Raises:
-        EventError: the request is something else, such as logs; it is rejected as a whole.
+        EventError: the request is something else, such as logs, or has too large a span; it is rejected as a
+            whole.
+        TypeError: a span cannot be written as JSON.
     """
     if not isinstance(request, dict):
         raise EventError("not_otlp", "must be an object with resourceSpans")
@@ -19,11 +27,11 @@ def check_spans(request: object) -> tuple[list[Any], list[str]]:
     for resource in resource_spans:
         for scope in _objects(resource.get("scopeSpans"), "scopeSpans"):
             for span in _objects(scope.get("spans"), "spans"):
-                span_ids.append(_check_span(span))
+                span_ids.append(_check_span(span, most_bytes))
     return resource_spans, span_ids
 
 
-def _check_span(span: dict[str, Any]) -> str:
+def _check_span(span: dict[str, Any], most_bytes: int) -> str:
     for name in ("attributes", "events"):
         _objects(span.get(name), name)
     if not identifier(span.get("traceId")):
@@ -33,6 +41,9 @@ def _check_span(span: dict[str, Any]) -> str:
     span_id = identifier(span.get("spanId"))
     if not span_id:
         raise EventError("invalid_span_id", "spanId is missing or cannot be read")
+    if (size := len(orjson.dumps(span))) > most_bytes:
+        text = f"span {span_id}: {size} bytes; LANGFUSE_INGESTION_MAX_EVENT_BYTES={most_bytes}"
+        raise EventError("too_large", text)
     return span_id
 
 

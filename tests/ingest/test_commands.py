@@ -42,6 +42,20 @@ def lines(events: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(event) + "\n" for event in events)
 
 
+def test_ingest_holds_no_more_of_large_lines_than_some_megabytes(deployment: Deployment) -> None:
+    line = json.dumps(export(span(ROOT, input="x" * 6_000_000))).encode() + b"\n"
+    command = [str(Path(sys.executable).with_name("langfuse-worker")), "ingest", "-", "--project", PROJECT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for _ in range(6):
+            process.stdin.write(line)
+        process.stdin.flush()
+        # More may come, but what is there is too much to be held.
+        wait_for(lambda: len(deployment.waiting("otel-ingestion-queue")) == 6, lambda: str(process.poll()))
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
 def test_ingest_reads_json_lines_and_reports_what_was_rejected(deployment: Deployment) -> None:
     bad = [
         {"id": 1},
