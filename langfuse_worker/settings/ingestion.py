@@ -46,7 +46,7 @@ class IngestionSettings(BaseSettings):
         validation_alias="LANGFUSE_INGESTION_MAX_EVENT_BYTES",
         ge=10_000,
         le=500_000_000,
-        description="Largest event or span that is accepted, bytes of JSON; larger spans fail their whole export.",
+        description="Largest event or span that is accepted, bytes of JSON. Exports are rejected whole.",
     )
     skip_read_projects: CommaSeparated = Field(
         default=(),
