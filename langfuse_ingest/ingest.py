@@ -219,9 +219,12 @@ class Ingestion:
         self, named: dict[EntityKey, list[str]], segments: dict[str, Segment], outcome: Outcome
     ) -> list[History]:
         """All events of each entity; entities that were deleted meanwhile have none and are left out."""
-        known = segments | self._earlier(
-            {path for paths in named.values() for path in paths} - segments.keys()
-        )
+        earlier: dict[str, list[EntityKey]] = defaultdict(list)
+        for key, paths in named.items():
+            for path in paths:
+                if path not in segments:
+                    earlier[path].append(key)
+        known = segments | self._earlier(earlier)
         histories: list[History] = []
         for key, paths in named.items():
             found: list[tuple[Segment, Group]] = []
@@ -235,9 +238,9 @@ class Ingestion:
                 histories.append(_history(key, found))
         return histories
 
-    def _earlier(self, keys: set[str]) -> dict[str, Segment | Exception]:
+    def _earlier(self, wanted: dict[str, list[EntityKey]]) -> dict[str, Segment | Exception]:
         """Segments that were ingested before. Those that retention removed are in the stored rows."""
-        found = self.event_log.read(keys)
+        found = self.event_log.read_groups(wanted)
         gone = (ObjectNotFoundError, SegmentError)
         return {key: segment for key, segment in found.items() if not isinstance(segment, gone)}
 

@@ -1,12 +1,21 @@
 """Where the event log is, from Langfuse's variables, and which of its folders a project has."""
 
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from langfuse_ingest.event_log import EventLog, Group, Origin, SegmentError, event_log_store
+from langfuse_ingest.event_log import (
+    EntityKey,
+    EventLog,
+    Group,
+    Origin,
+    Segment,
+    SegmentError,
+    event_log_store,
+)
 from langfuse_ingest.events import Entity
 from langfuse_worker.blobstore import BlobStore, StoreConfig
 from langfuse_worker.settings import load_settings
@@ -56,3 +65,29 @@ def test_a_segment_without_its_end_is_none(tmp_path: Path) -> None:
         store.write_bytes(name, data, "application/zstd")
 
     assert {name for name, read in log.read(cuts).items() if not isinstance(read, SegmentError)} == set()
+
+
+def test_memory_does_not_grow_with_the_neighbours_of_what_is_merged(tmp_path: Path) -> None:
+    log = EventLog(BlobStore(StoreConfig(url=f"{tmp_path.as_uri()}/")), concurrent_reads=4)
+    events: list[dict[str, Any]] = [{"id": "e", "type": "trace-create", "body": {"input": "x"}}]
+    large = [{"body": {"input": "x" * (2 << 20)}}]
+    small = [{"body": {"input": list(range(100_000))}}]  # small as JSON, and 4 MB in memory
+    groups = [
+        Group(Entity.TRACE, "a", events),
+        Group(Entity.TRACE, "b", large),
+        Group(Entity.TRACE, "c", small),
+    ]
+    keys = [log.write("p", groups, Origin(), datetime.now(UTC))[0] for _ in range(100)]
+    wanted = EntityKey("p", Entity.TRACE, "a")
+
+    tracemalloc.start()
+    try:
+        found = log.read_groups({key: [wanted] for key in keys})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert [segment.groups for segment in found.values() if isinstance(segment, Segment)] == [
+        {wanted: groups[0]}
+    ] * 100
+    assert peak < 220 << 20  # the cache and four segments in work, of 600 MB
