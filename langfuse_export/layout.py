@@ -132,22 +132,22 @@ def hive(frequency: Frequency) -> KeyTemplate:
     return KeyTemplate("/".join([_HIVE_DAY, *(["hour={start:%H}"] if has_hours else []), _HIVE_NAME]))
 
 
-def first_clash(shapes: Iterable[tuple[str, KeyTemplate, str]]) -> tuple[str, str] | None:
-    """Two projects of different templates that could share a key.
+def first_clash(shapes: Iterable[tuple[str, tuple[str, KeyTemplate], str]]) -> tuple[str, str] | None:
+    """Two projects of different templates or prefixes that could share a key.
 
     Args:
-        shapes: project, its template, and the shape of keys that it writes, the destination included.
+        shapes: project, its destination and template, and the shape of keys that it writes, both included.
     """
-    alike: dict[str, set[tuple[str, KeyTemplate, str]]] = {}
-    for project, template, shape in shapes:
-        alike.setdefault(re.sub(r"[0-9]", _DIGIT, shape), set()).add((project, template, shape))
+    alike: dict[str, set[tuple[str, tuple[str, KeyTemplate], str]]] = {}
+    for project, origin, shape in shapes:
+        alike.setdefault(re.sub(r"[0-9]", _DIGIT, shape), set()).add((project, origin, shape))
     for group in alike.values():
-        if len({template for _, template, _ in group}) == 1:
+        if len({origin for _, origin, _ in group}) == 1:
             continue
-        for (project, template, shape), (other, other_template, other_shape) in combinations(
+        for (project, origin, shape), (other, other_origin, other_shape) in combinations(
             sorted(group, key=lambda entry: entry[0]), 2
         ):
-            if template != other_template and all(
+            if origin != other_origin and all(
                 a == b or _DIGIT in (a, b) for a, b in zip(shape, other_shape, strict=True)
             ):
                 return project, other

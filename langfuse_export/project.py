@@ -87,11 +87,13 @@ class ProjectExport:
         """Key of the window's manifest below the destination's prefix."""
         return self.layout.key(self.project_id, MANIFESTS, window, "json")
 
-    def key_shapes(self) -> list[str]:
+    def key_shapes(self) -> list[tuple[str, tuple[str, KeyTemplate], str]]:
         """What it writes, objects and manifests, whatever the window, as `first_clash` compares it."""
-        place = f"{self.destination.endpoint} {self.destination.account_name} {self.destination.url}"
+        store = self.destination
+        place = f"{store.endpoint} {store.account_name} {store.scheme}://{store.bucket}/{store.path}"
         names = [(table.path, self.encoding.extension) for table in self.tables] + [(MANIFESTS, "json")]
-        return [place + self.layout.shape(self.project_id, *name) for name in names]
+        shapes = [place + self.layout.shape(self.project_id, *name) for name in names]
+        return [(self.project_id, (place, self.layout), shape) for shape in shapes]
 
     def table(self, name: str) -> Table:
         """The project's table of that name; raises KeyError."""

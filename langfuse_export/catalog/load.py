@@ -31,6 +31,8 @@ from langfuse_worker.settings import Settings
 
 log = structlog.get_logger()
 
+_COULD_CLASH = "another project could write the same objects: end the prefix with a slash, or use another"
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -157,12 +159,19 @@ def resolve(sources: Sources, settings: Settings, now: datetime) -> Catalog:
     taken = listed | {row.project_id for row in rows}
     others = _folders(sorted(sources.first_rows.keys() - taken))
     from_yaml = _from_yaml(sources.model, sources.first_rows, others, settings, now) if sources.model else ()
-    from_postgres = [_from_postgres(row, sources, settings, now) for row in rows]
-    exports = (*from_yaml, *(export for export in from_postgres if isinstance(export, ProjectExport)))
-    _check_keys_apart(exports)
+    exports = {export.project_id: export for export in from_yaml}
+    resolved = {row.project_id: _from_postgres(row, sources, settings, now) for row in rows}
+    exports |= {id: export for id, export in resolved.items() if isinstance(export, ProjectExport)}
+    rejections = [export for export in resolved.values() if isinstance(export, Rejection)]
+    while clash := first_clash(shape for export in exports.values() for shape in export.key_shapes()):
+        # Who may write rows of Postgres must not be able to stop everybody's exports.
+        left_out = next((id for id in reversed(clash) if id in resolved), None)
+        if left_out is None:
+            raise _clash_error(*(exports[id] for id in clash))
+        rejections.append(Rejection(left_out, _COULD_CLASH, exports.pop(left_out).enabled))
     return Catalog(
-        exports,
-        tuple(export for export in from_postgres if isinstance(export, Rejection) and export.enabled),
+        tuple(exports.values()),
+        tuple(rejection for rejection in rejections if rejection.enabled),
         sources.fingerprint,
     )
 
@@ -176,16 +185,11 @@ def _folders(found: Sequence[str]) -> list[str]:
     return [project_id for project_id in found if can_be_folder(project_id)]
 
 
-def _check_keys_apart(exports: Sequence[ProjectExport]) -> None:
-    clash = first_clash(
-        (export.project_id, export.layout, shape) for export in exports for shape in export.key_shapes()
+def _clash_error(first: ProjectExport, second: ProjectExport) -> CatalogError:
+    return CatalogError(
+        f"projects: key: {first.project_id!r} with {first.layout.text!r} and {second.project_id!r} with "
+        f"{second.layout.text!r} could write the same object; use another prefix for one of them"
     )
-    if clash:
-        templates = {export.project_id: export.layout.text for export in exports}
-        raise CatalogError(
-            f"projects: key: {clash[0]!r} with {templates[clash[0]]!r} and {clash[1]!r} with "
-            f"{templates[clash[1]]!r} could write the same object; use another prefix for one of them"
-        )
 
 
 def _from_yaml(

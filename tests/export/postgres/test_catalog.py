@@ -348,3 +348,17 @@ def test_a_key_of_the_wrong_length_names_the_setting(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match="64 hex digits") as error:
         Settings()
     assert json.dumps(ENCRYPTION_KEY[:-2]) not in str(error.value)
+
+
+def test_of_two_rows_whose_prefixes_could_meet_one_is_left_out(
+    langfuse: LangfusePostgres, settings: Settings
+) -> None:
+    langfuse.add("yz", prefix="x", export_mode="FROM_TODAY")
+    langfuse.add("z", prefix="xy", export_mode="FROM_TODAY")
+
+    catalog = load_catalog(settings)
+
+    assert [project.project_id for project in catalog.projects] == ["yz"]
+    [rejection] = catalog.rejections
+    assert rejection.project_id == "z"
+    assert "end the prefix with a slash" in rejection.error
