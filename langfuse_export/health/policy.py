@@ -48,7 +48,7 @@ class HealthPolicy:
         """From the last of so many failed attempts in a row to the next one; at most `max_delay`."""
         if attempts < 1:
             return timedelta(0)
-        doublings = min(attempts - 1, 30)  # beyond, a timedelta overflows
+        doublings = min(attempts - 1, 29)  # beyond, a timedelta overflows
         return min(self.first_delay * 2**doublings, self.max_delay)
 
     def is_quiet(self, told_at: datetime | None, now: datetime) -> bool:

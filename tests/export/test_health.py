@@ -52,6 +52,11 @@ def test_delays_double_from_five_minutes_to_six_hours(attempts: int, delay: int)
     assert POLICY.delay(attempts) == minutes(delay)
 
 
+def test_the_longest_delay_that_can_be_set_is_borne_for_ever() -> None:
+    day = timedelta(days=1)
+    assert HealthPolicy(first_delay=day, max_delay=day).delay(10_000) == day
+
+
 def test_a_destination_that_is_down_for_a_day_is_tried_ten_times_and_never_stops() -> None:
     """Defect D14 of Langfuse: 360 attempts a day, whatever the frequency."""
     health, attempts = _failing_for(DOWN, timedelta(days=1))
