@@ -70,8 +70,9 @@ class Slack:
 
     def send(self, message: Message) -> None:
         """See `Channel`."""
-        escaped = message.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        body = json.dumps({"text": f"*{message.subject}*\n{escaped}"}).encode()
+        text = f"*{message.subject}*\n{message.text}"  # with names that users chose, even <!channel>
+        escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        body = json.dumps({"text": escaped}).encode()
         _post(self.url, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
@@ -144,6 +145,7 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
         allowed_methods=None,  # POST, too: a message that comes twice is better than none
         backoff_factor=0.2,
         raise_on_status=False,
+        respect_retry_after_header=False,  # it may ask for an hour, and a sensor's tick has a minute
     )
     try:
         answer = urllib3.request("POST", url, body=body, headers=headers, retries=retries, timeout=TIMEOUT_S)

@@ -142,6 +142,31 @@ def test_a_receiver_that_is_overloaded_for_a_moment_is_asked_again(
     assert len(webhook.requests) == 2
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_receiver_that_wants_to_be_asked_later_holds_nobody_up(
+    webhook: WebhookReceiver, status: int
+) -> None:
+    webhook.statuses, webhook.retry_after = [status] * 2, 3600
+    settings = Settings(**{PREFIX + "SLACK_URL": webhook.url})  # type: ignore[arg-type]
+
+    assert Notifier.from_settings(settings).send(message_of([], NOW)) == {"slack": f"answered {status}"}
+
+
+def test_the_name_of_a_project_calls_nobody_in_slack(
+    project: ProjectExport, webhook: WebhookReceiver
+) -> None:
+    settings = Settings(**{PREFIX + "SLACK_URL": webhook.url})  # type: ignore[arg-type]
+    named = replace(project, name="<!channel>")
+
+    Notifier.from_settings(settings).send(
+        message_of([Notice(NoticeKind.STOPPED, named, _stopped(), NOW)], NOW)
+    )
+
+    [(_, body)] = webhook.requests
+    assert "<!" not in json.loads(body)["text"]
+
+
 def test_nobody_there_is_said_without_the_address(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/services/secret-path"
 

@@ -18,10 +18,12 @@ class WebhookReceiver:
 
     Attributes:
         statuses: the answers to the next requests; 200 afterwards.
+        retry_after: its header in every answer, seconds; none without.
         requests: headers, names in lower case, and body of each request.
     """
 
     statuses: list[int] = field(default_factory=list)
+    retry_after: int | None = None
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -35,6 +37,8 @@ class WebhookReceiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
+                if receiver.retry_after is not None:
+                    self.send_header("Retry-After", str(receiver.retry_after))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
