@@ -72,9 +72,14 @@ def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str]) -> Non
     log.info("scores_deleted", projectId=project, scores=len(score_ids))
 
 
-def delete_project(parts: Runtime, project: str) -> None:
-    """Delete every row and every segment of a project. Raises ClickHouseError, StoreError, RedisError."""
-    note_deletion(parts.redis, project)
+def delete_project(parts: Runtime, project: str, *, is_noted: bool = False) -> None:
+    """Delete every row and every segment of a project; `is_noted` as in `delete_traces`.
+
+    Raises:
+        ClickHouseError, StoreError, RedisError: something of it may be left.
+    """
+    if not is_noted:
+        note_deletion(parts.redis, project)
     keys = parts.event_log.keys_of(project)
     for key in keys:
         parts.event_log.delete(key)

@@ -14,11 +14,12 @@ from typing import TypeVar
 from redis import Redis
 
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.event_log import EntityKey, EventLog, Group, Segment, SegmentError, folder_of
+from langfuse_ingest.event_log import EntityKey, EventLog, Segment, folder_of
 from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE, file_log_rows
+from langfuse_ingest.histories import read_histories
 from langfuse_ingest.merge import History, merge
 from langfuse_ingest.noted_deletions import deletions, traces_in, without_deleted
 from langfuse_ingest.queues import queue
@@ -144,12 +145,11 @@ class Ingestion:
             folder, _, trace = name.partition("/")
             if moment == deleted.get(name) or folder not in projects:
                 continue
+            # Noted again, it would keep out what came after it, and such batches would ask once more.
+            arguments: dict[str, object] = {"project": projects[folder], "is_noted": True}
             if trace:
-                # Noted again, it would keep out what came after it, and such batches would ask once more.
-                arguments = {"project": projects[folder], "trace_ids": [trace], "is_noted": True}
-                enqueue(self.redis, queue("trace-delete"), [NewJob(arguments)])
-            else:
-                enqueue(self.redis, queue("project-delete"), [NewJob({"project": projects[folder]})])
+                arguments["trace_ids"] = [trace]
+            enqueue(self.redis, queue("trace-delete" if trace else "project-delete"), [NewJob(arguments)])
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(TABLE, file_log_rows(segments.values(), keys))
@@ -178,7 +178,9 @@ class Ingestion:
     ) -> None:
         """Merge and write the entities; what was refused of them before does not count any more."""
         outcome.refused = [row for row in outcome.refused if row.key not in named]
-        kinds = _by_kind(self._histories(named, segments, outcome))
+        histories, unread = read_histories(self.event_log, named, segments)
+        outcome.unread |= unread
+        kinds = _by_kind(histories)
 
         def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
             rows, refused = self._rows_of_kind(kind, kinds[kind], version)
@@ -215,35 +217,6 @@ class Ingestion:
             rows[table].append(row)
         return rows, refused + unmerged
 
-    def _histories(
-        self, named: dict[EntityKey, list[str]], segments: dict[str, Segment], outcome: Outcome
-    ) -> list[History]:
-        """All events of each entity; entities that were deleted meanwhile have none and are left out."""
-        earlier: dict[str, list[EntityKey]] = defaultdict(list)
-        for key, paths in named.items():
-            for path in paths:
-                if path not in segments:
-                    earlier[path].append(key)
-        known = segments | self._earlier(earlier)
-        histories: list[History] = []
-        for key, paths in named.items():
-            found: list[tuple[Segment, Group]] = []
-            for segment in (known[path] for path in paths if path in known):
-                if isinstance(segment, Exception):
-                    outcome.unread[key] = segment
-                # A segment may lack it: another entity has its hash, or spans were read in other ways once.
-                elif group := segment.groups.get(key):
-                    found.append((segment, group))
-            if found and key not in outcome.unread:
-                histories.append(_history(key, found))
-        return histories
-
-    def _earlier(self, wanted: dict[str, list[EntityKey]]) -> dict[str, Segment | Exception]:
-        """Segments that were ingested before. Those that retention removed are in the stored rows."""
-        found = self.event_log.read_groups(wanted)
-        gone = (ObjectNotFoundError, SegmentError)
-        return {key: segment for key, segment in found.items() if not isinstance(segment, gone)}
-
     def _stored(
         self, target: Target, project: str, histories: list[History], days: dict[str, set[str]]
     ) -> dict[str, list[StoredRow]]:
@@ -276,12 +249,6 @@ class Ingestion:
             bases = stored_records(self.clickhouse, target, project, older, around)
             for entity_id, base in bases.items():
                 older[entity_id].base = {**base, **(older[entity_id].base or {})}
-
-
-def _history(key: EntityKey, found: list[tuple[Segment, Group]]) -> History:
-    ordered = sorted((segment for segment, _ in found), key=lambda segment: segment.written_at)
-    groups = [(segment.key, group) for segment, group in found]
-    return History(key.project, key.entity, key.id, ordered[0].written_at, ordered[-1].origin, groups)
 
 
 def _rows(

@@ -62,9 +62,9 @@ def delete_scores(project: str, score_ids: list[str]) -> None:
     deletion.delete_scores(runtime(), project, score_ids)
 
 
-def delete_project(project: str) -> None:
+def delete_project(project: str, is_noted: bool = False) -> None:
     """Delete everything of a project, its event log included."""
-    deletion.delete_project(runtime(), project)
+    deletion.delete_project(runtime(), project, is_noted=is_noted)
 
 
 def apply_retention(project: str, days: int) -> None:

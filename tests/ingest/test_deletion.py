@@ -1,12 +1,13 @@
 """Deleting: rows are gone for every reader, and neither late events' merges nor replays bring them back."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from langfuse_ingest import deletion, jobs
-from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.enqueue import NewJob, enqueue, rq_queue
 from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.queues import queue
 from langfuse_ingest.replay import replay_range
@@ -129,6 +130,24 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment
         assert deployment.count(table) == 0, table
     deployment.ingest(list(sessions(1, seed=2)))
     assert deployment.ids("traces") == ["trace-2-0"]
+
+
+def test_a_project_that_is_written_to_is_not_deleted_over_and_over(deployment: Deployment) -> None:
+    first = deployment.accept(list(sessions(1))).segment
+
+    def ingest_while(segment: str | None, something: Callable[[], None]) -> None:
+        assert segment is not None
+        writer = SlowWriter(deployment.parts.clickhouse, something)
+        replace(deployment.parts.ingestion, writer=writer).ingest([ingest_job(segment)])
+
+    ingest_while(first, lambda: deletion.delete_project(build_runtime(settings()), PROJECT))
+    later = deployment.accept(list(sessions(1, seed=2))).segment
+    waiting = rq_queue("project-delete", deployment.redis.client)
+    [again] = waiting.get_jobs()
+    waiting.empty()
+    ingest_while(later, lambda: jobs.delete_project(**again.kwargs))
+
+    assert waiting.count == 0
 
 
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: Deployment) -> None:
