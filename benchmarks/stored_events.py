@@ -7,7 +7,7 @@ from tests.servers.clickhouse import ClickHouseServer
 _ROWS = """
 INSERT INTO {table} (project_id, id, event_ts, {time_column})
 SELECT '{project}', lower(hex(sipHash128(number))), now64(3),
-    toDateTime64('{day:%Y-%m-%d} 00:00:00', 3) + number % 259200 - 86400
+    toDateTime64('{day:%Y-%m-%d} 23:59:59', 3) - number % (60 * 86400)
 FROM numbers({count})
 """
 _SEGMENTS = """
@@ -20,14 +20,15 @@ _OF_LOGS = {
     "event_log_index": ("entity, segment", "sipHash64(number)"),
     "blob_storage_file_log": (
         "entity_type, event_id, entity_id, bucket_path",
-        "'observation', toString(intDiv(number, 100)), lower(hex(sipHash128(number)))",
+        "['trace', 'observation', 'score'][number % 3 + 1], toString(intDiv(number, 100)), "
+        "lower(hex(sipHash128(number)))",
     ),
 }
 
 
 def store_events(server: ClickHouseServer, project: str, day: datetime, observations: int) -> None:
-    """Insert so many observations of the day and its neighbours, an eighth as many traces and scores, and
-    what both logs know of them."""
+    """Insert so many observations of sixty days up to this one, an eighth as many traces and scores, and what
+    both logs know of them."""
     counts = {"observations": observations, "traces": observations // 8, "scores": observations // 8}
     for table, count in counts.items():
         time_column = "start_time" if table == "observations" else "timestamp"
