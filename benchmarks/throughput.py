@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
@@ -110,10 +111,20 @@ def export_query(deployment: Deployment) -> Query:
 
 def write_inside(deployment: Deployment, target: Path) -> None:
     """Have ClickHouse write the file."""
-    query = export_query(deployment)
-    target.unlink(missing_ok=True)
-    text = f"INSERT INTO FUNCTION file('{target}', 'Parquet') {query.sql}"
-    _post(deployment, text, lambda response: response.read())
+    with _replaced(target) as new:
+        text = f"INSERT INTO FUNCTION file('{new}', 'Parquet') {export_query(deployment).sql}"
+        _post(deployment, text, lambda response: response.read())
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """A file that takes the target's place in the end, as an export's does.
+
+    To overwrite the target would be cheaper: the kernel would use its pages again, instead of finding others.
+    """
+    new = target.with_suffix(".new")
+    yield new
+    new.replace(target)
 
 
 def copy_stream(deployment: Deployment, target: Path, with_sum: bool = False) -> None:
@@ -121,7 +132,7 @@ def copy_stream(deployment: Deployment, target: Path, with_sum: bool = False) ->
     digest = hashlib.sha256()
 
     def copy(response: urllib3.BaseHTTPResponse) -> None:
-        with open(target, "wb") as file:
+        with _replaced(target) as new, open(new, "wb") as file:
             for chunk in response.stream(1 << 20, decode_content=False):
                 file.write(chunk)
                 if with_sum:
