@@ -15,7 +15,7 @@ from langfuse_export import sql
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.tables import Table
 from langfuse_export.windows import EPOCH, Window
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.clickhouse import ACCESS_DENIED, ClickHouse, ClickHouseError, Query, QueryComment
 
 log = structlog.get_logger()
 
@@ -24,7 +24,6 @@ SLOT = timedelta(milliseconds=sql.SLOT_MS)
 LOOK_TIMEOUT_S = 40
 # Beyond that their names would make the query longer than the rows that they save.
 _MAX_NAMED_PROJECTS = 100
-_ACCESS_DENIED = 497
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Changes:
         try:
             rows = self.source.rows(Query(sql.newest_parts(tables), QueryComment(purpose="late-parts")))
         except ClickHouseError as error:
-            if error.code != _ACCESS_DENIED:
+            if error.code != ACCESS_DENIED:
                 raise
             log.warning("late_rows_without_parts", error=str(error), grant="SELECT ON system.parts")
             return {}

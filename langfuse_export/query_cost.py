@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.clickhouse import (
+    ACCESS_DENIED,
+    UNKNOWN_TABLE,
+    ClickHouse,
+    ClickHouseError,
+    Query,
+    QueryComment,
+)
 
 _IDS_PER_QUERY = 1000
 _SLACK = timedelta(days=1)  # clocks and long queries
@@ -89,8 +96,8 @@ def query_costs(source: ClickHouse, finished: Iterable[tuple[str, datetime]]) ->
 
 
 def _why(error: ClickHouseError) -> str:
-    if error.code == 60:  # UNKNOWN_TABLE
+    if error.code == UNKNOWN_TABLE:
         return "ClickHouse has no system.query_log: it is switched off, or nothing has been logged yet"
-    if error.code == 497:  # ACCESS_DENIED
+    if error.code == ACCESS_DENIED:
         return "this user may not read it: GRANT SELECT ON system.query_log"
     return str(error)

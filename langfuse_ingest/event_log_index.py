@@ -19,14 +19,13 @@ import structlog
 
 from langfuse_ingest.event_log import EntityKey, Segment
 from langfuse_ingest.sql_text import SETTINGS
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouse, ClickHouseError, Query, QueryComment
 
 T = TypeVar("T")
 
 TABLE = "event_log_index"
 # What `entity_hash` returns, in SQL over a file log's columns.
 HASH = "halfMD5(concat(project_id, '/', entity_type, '/', entity_id))"
-_UNKNOWN_TABLE = 60
 
 log = structlog.get_logger()
 
@@ -83,7 +82,7 @@ def with_index(clickhouse: ClickHouse, action: Callable[[], T]) -> T:
     try:
         return action()
     except ClickHouseError as error:
-        if error.code != _UNKNOWN_TABLE or TABLE not in str(error):
+        if error.code != UNKNOWN_TABLE or TABLE not in str(error):
             raise
     ddl = files("langfuse_ingest").joinpath("event_log_index.sql").read_text()
     clickhouse.execute(Query(ddl, QueryComment(purpose="ingest-log", table=TABLE)))

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.subject import Subject
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
+from langfuse_worker.clickhouse import ACCESS_DENIED, UNKNOWN_TABLE, ClickHouse, ClickHouseError
 from langfuse_worker.doctor import Finding, ok, warning
-from langfuse_worker.doctor.clickhouse import ACCESS_DENIED, PROFILES, UNKNOWN_TABLE, ask, connected
+from langfuse_worker.doctor.clickhouse import PROFILES, ask, connected
 
 _CEILINGS = ("max_threads", "max_memory_usage", "max_execution_time")
 _CANCEL = "cancel_http_readonly_queries_on_client_close"

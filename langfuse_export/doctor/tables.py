@@ -9,9 +9,16 @@ from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import EPOCH, Frequency
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query, QueryComment
+from langfuse_worker.clickhouse import (
+    ACCESS_DENIED,
+    UNKNOWN_TABLE,
+    ClickHouse,
+    ClickHouseError,
+    Query,
+    QueryComment,
+)
 from langfuse_worker.doctor import Finding, Status, ok, problem, warning
-from langfuse_worker.doctor.clickhouse import ACCESS_DENIED, UNKNOWN_TABLE, connected
+from langfuse_worker.doctor.clickhouse import connected
 
 
 def check_catalog(subject: Subject) -> Iterator[Finding]:

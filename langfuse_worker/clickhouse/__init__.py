@@ -1,6 +1,8 @@
 """ClickHouse over HTTP or embedded, behind one small interface with per-query limits and streamed bytes."""
 
 from langfuse_worker.clickhouse.client import (
+    ACCESS_DENIED,
+    UNKNOWN_TABLE,
     ClickHouse,
     ClickHouseError,
     Parameter,
@@ -12,6 +14,8 @@ from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 from langfuse_worker.clickhouse.open import connect, connect_for_ingestion
 
 __all__ = [
+    "ACCESS_DENIED",
+    "UNKNOWN_TABLE",
     "ClickHouse",
     "ClickHouseError",
     "Parameter",

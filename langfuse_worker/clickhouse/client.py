@@ -14,6 +14,10 @@ from langfuse_worker.settings import Settings
 # ClickHouse parses 256 KiB unless it is told to parse more.
 _LONG_QUERY_BYTES = 64 << 20
 
+# Codes of ClickHouse that callers treat as answers.
+UNKNOWN_TABLE = 60
+ACCESS_DENIED = 497
+
 Scalar = str | int | float
 Parameter = Scalar | list[str]
 

@@ -10,8 +10,6 @@ from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.doctor.finding import Finding, ok, problem, warning
 
 PROFILES = "docs/operations.md, ClickHouse users and profiles"
-ACCESS_DENIED = 497
-UNKNOWN_TABLE = 60
 _CONSTRAINT = 452
 _READONLY = 164
 _TAGGED_SINCE = (25, 11)
