@@ -15,7 +15,7 @@ from langfuse_ingest.event_log import time_of
 from langfuse_ingest.event_log_index import HASH, with_index
 from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.events import Entity
-from langfuse_ingest.file_log import TABLE
+from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.noted_deletions import note_deletion
 from langfuse_ingest.runtime import Runtime
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
@@ -34,7 +34,7 @@ _TABLES = {
 }
 _ENTITY_TABLES = {"observations": Entity.OBSERVATION, "scores": Entity.SCORE}
 # events_core is filled by a view of events_full and is deleted from besides.
-_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", TABLE, INDEX)
+_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", FILE_LOG, INDEX)
 
 
 def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_noted: bool = False) -> None:
@@ -106,7 +106,7 @@ def apply_retention(parts: Runtime, project: str, days: int) -> None:
     for table, (time_column, _, _) in _TABLES.items():
         _execute(parts, project, table, f"DELETE FROM {table} WHERE {where % time_column}")
     _execute(parts, project, "events_core", f"DELETE FROM events_core WHERE {where % 'start_time'}")
-    _execute(parts, project, TABLE, f"DELETE FROM {TABLE} WHERE {where % 'created_at'}")
+    _execute(parts, project, FILE_LOG, f"DELETE FROM {FILE_LOG} WHERE {where % 'created_at'}")
     _execute(parts, project, INDEX, f"DELETE FROM {INDEX} WHERE {where % 'event_ts'}")
     log.info("retention_applied", projectId=project, days=days, segments=len(segments))
 
@@ -117,15 +117,15 @@ def _forget(parts: Runtime, project: str, entity: Entity, ids: str) -> None:
     where = f"project_id = {quoted(project)} AND entity_type = {quoted(entity)} AND entity_id IN ({ids})"
     index = (
         f"INSERT INTO {INDEX} (project_id, entity, segment, event_ts, is_deleted) "
-        f"SELECT project_id, {HASH}, bucket_path, {_moment(version)}, 1 FROM {TABLE} FINAL WHERE {where}"
+        f"SELECT project_id, {HASH}, bucket_path, {_moment(version)}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
     )
     _execute(parts, project, INDEX, index)
     columns = ("id", "project_id", "entity_type", "entity_id", "event_id", "bucket_path", "created_at")
     sql = (
-        f"INSERT INTO {TABLE} ({', '.join(columns)}, event_ts, is_deleted) "
-        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {TABLE} FINAL WHERE {where}"
+        f"INSERT INTO {FILE_LOG} ({', '.join(columns)}, event_ts, is_deleted) "
+        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
     )
-    _execute(parts, project, TABLE, sql)
+    _execute(parts, project, FILE_LOG, sql)
 
 
 def _mark_deleted(parts: Runtime, project: str, table: str, condition: str, version: str) -> None:

@@ -16,7 +16,7 @@ from langfuse_worker.doctor.store import try_store
 from langfuse_worker.redis import running_redis, shown_redis
 from langfuse_worker.settings import Settings, WriteMode
 
-_INDEX = "docs/deployment.md, The index of the event log"
+_CREATION = "docs/deployment.md, The index of the event log"
 _CLICKHOUSE = "clickhouse of consumers"
 _TABLES: dict[WriteMode, tuple[str, ...]] = {
     "legacy": ("traces", "observations", "scores", FILE_LOG),
@@ -100,4 +100,4 @@ def _index(clickhouse: ClickHouse, *, is_there: bool) -> Finding:
     if granted:
         return ok(what, f"consumers create {INDEX} with their first batch")
     text = f"there is no {INDEX}, and this user may not create it"
-    return problem(what, text, f"grant CREATE TABLE on it, or create it ({_INDEX})")
+    return problem(what, text, f"grant CREATE TABLE on it, or create it ({_CREATION})")

@@ -18,7 +18,8 @@ from langfuse_ingest.event_log import EntityKey, EventLog, Segment, folder_of
 from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
 from langfuse_ingest.events import Entity
-from langfuse_ingest.file_log import TABLE, file_log_rows
+from langfuse_ingest.file_log import TABLE as FILE_LOG
+from langfuse_ingest.file_log import file_log_rows
 from langfuse_ingest.histories import read_histories
 from langfuse_ingest.merge import History, merge
 from langfuse_ingest.noted_deletions import deletions, traces_in, without_deleted
@@ -152,7 +153,7 @@ class Ingestion:
             enqueue(self.redis, queue("trace-delete" if trace else "project-delete"), [NewJob(arguments)])
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
-        self.writer.insert(TABLE, file_log_rows(segments.values(), keys))
+        self.writer.insert(FILE_LOG, file_log_rows(segments.values(), keys))
         index = index_rows(segments.values(), keys)
         with_index(self.clickhouse, lambda: self.writer.insert(INDEX, index))
         version = next_version(self.redis)

@@ -18,6 +18,7 @@ from langfuse_worker.settings import WriteMode
 Row = dict[str, Any]
 
 _DATE = 10  # characters of an ISO time
+_NO_COLUMNS = ("api", "otel", "kept")  # of a record: what rows of events_full are made with
 _TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
 
 
@@ -55,18 +56,15 @@ class Target:
         return (moment, *(row[column] for column in self.key_columns))
 
 
+def _row_of_record(record: Record) -> Row:
+    row = {**record, "metadata": _flat(record["metadata"])}
+    for name in _NO_COLUMNS:
+        row.pop(name, None)
+    return row
+
+
 def _trace_row(trace: Record) -> Row:
-    row = {"name": "", **trace, "metadata": _flat(trace["metadata"])}
-    return _without(row, "api", "kept")
-
-
-def _observation_row(observation: Record) -> Row:
-    row = {**observation, "metadata": _flat(observation["metadata"])}
-    return _without(row, "otel", "kept")
-
-
-def _score_row(score: Record) -> Row:
-    return {**score, "metadata": _flat(score["metadata"])}
+    return {"name": "", **_row_of_record(trace)}
 
 
 _FOR_EVENTS = {
@@ -126,8 +124,8 @@ def _event_of_trace(trace: Record) -> Row | None:
 
 
 TRACES = Target("traces", _trace_row, "id", "timestamp")
-OBSERVATIONS = Target("observations", _observation_row, "id", "start_time", ("type",))
-SCORES = Target("scores", _score_row, "id", "timestamp", ("name",))
+OBSERVATIONS = Target("observations", _row_of_record, "id", "start_time", ("type",))
+SCORES = Target("scores", _row_of_record, "id", "timestamp", ("name",))
 _COPIES = ("events_core",)
 OBSERVATION_EVENTS = Target(
     "events_full",
@@ -158,10 +156,6 @@ def targets(entity: Entity, mode: WriteMode) -> tuple[Target, ...]:
         return (SCORES,)
     legacy, events = (TRACES, TRACE_EVENTS) if entity is Entity.TRACE else (OBSERVATIONS, OBSERVATION_EVENTS)
     return {"legacy": (legacy,), "dual": (legacy, events), "events_only": (events,)}[mode]
-
-
-def _without(row: Row, *names: str) -> Row:
-    return {column: value for column, value in row.items() if column not in names}
 
 
 def _flat(metadata: dict[str, Any]) -> dict[str, str]:

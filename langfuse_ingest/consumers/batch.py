@@ -35,9 +35,12 @@ class Batch:
         self._bytes += job.meta.get("bytes", 0)
 
     def takes(self, job: Job) -> bool:
-        """Whether the job may go with the others; if not, it begins the next batch."""
-        self._is_closed = self.is_full or (self._jobs > 0 and most_together(job) != self._most_jobs)
-        return not self._is_closed
+        """Whether the job may go with the others."""
+        return not self.is_full and (self._jobs == 0 or most_together(job) == self._most_jobs)
+
+    def close(self) -> None:
+        """Take no further job: the next one begins the next batch."""
+        self._is_closed = True
 
     @property
     def is_full(self) -> bool:
@@ -77,6 +80,8 @@ def collect(queue: Queue, batch: Batch, wait_s: float) -> list[Job]:
         while moved and batch.takes(moved[0]):
             found.append(moved.pop(0))
             batch.add(found[-1])
+        if moved:
+            batch.close()
         for job in reversed(moved):
             put_back(queue, job.id)
     return found
