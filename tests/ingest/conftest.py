@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.deployment import Deployment, clear_caches
+from tests.ingest.deployment import Deployment, clear_caches, configure
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.redis import RedisServer
 
@@ -24,8 +24,6 @@ def deployment(
         "LANGFUSE_WORKER_RETRY_DELAY_FACTOR": "0.1",
         "LANGFUSE_INGESTION_CLICKHOUSE_WRITE_INTERVAL_MS": "100",
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    clear_caches()
+    configure(monkeypatch, **variables)
     yield Deployment(clickhouse, redis, tmp_path, variables)
     clear_caches()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 from redis import Redis
 from rq import Queue
@@ -236,6 +237,13 @@ def _health_of(consumers: Consumers) -> bool:
 
 def _sorted(value: object) -> object:
     return dict(sorted(value.items())) if isinstance(value, dict) else value
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """Set variables of this process and make it read them."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    clear_caches()
 
 
 def clear_caches() -> None:

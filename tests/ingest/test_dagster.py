@@ -8,7 +8,7 @@ import pytest
 from langfuse_ingest import definitions
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import PROJECT, Deployment, clear_caches
+from tests.ingest.deployment import PROJECT, Deployment, configure
 from tests.ingest.sessions import START, event, sessions
 
 
@@ -119,8 +119,7 @@ def test_retention_is_queued_for_each_project_that_has_one(
     for project in ("p1", "p2", "kept"):
         deployment.accept([event("trace-create", START, {"id": "t"})], project=project)
     deployment.work()
-    monkeypatch.setenv("LANGFUSE_DATA_RETENTION", "p1=30,p2=7")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_DATA_RETENTION="p1=30,p2=7")
 
     assert metadata_of(execute("data_retention"))["days"] == {"p1": 30, "p2": 7}
     deployment.work("data-retention-queue")
@@ -132,8 +131,7 @@ def test_retention_is_queued_for_each_project_that_has_one(
 def test_schedules_run_where_there_is_something_to_do(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, retention: str, status: str
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_DATA_RETENTION", retention)
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_DATA_RETENTION=retention)
     schedules = {s.name: s.default_status.value for s in load().get_repository_def().schedule_defs}
     assert schedules == {
         "observe_all_queues_schedule": "RUNNING",
@@ -145,7 +143,6 @@ def test_schedules_run_where_there_is_something_to_do(
 def test_the_export_role_has_no_queue_in_dagster(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_WORKER_ROLE", "export")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_WORKER_ROLE="export")
     repository = load().get_repository_def()
     assert list(repository.job_names) == list(repository.schedule_defs) == []

@@ -13,7 +13,7 @@ from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.events import Entity
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment, clear_caches, wait_for
+from tests.ingest.deployment import Deployment, clear_caches, configure, wait_for
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import REGION, S3Fault, S3Proxy, S3Server
@@ -24,9 +24,8 @@ def log_to(monkeypatch: pytest.MonkeyPatch, s3: S3Server, s3_proxy: S3Proxy) -> 
     s3.create_bucket("event-log")
     bucket = {"BUCKET": "event-log", "ENDPOINT": s3_proxy.url, "REGION": REGION}
     keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
-    for name, value in {**bucket, **keys}.items():
-        monkeypatch.setenv(f"LANGFUSE_S3_EVENT_UPLOAD_{name}", value)
-    clear_caches()
+    variables = {f"LANGFUSE_S3_EVENT_UPLOAD_{name}": value for name, value in {**bucket, **keys}.items()}
+    configure(monkeypatch, **variables)
 
 
 def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
@@ -334,8 +333,7 @@ def test_a_segment_that_cannot_be_read_holds_up_its_entities_alone(deployment: D
 def test_a_job_that_fails_for_reasons_nobody_thought_of_fails_alone(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", "events_only")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_MIGRATION_V4_WRITE_MODE="events_only")
     deployment.clickhouse.execute(
         "INSERT INTO events_full (project_id, trace_id, span_id, start_time, created_at, metadata_names) "
         "VALUES ('p1', 't', 'o', '2026-06-01 08:00:00', '2026-06-01', ['a name without a value'])"

@@ -33,11 +33,9 @@ def test_a_batch_reads_little_of_a_large_log_and_of_a_large_day(deployment: Depl
     where = f"project_id = '{PROJECT}' AND id = 't'"
     rows = deployment.clickhouse.rows(f"SELECT name, release FROM traces FINAL WHERE {where}")
     assert rows == [{"name": "first", "release": "second"}]
-    deployment.clickhouse.execute("SYSTEM FLUSH LOGS query_log")
-    reads = deployment.clickhouse.rows(
-        "SELECT JSONExtractString(log_comment, 'table') AS source, toFloat64(max(read_rows)) AS most "
-        "FROM system.query_log WHERE type = 'QueryFinish' "
-        "AND JSONExtractString(log_comment, 'purpose') IN ('ingest-log', 'ingest-read') GROUP BY source"
+    reads = deployment.clickhouse.finished_queries(
+        "JSONExtractString(log_comment, 'table') AS source, toFloat64(max(read_rows)) AS most",
+        "JSONExtractString(log_comment, 'purpose') IN ('ingest-log', 'ingest-read') GROUP BY source",
     )
     most = {row["source"]: row["most"] for row in reads}
     assert 0 < most["event_log_index"] < STORED / 100

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from langfuse_ingest.sharding import shard_of
-from tests.ingest.deployment import Deployment, clear_caches
+from tests.ingest.deployment import Deployment, configure
 from tests.ingest.sessions import START, event, sessions, trace
 from tests.servers.clickhouse_http import Fault
 
@@ -21,8 +21,7 @@ from tests.servers.clickhouse_http import Fault
 def test_write_modes(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, mode: str, tables: dict[str, int]
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", mode)
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_MIGRATION_V4_WRITE_MODE=mode)
 
     deployment.ingest(list(sessions(3)), size=5)
 
@@ -42,8 +41,7 @@ def test_events_of_the_api_are_spans_below_the_span_of_their_trace(deployment: D
 def test_events_only_merges_into_a_row_that_langfuse_wrote(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", "events_only")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_MIGRATION_V4_WRITE_MODE="events_only")
     deployment.clickhouse.execute(
         "INSERT INTO events_full (project_id, trace_id, span_id, start_time, name, type, input, "
         "metadata_names, metadata_values, created_at, updated_at, event_ts) VALUES ('p1', 't', 'o', "
@@ -64,8 +62,7 @@ def test_events_only_merges_into_a_row_that_langfuse_wrote(
 def test_a_merge_keeps_what_only_langfuse_knows_of_a_row(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_MIGRATION_V4_WRITE_MODE", mode)
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_MIGRATION_V4_WRITE_MODE=mode)
     kept = {
         "model_id": "m",
         "prompt_id": "p",
@@ -134,8 +131,7 @@ def test_jobs_in_shards_that_are_none_any_more_are_worked_off_retries_included(
 def test_projects_of_the_secondary_queue_do_not_delay_others(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_SECONDARY_INGESTION_QUEUE_ENABLED_PROJECT_IDS", "heavy, heavier")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_SECONDARY_INGESTION_QUEUE_ENABLED_PROJECT_IDS="heavy, heavier")
 
     deployment.accept(list(sessions(1)), project="heavier")
     deployment.accept(list(sessions(1)), project="light")

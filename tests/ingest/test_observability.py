@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment, clear_caches
+from tests.ingest.deployment import Deployment, configure
 from tests.ingest.sessions import START, event, sessions
 from tests.servers.clickhouse import cores_of
 from tests.servers.clickhouse_http import Fault
@@ -16,8 +16,7 @@ from tests.servers.otlp import OtlpReceiver
 @pytest.fixture
 def collected(otlp: OtlpReceiver, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
     """A collector that the deployment sends to."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
-    clear_caches()
+    configure(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=otlp.endpoint)
     return otlp
 
 

@@ -8,7 +8,7 @@ import pytest
 from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.runtime import build_runtime
 from langfuse_worker.settings import settings
-from tests.ingest.deployment import PROJECT, Deployment, clear_caches
+from tests.ingest.deployment import PROJECT, Deployment, configure
 from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, export, ingest, span, value
 
 _DEEP = '{"a":' * 1000 + "1" + "}" * 1000
@@ -118,8 +118,7 @@ def test_a_span_without_times_is_the_same_row_whenever_it_is_ingested(deployment
 def test_an_export_with_too_large_a_span_is_rejected(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_INGESTION_MAX_EVENT_BYTES", "20000")
-    clear_caches()
+    configure(monkeypatch, LANGFUSE_INGESTION_MAX_EVENT_BYTES="20000")
     spans = [span(f"{n:016x}", input="x" * (9_000 if n else 20_000)) for n in range(4)]
     accept = deployment.parts.producer.accept_spans
 

@@ -140,6 +140,11 @@ class ClickHouseServer:
             "ORDER BY event_time_microseconds"
         )
 
+    def finished_queries(self, columns: str, condition: str) -> list[dict[str, Any]]:
+        """What `system.query_log` has of queries that have ended well; the condition may group and order."""
+        self.execute("SYSTEM FLUSH LOGS query_log")
+        return self.rows(f"SELECT {columns} FROM system.query_log WHERE type = 'QueryFinish' AND {condition}")
+
     def cost_of_exports(self, run_id: str, table: str) -> dict[str, Any]:
         """What the queries that read a table's rows in a run cost together, and how many they were."""
         self.execute("SYSTEM FLUSH LOGS query_log")

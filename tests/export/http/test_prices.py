@@ -347,11 +347,9 @@ def test_the_lookup_adds_next_to_nothing_to_what_clickhouse_reads(
         deployment.tables = (table,)
         replace(deployment.exporter(), run_id=run).export(HOUR, [table])
 
-    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-    rows = deployment.server.rows(
-        "SELECT JSONExtractString(log_comment, 'run') AS run, toFloat64(sum(read_bytes)) AS bytes "
-        "FROM system.query_log WHERE type = 'QueryFinish' AND run IN ('plain', 'priced') "
-        "AND JSONExtractString(log_comment, 'purpose') = 'export' GROUP BY run"
+    rows = deployment.server.finished_queries(
+        "JSONExtractString(log_comment, 'run') AS run, toFloat64(sum(read_bytes)) AS bytes",
+        "run IN ('plain', 'priced') AND JSONExtractString(log_comment, 'purpose') = 'export' GROUP BY run",
     )
     read = {row["run"]: row["bytes"] for row in rows}
     assert read["priced"] / read["plain"] == pytest.approx(1, abs=0.01)

@@ -135,11 +135,10 @@ def test_a_window_reads_the_payload_of_its_own_run_items_only(deployment: Deploy
     _export(deployment, ALL_TABLES["dataset_run_items"])
 
     assert deployment.manifest().files[0].row_count == per_run
-    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-    [read] = deployment.server.rows(
-        "SELECT read_bytes FROM system.query_log WHERE type = 'QueryFinish' "
-        "AND log_comment LIKE '%\"export\"%' AND query LIKE 'INSERT%dataset_run_items_rmt%' "
-        "ORDER BY event_time_microseconds DESC LIMIT 1"
+    [read] = deployment.server.finished_queries(
+        "read_bytes",
+        "log_comment LIKE '%\"export\"%' AND query LIKE 'INSERT%dataset_run_items_rmt%' "
+        "ORDER BY event_time_microseconds DESC LIMIT 1",
     )
     assert read["read_bytes"] < 4 * per_run * payload
 

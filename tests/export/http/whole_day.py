@@ -32,12 +32,10 @@ def export_whole_day(deployment: Deployment, run_id: str) -> WindowExporter:
 
 def assert_hours_read_the_day_once(deployment: Deployment, run_id: str) -> None:
     """Whether all hours together have read about as much as the day at once."""
-    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-    rows = deployment.server.rows(
-        "SELECT JSONExtractString(log_comment, 'purpose') AS purpose, toFloat64(sum(read_bytes)) AS bytes, "
-        "groupUniqArray(JSONExtractString(log_comment, 'window')) AS windows FROM system.query_log "
-        f"WHERE type = 'QueryFinish' AND JSONExtractString(log_comment, 'run') = '{run_id}' "
-        "GROUP BY purpose"
+    rows = deployment.server.finished_queries(
+        "JSONExtractString(log_comment, 'purpose') AS purpose, toFloat64(sum(read_bytes)) AS bytes, "
+        "groupUniqArray(JSONExtractString(log_comment, 'window')) AS windows",
+        f"JSONExtractString(log_comment, 'run') = '{run_id}' GROUP BY purpose",
     )
     read = {row["purpose"]: row for row in rows}
     assert read.keys() == {"count", "export", "export-day"}

@@ -100,9 +100,7 @@ def _share_read(deployment: Deployment) -> float:
 
 
 def _read_rows(deployment: Deployment) -> int:
-    deployment.server.execute("SYSTEM FLUSH LOGS query_log")
-    [row] = deployment.server.rows(
-        "SELECT toUInt32(sum(read_rows)) AS n FROM system.query_log WHERE type = 'QueryFinish' "
-        'AND log_comment LIKE \'%"purpose": "late-%\''
+    [row] = deployment.server.finished_queries(
+        "toUInt32(sum(read_rows)) AS n", 'log_comment LIKE \'%"purpose": "late-%\''
     )
     return int(row["n"])
