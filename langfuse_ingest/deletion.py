@@ -3,7 +3,7 @@
 The order makes a deletion final: first the event log forgets the entity, so that no merge or replay finds its
 events; then rows without payload mark it as deleted, with a version that any merge still on its way cannot
 beat; then the stored rows are removed from disk. Of a project nothing stays that could be marked, see
-`noted_deletions`, where traces are, too: what waits, or is in work, has no rows yet.
+`noted_deletions`, where traces and scores are, too: what waits, or is in work, has no rows yet.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_
         is_noted: whether a deletion that has begun is done again, for rows that were written meanwhile.
     """
     if not is_noted:
-        note_deletion(parts.redis, project, trace_ids)
+        note_deletion(parts.redis, project, Entity.TRACE, trace_ids)
     condition = f"project_id = {quoted(project)} AND %s IN ({quoted_list(trace_ids)})"
     _forget(parts, project, Entity.TRACE, quoted_list(trace_ids))
     for table, entity in _ENTITY_TABLES.items():
@@ -62,8 +62,10 @@ def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_
     log.info("traces_deleted", projectId=project, traces=len(trace_ids))
 
 
-def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str]) -> None:
-    """Delete scores. Raises ClickHouseError, RedisError."""
+def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str], *, is_noted: bool = False) -> None:
+    """Delete scores; `is_noted` as in `delete_traces`. Raises ClickHouseError, RedisError."""
+    if not is_noted:
+        note_deletion(parts.redis, project, Entity.SCORE, score_ids)
     condition = f"project_id = {quoted(project)} AND id IN ({quoted_list(score_ids)})"
     _forget(parts, project, Entity.SCORE, quoted_list(score_ids))
     version = next_version(parts.redis)

@@ -5,7 +5,7 @@ Redis is to blame for fails all of them, and they are retried.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from redis import Redis
 
-from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import EntityKey, EventLog, Segment, folder_of
 from langfuse_ingest.event_log_index import TABLE as INDEX
 from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
@@ -22,8 +21,15 @@ from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.file_log import file_log_rows
 from langfuse_ingest.histories import read_histories
 from langfuse_ingest.merge import History, merge
-from langfuse_ingest.noted_deletions import deletions, traces_in, without_deleted
-from langfuse_ingest.queues import queue
+from langfuse_ingest.noted_deletions import (
+    Deletable,
+    Deletion,
+    deletable_in,
+    delete_again,
+    deletions,
+    gone_of,
+    without,
+)
 from langfuse_ingest.records import Record
 from langfuse_ingest.sharding import shard_of
 from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
@@ -47,12 +53,14 @@ class IngestJob:
         segment: key in the event log.
         shard: index of the shard whose entities the job is about, of `shards`.
         entity: the only entity that the job is about, as (kind, id); set for dead letters of single rows.
+        was_abandoned: whether a consumer has died with the job, and may have left rows.
     """
 
     segment: str
     shard: int = 0
     shards: int = 1
     entity: tuple[str, str] | None = None
+    was_abandoned: bool = False
 
     def keys(self, segment: Segment) -> set[EntityKey]:
         """The entities of the segment that the job is about."""
@@ -113,44 +121,48 @@ class Ingestion:
         """
         outcome = Outcome()
         read = self.event_log.read(job.segment for job in jobs)
-        names = {folder_of(key) for key in read}
-        names.update(*(traces_in(segment) for segment in read.values() if isinstance(segment, Segment)))
+        projects = {Deletable(folder_of(key)) for key in read}
+        names = projects.union(*(deletable_in(item) for item in read.values() if isinstance(item, Segment)))
         deleted = deletions(self.redis, names)
+        doubtful: dict[Deletable, Deletion] = {}
         segments: dict[str, Segment] = {}
         keys_of_jobs: dict[int, set[EntityKey]] = {}
         for index, job in enumerate(jobs):
             segment = read[job.segment]
-            if isinstance(segment, Exception):
-                if folder_of(job.segment) not in deleted or not isinstance(segment, ObjectNotFoundError):
+            if isinstance(segment, Segment):
+                gone = gone_of(segment, deleted)
+                segments[job.segment] = without(segment, gone)
+                keys_of_jobs[index] = job.keys(segments[job.segment])
+                outcome.segments.update(dict.fromkeys(keys_of_jobs[index], job.segment))
+            else:
+                project = Deletable(folder_of(job.segment))
+                gone = {project: deleted[project]} if project in deleted else {}
+                if not gone or not isinstance(segment, ObjectNotFoundError):
                     outcome.failed[index] = segment
-                continue
-            segments[job.segment] = without_deleted(segment, deleted)
-            keys_of_jobs[index] = job.keys(segments[job.segment])
-            outcome.segments.update(dict.fromkeys(keys_of_jobs[index], job.segment))
+            if job.was_abandoned:
+                doubtful |= gone
         keys = set(outcome.segments)
-        if keys:
-            try:
+        try:
+            if keys:
                 with self.clickhouse.hold():
                     self._merge_and_write(keys, segments, outcome)
-            finally:
-                self._delete_again(segments.values(), names, deleted)
-            for index, job_keys in keys_of_jobs.items():
-                for key in job_keys & outcome.unread.keys():
-                    outcome.failed[index] = outcome.unread[key]
+        finally:
+            self._delete_again(names, deleted, doubtful)
+        for index, job_keys in keys_of_jobs.items():
+            for key in job_keys & outcome.unread.keys():
+                outcome.failed[index] = outcome.unread[key]
         return outcome
 
-    def _delete_again(self, segments: Iterable[Segment], names: set[str], deleted: dict[str, str]) -> None:
-        """Ask for another deletion of what is being deleted since `deleted` was looked up."""
-        projects = {folder_of(segment.key): segment.project for segment in segments}
-        for name, moment in deletions(self.redis, names).items():
-            folder, _, trace = name.partition("/")
-            if moment == deleted.get(name) or folder not in projects:
-                continue
-            # Noted again, it would keep out what came after it, and such batches would ask once more.
-            arguments: dict[str, object] = {"project": projects[folder], "is_noted": True}
-            if trace:
-                arguments["trace_ids"] = [trace]
-            enqueue(self.redis, queue("trace-delete" if trace else "project-delete"), [NewJob(arguments)])
+    def _delete_again(
+        self,
+        names: set[Deletable],
+        before: Mapping[Deletable, Deletion],
+        doubtful: Mapping[Deletable, Deletion],
+    ) -> None:
+        """Ask for another deletion of what is being deleted since `before`, and of what is doubtful."""
+        now = deletions(self.redis, names)
+        begun = {name: deletion for name, deletion in now.items() if deletion != before.get(name)}
+        delete_again(self.redis, {**doubtful, **begun})
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(FILE_LOG, file_log_rows(segments.values(), keys))

@@ -57,9 +57,9 @@ def delete_traces(project: str, trace_ids: list[str], is_noted: bool = False) ->
     deletion.delete_traces(runtime(), project, trace_ids, is_noted=is_noted)
 
 
-def delete_scores(project: str, score_ids: list[str]) -> None:
+def delete_scores(project: str, score_ids: list[str], is_noted: bool = False) -> None:
     """Delete scores."""
-    deletion.delete_scores(runtime(), project, score_ids)
+    deletion.delete_scores(runtime(), project, score_ids, is_noted=is_noted)
 
 
 def delete_project(project: str, is_noted: bool = False) -> None:

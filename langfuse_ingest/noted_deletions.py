@@ -1,71 +1,115 @@
-"""Projects and traces that were deleted lately: what still waits of them, or is in work, must not come back.
+"""What was deleted lately: projects, traces and scores of which events still wait, or are in work.
 
 A consumer looks before it writes and again after that. It leaves out what was accepted before a deletion that
-it knows of; if one has begun meanwhile, its rows may have come after those were deleted, and it asks for
-another. Projects go by their folder in the event log, which is known of a segment that is gone; traces by it
-and their id.
+it knows of; if one has begun meanwhile, or a consumer has died with the job before it may have looked again,
+rows may have come after those were deleted, and it asks for another. A segment that is gone still tells the
+project's folder in the event log, so deletions are known by it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from redis import Redis
 
+from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import EntityKey, Group, Segment, folder_of, project_folder
 from langfuse_ingest.events import Entity
+from langfuse_ingest.queues import queue
 from langfuse_ingest.version import next_version
 
-_KEY = "langfuse:ingestion:deleted:"
+_KEY = "langfuse:ingestion:deletion:"
 _REMEMBERED_S = 86_400  # longer than any job waits for its next attempt
+# What deletes entities, and its argument.
+_QUEUES = {Entity.TRACE: ("trace-delete", "trace_ids"), Entity.SCORE: ("score-delete", "score_ids")}
 
 
-def note_deletion(redis: Redis, project: str, traces: Iterable[str] | None = None) -> None:
-    """Say that a deletion of the project, or of these traces of it, begins. Raises redis.RedisError."""
-    folder = project_folder(project)
-    names = [folder] if traces is None else [f"{folder}/{trace}" for trace in traces]
+class Deletable(NamedTuple):
+    """A project, or an entity of it, by the project's folder in the event log."""
+
+    folder: str
+    entity: Entity | None = None
+    id: str = ""
+
+    @property
+    def key(self) -> str:
+        """Where Redis has its deletion."""
+        return _KEY + (f"{self.folder}/{self.entity}/{self.id}" if self.entity else self.folder)
+
+
+class Deletion(NamedTuple):
+    """When a deletion began, an ISO time, and in which project."""
+
+    moment: str
+    project: str
+
+
+def note_deletion(
+    redis: Redis, project: str, entity: Entity | None = None, ids: Iterable[str] = ("",)
+) -> None:
+    """Say that a deletion of the project, or of these entities of it, begins. Raises redis.RedisError."""
     moment = next_version(redis)
     with redis.pipeline() as pipeline:
-        for name in names:
-            pipeline.set(_KEY + name, moment, ex=_REMEMBERED_S)
+        for id in ids:
+            key = Deletable(project_folder(project), entity, id).key
+            pipeline.set(key, f"{moment} {project}", ex=_REMEMBERED_S)
         pipeline.execute()
 
 
-def deletions(redis: Redis, names: Iterable[str]) -> dict[str, str]:
-    """When deletions began, ISO times, by `folder` or `folder/trace`; only of what was deleted.
-
-    Raises:
-        redis.RedisError: Redis does not answer.
-    """
-    asked = list(names)
-    answers: Any = redis.mget([_KEY + name for name in asked]) if asked else []
-    return {name: moment.decode() for name, moment in zip(asked, answers, strict=True) if moment}
-
-
-def traces_in(segment: Segment) -> set[str]:
-    """The traces that a segment's events name, as `folder/trace`."""
-    return {name for key, group in segment.groups.items() for name in _traces_of(segment, key, group)}
+def deletions(redis: Redis, asked: Iterable[Deletable]) -> dict[Deletable, Deletion]:
+    """The deletions of what was deleted. Raises redis.RedisError."""
+    asked = list(asked)
+    answers: Any = redis.mget([deletable.key for deletable in asked]) if asked else []
+    noted = {
+        name: answer.decode().split(" ", 1) for name, answer in zip(asked, answers, strict=True) if answer
+    }
+    return {name: Deletion(moment, project) for name, (moment, project) in noted.items()}
 
 
-def without_deleted(segment: Segment, deleted: Mapping[str, str]) -> Segment:
-    """The segment without what was deleted after it was accepted."""
-    if not deleted:
+def delete_again(redis: Redis, deleted: Mapping[Deletable, Deletion]) -> None:
+    """Ask for another deletion of these. Raises redis.RedisError."""
+    for name, deletion in deleted.items():
+        # Noted again, it would keep out what came after it, and such batches would ask once more.
+        arguments: dict[str, object] = {"project": deletion.project, "is_noted": True}
+        handler = "project-delete"
+        if name.entity:
+            handler, ids = _QUEUES[name.entity]
+            arguments[ids] = [name.id]
+        enqueue(redis, queue(handler), [NewJob(arguments)])
+
+
+def deletable_in(segment: Segment) -> set[Deletable]:
+    """What a segment's events can be deleted with: their project, traces and scores."""
+    folder = folder_of(segment.key)
+    entities = (_entities(folder, key, group) for key, group in segment.groups.items())
+    return {Deletable(folder), *chain.from_iterable(entities)}
+
+
+def gone_of(segment: Segment, deleted: Mapping[Deletable, Deletion]) -> dict[Deletable, Deletion]:
+    """What of the segment was deleted after it was accepted."""
+    names = deletable_in(segment) & deleted.keys() if deleted else ()
+    return {name: deleted[name] for name in names if segment.written_at <= deleted[name].moment}
+
+
+def without(segment: Segment, gone: Collection[Deletable]) -> Segment:
+    """The segment without the events of what is gone."""
+    if not gone:
         return segment
-    gone = {name for name, moment in deleted.items() if segment.written_at <= moment}
+    folder = folder_of(segment.key)
     groups = {
         key: group
         for key, group in segment.groups.items()
-        if gone.isdisjoint((folder_of(segment.key), *_traces_of(segment, key, group)))
+        if Deletable(folder) not in gone and not any(name in gone for name in _entities(folder, key, group))
     }
     return replace(segment, groups=groups)
 
 
-def _traces_of(segment: Segment, key: EntityKey, group: Group) -> set[str]:
-    folder = folder_of(segment.key)
-    if key.entity is Entity.TRACE:
-        return {f"{folder}/{key.id}"}
-    bodies = (event.get("body") for event in group.events)
-    # The log may hold what nobody has validated.
-    return {
-        f"{folder}/{body['traceId']}" for body in bodies if isinstance(body, dict) and body.get("traceId")
-    }
+def _entities(folder: str, key: EntityKey, group: Group) -> Iterator[Deletable]:
+    if key.entity in _QUEUES:
+        yield Deletable(folder, key.entity, key.id)
+    for event in group.events:
+        body = event.get("body")
+        # The log may hold what nobody has validated.
+        if isinstance(body, dict) and body.get("traceId"):
+            yield Deletable(folder, Entity.TRACE, f"{body['traceId']}")

@@ -100,14 +100,19 @@ class Recovery:
 
 def most_together(job: Job) -> int:
     """How many jobs a batch with it may have: fewer after each death of a consumer, to find its killer."""
-    return _MOST_JOBS[min(job.meta.get("deaths", 0), len(_MOST_JOBS) - 1)]
+    return _MOST_JOBS[min(died_with(job), len(_MOST_JOBS) - 1)]
+
+
+def died_with(job: Job) -> int:
+    """How many consumers have died with the job."""
+    return job.meta.get("deaths", 0)
 
 
 def _note_death(job: Job, *_: object) -> None:
     """Called by RQ of a job whose consumer has died, before it takes an attempt off."""
     if most_together(job) > 1:  # others may be to blame
         job.retries_left = (job.retries_left or 0) + 1
-    job.meta["deaths"] = job.meta.get("deaths", 0) + 1
+    job.meta["deaths"] = died_with(job) + 1
 
 
 def put_back(queue: Queue, job_id: str) -> None:

@@ -6,6 +6,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
@@ -23,6 +24,7 @@ from rq.worker_registration import clean_worker_registry
 
 from langfuse_ingest.consumers.batch import Batch, collect, count_of
 from langfuse_ingest.consumers.lease import Lease
+from langfuse_ingest.consumers.recovery import died_with
 from langfuse_ingest.dead_letters import add_refused
 from langfuse_ingest.enqueue import rq_queue
 from langfuse_ingest.event_log import SegmentError
@@ -215,7 +217,8 @@ class ConsumerWorker(SimpleWorker):
         failures: dict[Job, BaseException] = {}
         for job in jobs:
             try:
-                understood.append((job, ingest_job(**job.kwargs)))
+                arguments = ingest_job(**job.kwargs)
+                understood.append((job, replace(arguments, was_abandoned=died_with(job) > 0)))
             except (TypeError, LookupError, DeserializationError) as error:
                 failures[job] = PoisonedJobError(f"not the arguments of an ingestion job: {error}")
         outcome = ingest_batch([arguments for _, arguments in understood])

@@ -112,6 +112,13 @@ class Deployment:
         self.accept_all(events, size)
         self.work()
 
+    def expire_leases(self) -> None:
+        """Let the leases of all jobs in work expire, as if their consumers had died a while ago."""
+        for spec in queues():
+            key = self.rq_queue(spec.name).started_job_registry.key
+            for execution, _ in self.redis.client.zscan_iter(key):
+                self.redis.client.zadd(key, {execution: 1})
+
     def make_retries_due(self) -> None:
         """Put jobs that wait for their next attempt into the queue at once."""
         for spec in queues():

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from langfuse_ingest import deletion, jobs
+from langfuse_ingest import deletion, ingest, jobs
 from langfuse_ingest.enqueue import NewJob, enqueue, rq_queue
 from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.queues import queue
 from langfuse_ingest.replay import replay_range
-from langfuse_ingest.runtime import build_runtime
+from langfuse_ingest.runtime import Runtime, build_runtime
 from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
 from tests.ingest.sessions import START, event, sessions
@@ -171,6 +171,72 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: 
         assert {row["trace_id"] for row in deployment.rows("scores")} == {"trace-1-1"}
         assert len(deployment.ids("events_full")) == 4
         replay_everything(deployment)
+
+
+def test_a_batch_in_work_does_not_outlive_the_deletion_of_a_score(deployment: Deployment) -> None:
+    segment = deployment.accept(list(sessions(1))).segment
+    assert segment is not None
+
+    def delete_meanwhile() -> None:
+        deletion.delete_scores(build_runtime(settings()), PROJECT, ["tone-1-0"])
+
+    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
+    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.work("score-delete")
+
+    assert deployment.ids("scores") == ["helpful-1-0"]
+    replay_everything(deployment)
+    assert deployment.ids("scores") == ["helpful-1-0"]
+
+
+def test_jobs_of_a_deleted_score_that_wait_bring_nothing_back(deployment: Deployment) -> None:
+    deployment.accept(list(sessions(1)))
+    jobs.delete_scores(PROJECT, ["tone-1-0"])
+
+    deployment.work()
+
+    assert deployment.ids("scores") == ["helpful-1-0"]
+    assert deployment.ids("traces") == ["trace-1-0"]
+
+
+class _Killed(BaseException):
+    """No `except Exception` sees it, as none sees SIGKILL."""
+
+
+@pytest.mark.parametrize(
+    ("queue_of_deletion", "delete", "left"),
+    [
+        ("project-delete", lambda parts: deletion.delete_project(parts, PROJECT), (0, 0, 0, 0)),
+        ("trace-delete", lambda parts: deletion.delete_traces(parts, PROJECT, ["trace-1-0"]), (0, 0, 0, 0)),
+        ("score-delete", lambda parts: deletion.delete_scores(parts, PROJECT, ["tone-1-0"]), (1, 2, 1, 3)),
+    ],
+)
+def test_what_a_killed_consumer_wrote_does_not_outlive_a_deletion_that_it_did_not_see(
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    queue_of_deletion: str,
+    delete: Callable[[Runtime], None],
+    left: tuple[int, ...],
+) -> None:
+    deployment.accept(list(sessions(1)))
+
+    def die(*_: object) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        slow = SlowWriter(deployment.parts.clickhouse, lambda: delete(build_runtime(settings())))
+        patched.setattr(Runtime, "writer", slow)
+        patched.setattr(ingest, "delete_again", die)
+        deployment.work("ingestion-queue")
+    assert len(deployment.ids("scores")) == 2
+    deployment.expire_leases()
+    deployment.make_retries_due()
+    deployment.make_retries_due()
+    deployment.work()
+    deployment.work(queue_of_deletion)
+
+    assert (deployment.backlog, deployment.letters) == (0, [])
+    assert {table: len(deployment.ids(table)) for table in TABLES} == dict(zip(TABLES, left, strict=True))
 
 
 def test_jobs_of_a_deleted_trace_that_wait_bring_nothing_back(deployment: Deployment) -> None:

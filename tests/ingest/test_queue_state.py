@@ -147,13 +147,6 @@ def accept(deployment: Deployment) -> None:
     deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
 
 
-def expire(deployment: Deployment) -> None:
-    """Let the leases of all jobs expire."""
-    key = deployment.rq_queue(QUEUE).started_job_registry.key
-    for execution, _ in deployment.redis.client.zscan_iter(key):
-        deployment.redis.client.zadd(key, {execution: 1})
-
-
 def leave_taken(deployment: Deployment) -> None:
     """Killed when the job is no longer in the queue and not yet noted as started."""
     killed(deployment, consume, before="rq:wip:")
@@ -174,7 +167,7 @@ def leave_failed(deployment: Deployment) -> None:
 def leave_half_recovered(deployment: Deployment) -> None:
     """Killed, and so was the process that was about to take the job up again."""
     leave_stored(deployment)
-    expire(deployment)
+    deployment.expire_leases()
     killed(deployment, recover, before="rq:scheduled:")
 
 
@@ -217,7 +210,7 @@ def test_a_job_that_kills_every_consumer_is_the_only_dead_letter(deployment: Dep
     while any(job.id == killer for job in deployment.waiting(QUEUE)):
         killed(deployment, consume, before=f"{killer}.*successful_job_count")
         deaths += 1
-        expire(deployment)
+        deployment.expire_leases()
         deployment.redis.client.delete("langfuse:ingestion:recovery")
         deployment.make_retries_due()
         deployment.make_retries_due()
@@ -249,7 +242,7 @@ def test_a_replayed_dead_letter_is_counted_once_if_its_consumer_is_killed(refuse
     killed(refused, consume, before="successful_job_count")
 
     assert (refused.backlog, refused.failed, refused.letters) == (1, 0, [])
-    expire(refused)
+    refused.expire_leases()
     refused.make_retries_due()
     refused.make_retries_due()
     refused.work(QUEUE)
