@@ -17,6 +17,7 @@ TAGS += ("langfuse.trace.metadata.langfuse_tags", "ai.telemetry.metadata.tags", 
 PUBLIC = ("langfuse.trace.public", "langfuse.public")
 ENVIRONMENT = ("langfuse.environment", "deployment.environment.name", "deployment.environment")
 GENKIT_NAME, GENKIT_INPUT, GENKIT_OUTPUT = "genkit:name", "genkit:input", "genkit:output"
+GENKIT_MESSAGES = {"input": "messages", "output": "message"}  # in the two
 NAME = ("gen_ai.tool.name", GENKIT_NAME, "logfire.msg", "ai.toolCall.name")
 MODEL = ("langfuse.observation.model.name", "gen_ai.response.model", "ai.model.id", "gen_ai.request.model")
 MODEL += ("llm.response.model", "llm.model_name", "model")
@@ -68,16 +69,17 @@ PAYLOADS_BEFORE_EVENTS: tuple[Payload, ...] = (
         ),
     ),
     (
-        ("flue.workflow.payload", "flue.turn.input", "flue.tool.arguments", "flue.task.prompt"),
+        ("flue.turn.input", "flue.tool.arguments", "flue.task.prompt", "flue.workflow.payload"),
         (
-            "flue.workflow.result",
-            "flue.operation.result",
             "flue.turn.output",
             "flue.tool.result",
             "flue.task.result",
+            "flue.operation.result",
+            "flue.workflow.result",
         ),
     ),
 )
+EVENTS = "events"
 PAYLOADS: tuple[Payload, ...] = (
     (
         ("gcp.vertex.agent.llm_request", "gcp.vertex.agent.tool_call_args"),
@@ -95,23 +97,24 @@ PAYLOADS: tuple[Payload, ...] = (
     (("pydantic_ai.all_messages",), ("final_result",)),
     (("tool_arguments",), ("tool_response",)),
 )
-# As lists that are spread over indexed attributes, such as gen_ai.prompt.0.content.
+# As one attribute, or spread over indexed ones, such as gen_ai.prompt.0.content.
 SPREAD_PAYLOADS = (
-    ("gen_ai.prompt.", "gen_ai.completion."),
-    ("llm.input_messages.", "llm.output_messages."),
+    ("gen_ai.prompt", "gen_ai.completion"),
+    ("llm.input_messages", "llm.output_messages"),
 )
-MESSAGES = "gen_ai.input.messages"
 PAYLOADS_AFTER_SPREAD: tuple[Payload, ...] = (
-    ((MESSAGES,), ("gen_ai.output.messages",)),
+    (("gen_ai.input.messages",), ("gen_ai.output.messages",)),
     (("gen_ai.tool.call.arguments",), ("gen_ai.tool.call.result",)),
 )
+WITH_INSTRUCTIONS = frozenset({"gen_ai.input.messages", "pydantic_ai.all_messages"})
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 TRACE_PAYLOAD = ("langfuse.trace.input", "langfuse.trace.output")
 # What is input or output is no metadata, even where another convention has been believed.
-PAYLOAD_NAMES = frozenset(TRACE_PAYLOAD).union(
+_SPREAD = tuple(name for pair in SPREAD_PAYLOADS for name in pair)
+PAYLOAD_NAMES = frozenset({*TRACE_PAYLOAD, *_SPREAD, EVENTS, SYSTEM_INSTRUCTIONS}).union(
     *({*inputs, *outputs} for inputs, outputs in PAYLOADS_BEFORE_EVENTS + PAYLOADS + PAYLOADS_AFTER_SPREAD)
 )
-PAYLOAD_PREFIXES = tuple(prefix for pair in SPREAD_PAYLOADS for prefix in pair)
+PAYLOAD_PREFIXES = tuple(f"{name}." for name in _SPREAD)
 AI_TEXT, AI_TOOL_CALLS = "ai.response.text", "ai.response.toolCalls"
 
 PARAMETERS = ("llm.invocation_parameters", "model_config")

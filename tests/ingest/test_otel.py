@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from langfuse_ingest.otel.payload import payload_of
 from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, export, ingest, span
 
@@ -119,27 +118,6 @@ def test_levels_and_messages_come_from_the_status(deployment: Deployment) -> Non
     assert levels == {ROOT: ("ERROR", "boom"), CHILD: ("WARNING", None)}
 
 
-def test_messages_in_events_and_spread_attributes_are_input_and_output(deployment: Deployment) -> None:
-    messages = [
-        {"name": "gen_ai.user.message", "attributes": attributes(content="hi")},
-        {"name": "gen_ai.choice", "attributes": attributes(content="hello")},
-    ]
-    spread = span(
-        CHILD,
-        ROOT,
-        gen_ai__prompt__0__role="user",
-        gen_ai__prompt__0__content="hi",
-        gen_ai__completion__0__content="yo",
-    )
-    ingest(deployment, {**span(ROOT), "events": messages}, spread)
-
-    rows = {row["id"]: row for row in deployment.rows("observations")}
-    assert json.loads(rows[ROOT]["input"]) == [{"role": "user", "content": "hi"}]
-    assert json.loads(rows[ROOT]["output"]) == {"content": "hello"}
-    assert json.loads(rows[CHILD]["input"]) == [{"role": "user", "content": "hi"}]
-    assert json.loads(rows[CHILD]["output"]) == [{"content": "yo"}]
-
-
 def test_a_completion_starts_in_utc_unless_it_says_otherwise(deployment: Deployment) -> None:
     starts = {ROOT: "2026-06-01T08:00:00.5", CHILD: '"2026-06-01T10:00:00.5+02:00"'}
     ingest(
@@ -148,56 +126,6 @@ def test_a_completion_starts_in_utc_unless_it_says_otherwise(deployment: Deploym
     )
     times = {row["completion_start_time"] for row in deployment.rows("observations")}
     assert times == {"2026-06-01 08:00:00.500"}
-
-
-@pytest.mark.parametrize(
-    ("span", "payload"),
-    [
-        ({"ai.prompt": "hi", "ai.response.text": "yo"}, {"input": "hi", "output": "yo"}),
-        ({"ai.prompt.messages": "[1]", "ai.response.object": "{}"}, {"input": [1], "output": {}}),
-        (
-            {"ai.prompt": "hi", "ai.response.text": "", "ai.response.toolCalls": "[1]"},
-            {"input": "hi", "output": {"role": "assistant", "content": "", "tool_calls": [1]}},
-        ),
-        ({"ai.prompt": "hi", "ai.result.toolCalls": "[1]"}, {"input": "hi", "output": [1]}),
-        (
-            {
-                "gcp.vertex.agent.llm_request": "{}",
-                "gcp.vertex.agent.tool_call_args": '{"a": 1}',
-                "gcp.vertex.agent.llm_response": "{}",
-                "gcp.vertex.agent.tool_response": "done",
-            },
-            {"input": {"a": 1}, "output": "done"},
-        ),
-        ({"prompt": "hi", "all_messages_events": "[1]"}, {"input": "hi", "output": [1]}),
-        ({"lk.chat_ctx": "hi", "lk.function_tool.output": "yo"}, {"input": "hi", "output": "yo"}),
-        ({"flue.tool.arguments": '{"city": "Berlin"}'}, {"input": {"city": "Berlin"}}),
-        ({"flue.operation.result": "sunny"}, {"output": "sunny"}),
-        ({"langfuse.trace.input": "of the trace", "input.value": "own"}, {"input": "own"}),
-        (
-            {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"content": "a"}, "b"]'},
-            {"input": [{"role": "system", "content": "a\nb"}, 1]},
-        ),
-        (
-            {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"parts": []}]'},
-            {"input": [{"role": "system", "parts": []}, 1]},
-        ),
-        (
-            {"gen_ai.input.messages": '[{"role": "system"}]', "gen_ai.system_instructions": "be kind"},
-            {"input": [{"role": "system"}]},
-        ),
-    ],
-)
-def test_input_and_output_are_found_where_frameworks_put_them(
-    span: dict[str, Any], payload: dict[str, Any]
-) -> None:
-    assert payload_of(span, []) == payload
-
-
-def test_messages_may_be_in_an_event_of_the_span() -> None:
-    content = attributes(gen_ai__input__messages="[1]", gen_ai__output__messages="[2]")
-    event = {"name": "gen_ai.client.inference.operation.details", "attributes": content}
-    assert payload_of({}, [event]) == {"input": [1], "output": [2]}
 
 
 def test_a_span_of_an_experiment_says_of_which_and_what_was_expected(deployment: Deployment) -> None:
