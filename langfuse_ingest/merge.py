@@ -86,8 +86,9 @@ def merge(history: History) -> Record:
     row.setdefault("metadata", {})
     if history.entity is Entity.OBSERVATION:
         _finish_observation(row)
-    if history.entity is Entity.SCORE:
-        _finish_score(row, history.origin)
+    row["origin"] = {
+        name: value for name, value in _columns(history.origin).items() if value not in ("", "unknown")
+    }
     return row
 
 
@@ -180,10 +181,12 @@ def _finish_observation(row: Record) -> None:
         row["cost_details"], row["total_cost"] = cost, cost.get("total")
 
 
-def _finish_score(row: Record, origin: Origin) -> None:
-    row["ingestion_api_key"] = origin.api_key
-    row["ingestion_sdk_name"] = origin.sdk_name
-    row["ingestion_sdk_version"] = origin.sdk_version
+def _columns(origin: Origin) -> Record:
+    return {
+        "ingestion_api_key": origin.api_key,
+        "ingestion_sdk_name": origin.sdk_name,
+        "ingestion_sdk_version": origin.sdk_version,
+    }
 
 
 def _clamped(cost: float) -> float:

@@ -18,7 +18,7 @@ from langfuse_worker.settings import WriteMode
 Row = dict[str, Any]
 
 _DATE = 10  # characters of an ISO time
-_NO_COLUMNS = ("api", "otel", "kept")  # of a record: what rows of events_full are made with
+_NO_COLUMNS = ("api", "otel", "kept", "origin")  # of a record: what rows of events_full are made with
 _TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
 
 
@@ -63,6 +63,10 @@ def _row_of_record(record: Record) -> Row:
     return row
 
 
+def _score_row(score: Record) -> Row:
+    return {**_row_of_record(score), **score["origin"]}
+
+
 def _trace_row(trace: Record) -> Row:
     return {"name": "", **_row_of_record(trace)}
 
@@ -83,7 +87,8 @@ _METADATA = ("metadata_names", "metadata_values")
 
 
 def _event_of_observation(observation: Record) -> Row:
-    row = observation.get("kept", {}) | {column: observation[name] for name, column in _FOR_EVENTS.items()}
+    row = observation.get("kept", {}) | observation["origin"]
+    row |= {column: observation[name] for name, column in _FOR_EVENTS.items()}
     row |= {name: observation[name] for name in _IF_GIVEN if observation.get(name) is not None}
     parent = observation.get("parent_observation_id")
     otel = observation.get("otel")
@@ -95,7 +100,8 @@ def _event_of_observation(observation: Record) -> Row:
         row["parent_span_id"] = parent or ""
         row["source"] = "otel"
         row |= otel
-        _add_metadata(row, dict(paths(observation["metadata"])))
+        said_of_trace = row.pop("trace_metadata", {})
+        _add_metadata(row, dict(paths({**observation["metadata"], **said_of_trace})))
     return _measured(row)
 
 
@@ -104,6 +110,7 @@ def _event_of_trace(trace: Record) -> Row | None:
         return None
     row = {
         **trace.get("kept", {}),
+        **trace["origin"],
         "project_id": trace["project_id"],
         "trace_id": trace["id"],
         "span_id": _TRACE_SPAN + trace["id"],
@@ -125,7 +132,7 @@ def _event_of_trace(trace: Record) -> Row | None:
 
 TRACES = Target("traces", _trace_row, "id", "timestamp")
 OBSERVATIONS = Target("observations", _row_of_record, "id", "start_time", ("type",))
-SCORES = Target("scores", _row_of_record, "id", "timestamp", ("name",))
+SCORES = Target("scores", _score_row, "id", "timestamp", ("name",))
 _COPIES = ("events_core",)
 OBSERVATION_EVENTS = Target(
     "events_full",

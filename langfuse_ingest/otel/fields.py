@@ -117,10 +117,27 @@ PAYLOAD_NAMES = frozenset({*TRACE_PAYLOAD, *_SPREAD, EVENTS, SYSTEM_INSTRUCTIONS
 PAYLOAD_PREFIXES = tuple(f"{name}." for name in _SPREAD)
 AI_TEXT, AI_TOOL_CALLS = "ai.response.text", "ai.response.toolCalls"
 
+AI_SCOPE = "ai"
+AI_PARAMETERS = {
+    "maxSteps": ("ai.settings.maxSteps",),
+    "toolChoice": ("ai.prompt.toolChoice",),
+    "maxTokens": ("gen_ai.request.max_tokens",),
+    "finishReason": ("gen_ai.response.finish_reasons", "gen_ai.finishReason"),
+    "system": ("gen_ai.system", "ai.model.provider"),
+    "maxRetries": ("ai.settings.maxRetries",),
+    "mode": ("ai.settings.mode",),
+    "temperature": ("gen_ai.request.temperature",),
+    "service_tier": ("gen_ai.request.service_tier",),
+}
 PARAMETERS = ("llm.invocation_parameters", "model_config")
 PARAMETER_PREFIXES = ("gen_ai.request.", "llm.invocation_parameters.")
-OBSERVATION_METADATA = ("langfuse.observation.metadata", "langfuse.metadata", "ai.telemetry.metadata")
-TRACE_METADATA = "langfuse.trace.metadata"
+OF_TRACE = "langfuse.trace.metadata"
+_OF_BOTH = ("langfuse.metadata", "ai.telemetry.metadata")
+OBSERVATION_METADATA = ("langfuse.observation.metadata", *_OF_BOTH)
+TRACE_METADATA = (OF_TRACE, *_OF_BOTH)
+# These have fields of their own.
+NO_METADATA = frozenset(f"ai.telemetry.metadata.{name}" for name in ("userId", "sessionId", "tags"))
+NO_METADATA |= {AI_PROMPT}
 USAGE_PREFIXES = ("gen_ai.usage.", "llm.token_count.")
 # Details of the counts above, under names of the Vercel AI SDK, which repeats the counts in outer spans.
 AI_USAGE = {
@@ -128,13 +145,16 @@ AI_USAGE = {
     "ai.usage.reasoningTokens": "output_reasoning_tokens",
     "ai.usage.tokens": "total",
 }
-# The same in the JSON that providers add, by provider, there or under `usage`.
+# The same in the JSON that providers add, by provider, there or below, under these names one after the other.
+AI_PROVIDER_NESTING = ("usage", "cache_creation")
 AI_PROVIDER = "ai.response.providerMetadata"
 AI_PROVIDER_USAGE = {
     "openai": {"cachedPromptTokens": "input_cached_tokens", "reasoningTokens": "output_reasoning_tokens"},
     "anthropic": {
         "cache_read_input_tokens": "input_cached_tokens",
         "cache_creation_input_tokens": "input_cache_creation",
+        "ephemeral_5m_input_tokens": "input_cache_creation_5m",
+        "ephemeral_1h_input_tokens": "input_cache_creation_1h",
     },
     "bedrock": {
         "cacheReadInputTokens": "input_cache_read",
@@ -150,6 +170,9 @@ GENKIT_USAGE = {
     "cachedContentTokens": "input_cached_tokens",
     "thoughtsTokens": "output_reasoning_tokens",
 }
+# The same in what models of Google's Agent Development Kit answer.
+ADK_RESPONSE = "gcp.vertex.agent.llm_response"
+ADK_USAGE, ADK_CACHED = "usage_metadata", "cached_content_token_count"
 COSTS = ("gen_ai.usage.cost", "llm.cost.total")
 
 # Counts under the names that instrumentations use; the kinds must not overlap, so details are taken off.
@@ -202,6 +225,18 @@ OBSERVATION_TYPES = frozenset(
         "EMBEDDING",
         "GUARDRAIL",
     }
+)
+# Python SDKs up to this version call a generation a span.
+LANGFUSE_SDK = "langfuse-sdk"
+LAST_WITHOUT_GENERATIONS = (3, 3)
+OF_GENERATIONS = (
+    MODEL[0],
+    COST,
+    USAGE,
+    COMPLETION_START,
+    MODEL_PARAMETERS,
+    PROMPT_NAME[0],
+    PROMPT_VERSION[0],
 )
 OPENINFERENCE_KIND = "openinference.span.kind"
 OPENINFERENCE_TYPES = {"LLM": "GENERATION", "RERANKER": "RETRIEVER"}

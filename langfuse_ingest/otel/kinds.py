@@ -1,25 +1,38 @@
 """What a span is: the type of its observation, and whether it is a detail that few want to see."""
 
+import re
 from typing import Any
 
 from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import first_of
 
 
-def type_of(said: dict[str, Any], name: str, scope: object) -> str:
+def type_of(said: dict[str, Any], name: str, scope: dict[str, Any], resource: dict[str, Any]) -> str:
     """The type of observation: what is named before what is concluded.
 
     Args:
         said: attributes of the span.
         name: its own name.
-        scope: name of its instrumentation scope.
+        scope: its instrumentation scope.
+        resource: attributes of its resource.
     """
-    return _named(said) or _of_framework(said, name, scope) or _of_model(said)
+    if _is_generation_called_span(said, scope, resource):
+        return "GENERATION"
+    return _named(said) or _of_framework(said, name, scope.get("name")) or _of_model(said)
 
 
 def is_detail(name: str, scope: object) -> bool:
     """Whether the span is one of LiveKit's many that Langfuse shows on the level DEBUG alone."""
     return scope == fields.LIVEKIT_SCOPE and name in fields.LIVEKIT_DEBUG
+
+
+def _is_generation_called_span(said: dict[str, Any], scope: dict[str, Any], resource: dict[str, Any]) -> bool:
+    if said.get(fields.TYPE) != "span" or scope.get("name") != fields.LANGFUSE_SDK:
+        return False
+    version = re.match(r"(\d{1,9})\.(\d{1,9})", str(scope.get("version")))
+    is_old = version is None or (int(version[1]), int(version[2])) <= fields.LAST_WITHOUT_GENERATIONS
+    is_python = resource.get("telemetry.sdk.language") == "python"
+    return is_old and is_python and any(name in said for name in fields.OF_GENERATIONS)
 
 
 def _named(said: dict[str, Any]) -> str | None:

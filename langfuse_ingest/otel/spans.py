@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from langfuse_ingest.events import Entity
 from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import (
@@ -21,9 +19,10 @@ from langfuse_ingest.otel.decoding import (
     time_of_nanoseconds,
 )
 from langfuse_ingest.otel.kinds import is_detail, type_of
+from langfuse_ingest.otel.parameters import parameters_of
 from langfuse_ingest.otel.payload import payload_of
 from langfuse_ingest.otel.usage import cost_of, usage_of
-from langfuse_ingest.records import RawEvent
+from langfuse_ingest.records import RawEvent, json_text
 from langfuse_ingest.tables import paths
 from langfuse_ingest.values import environment, timestamp
 
@@ -83,12 +82,12 @@ class Span:
         names = (*fields.USER, *fields.SESSION, *fields.TAGS, *fields.PUBLIC, fields.TRACE_NAME)
         names += fields.TRACE_PAYLOAD
         return any(name in self._attributes for name in names) or any(
-            name.startswith(fields.TRACE_METADATA) for name in self._attributes
+            name.startswith(fields.OF_TRACE) for name in self._attributes
         )
 
     def observation_event(self) -> RawEvent:
         """The span as a create event of its type."""
-        kind = type_of(self._attributes, self._span_name, self._scope.get("name"))
+        kind = type_of(self._attributes, self._span_name, self._scope, self._resource)
         body: dict[str, Any] = {
             "id": self.id,
             "traceId": self.trace_id,
@@ -106,7 +105,7 @@ class Span:
             "statusMessage": self._first(fields.STATUS_MESSAGE) or self._status.get("message"),
             "version": self._version,
         }
-        body |= {name: str(value) for name, value in optional.items() if value}
+        body |= {name: json_text(value) for name, value in optional.items() if value}
         event_id = f"{self.trace_id}-{self.id}"
         return {
             "id": event_id,
@@ -130,7 +129,7 @@ class Span:
             if (value := self._first(attribute)) is not None:
                 body[name] = value
         if (self.is_root or self.says_something_of_trace) and self._version:
-            body["version"] = str(self._version)
+            body["version"] = json_text(self._version)
         if self.is_root or self.says_something_of_trace:
             body["metadata"] = self._trace_metadata()
         event_id = f"{self.trace_id}-{self.id}"
@@ -148,7 +147,9 @@ class Span:
             "sessionId": self._first(*fields.SESSION),
             "release": self._first("langfuse.release") or self._resource.get("langfuse.release"),
         }
-        result: dict[str, Any] = {name: str(value) for name, value in values.items() if value is not None}
+        result: dict[str, Any] = {
+            name: json_text(value) for name, value in values.items() if value is not None
+        }
         if tags := _tags(self._first(*fields.TAGS)):
             result["tags"] = tags
         public = self._first(*fields.PUBLIC)
@@ -173,13 +174,14 @@ class Span:
             "blob_storage_file_path": self._key,
         }
         own |= self._experiment()
+        own["trace_metadata"] = _of_prefixes(self._attributes, fields.TRACE_METADATA)
         return {column: value for column, value in own.items() if value not in (None, "")}
 
     def _experiment(self) -> dict[str, Any]:
         own = {column: self._first(name) for column, name in fields.EXPERIMENT.items()}
         own["experiment_item_version"] = _time(str(self._first(fields.EXPERIMENT_ITEM_VERSION)))
         for column, name in fields.EXPERIMENT_METADATA.items():
-            said = dict(paths(json_object(self._attributes.get(name)) or {}))
+            said = dict(paths(_prefixed(self._attributes, name)))
             own |= {f"{column}_names": list(said), f"{column}_values": list(said.values())}
         return own
 
@@ -187,7 +189,7 @@ class Span:
         operation = self._first("ai.operationId")
         function = self._first("ai.telemetry.functionId")
         ai_name = f"{function}:{operation}" if function and operation else operation
-        return str(self._first(*fields.NAME) or ai_name or self._span_name)
+        return json_text(self._first(*fields.NAME) or ai_name or self._span_name)
 
     @property
     def _span_name(self) -> str:
@@ -200,7 +202,7 @@ class Span:
     def _environment(self) -> str:
         for name in fields.ENVIRONMENT:
             for source in (self._attributes, self._resource):
-                if source.get(name) is not None:
+                if source.get(name) not in (None, ""):
                     return environment(source[name])
         return "default"
 
@@ -216,12 +218,12 @@ class Span:
         result: dict[str, Any] = {}
         if str(self._attributes.get(fields.OPERATION)) not in fields.WITHOUT_MODEL:
             if model := self._model():
-                result["model"] = str(model)
+                result["model"] = json_text(model)
             if usage := usage_of(self._attributes, is_call=kind in ("GENERATION", "EMBEDDING")):
                 result["usageDetails"] = usage
             if cost := cost_of(self._attributes):
                 result["costDetails"] = cost
-        if parameters := self._model_parameters():
+        if parameters := parameters_of(self._attributes, self._scope.get("name")):
             result["modelParameters"] = parameters
         prompt = json_object(self._attributes.get(fields.AI_PROMPT)) or {}
         name = self._first(*fields.PROMPT_NAME) or prompt.get("name")
@@ -247,29 +249,9 @@ class Span:
             return None
         return _time(moment.isoformat())
 
-    def _model_parameters(self) -> dict[str, Any]:
-        own = json_object(self._attributes.get(fields.MODEL_PARAMETERS)) or self._genkit_config()
-        if own:
-            return own
-        for name in fields.PARAMETERS:
-            if shared := json_object(self._attributes.get(name)):
-                return shared
-        return {
-            name.removeprefix(prefix): value
-            for prefix in fields.PARAMETER_PREFIXES
-            for name, value in self._attributes.items()
-            if name.startswith(prefix) and name != prefix + "model"
-        }
-
-    def _genkit_config(self) -> dict[str, Any]:
-        if self._attributes.get(fields.GENKIT_SUBTYPE) != "model":
-            return {}
-        asked = json_object(self._attributes.get(fields.GENKIT_INPUT)) or {}
-        return {name: value for name, value in object_of(asked, "config").items() if name != "apiKey"}
-
     def _metadata(self) -> dict[str, Any]:
         return {
-            **_prefixed(self._resource, fields.TRACE_METADATA),
+            **_of_prefixes(self._resource, fields.TRACE_METADATA),
             **self._own_metadata,
             **self._remaining_attributes,
             **self._surroundings,
@@ -279,27 +261,24 @@ class Span:
         """Attributes of the root alone, or those of each further span would be added to them."""
         of_root = {**self._own_metadata, **self._remaining_attributes} if self.is_root else {}
         return {
-            **_prefixed(self._resource, fields.TRACE_METADATA),
-            **_prefixed(self._attributes, fields.TRACE_METADATA),
+            **_of_prefixes(self._resource, fields.TRACE_METADATA),
+            **_of_prefixes(self._attributes, fields.TRACE_METADATA),
             **of_root,
             **self._surroundings,
         }
 
     @cached_property
     def _own_metadata(self) -> dict[str, Any]:
-        own: dict[str, Any] = {}
-        for prefix in fields.OBSERVATION_METADATA:
-            own |= _prefixed(self._attributes, prefix)
-        return own
+        return _of_prefixes(self._attributes, fields.OBSERVATION_METADATA)
 
     @cached_property
     def _remaining_attributes(self) -> dict[str, Any]:
         """What has no field of its own; Langfuse's SDKs have said all that there is to say."""
         if str(self._scope.get("name", "")).startswith("langfuse-sdk"):
             return {}
-        prefixes = (*fields.OBSERVATION_METADATA, fields.TRACE_METADATA, *fields.PAYLOAD_PREFIXES)
+        prefixes = (*fields.OBSERVATION_METADATA, *fields.TRACE_METADATA, *fields.PAYLOAD_PREFIXES)
         rest = {
-            name: value if isinstance(value, str) else orjson.dumps(value).decode()
+            name: json_text(value)
             for name, value in self._attributes.items()
             if name not in fields.PAYLOAD_NAMES and not name.startswith(prefixes)
         }
@@ -318,6 +297,13 @@ class Span:
         return first_of(self._attributes, *names)
 
 
+def _of_prefixes(said: Attributes, prefixes: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for prefix in prefixes:
+        found |= _prefixed(said, prefix)
+    return found
+
+
 def _prefixed(said: Attributes, prefix: str) -> dict[str, Any]:
     """An attribute that is a JSON object, with those below it; what is none gets a key, as from the API."""
     own = said.get(prefix)
@@ -325,7 +311,7 @@ def _prefixed(said: Attributes, prefix: str) -> dict[str, Any]:
     if result is None:
         result = {} if own in (None, "") else {"metadata": own}
     for name, value in said.items():
-        if name.startswith(prefix + "."):
+        if name.startswith(prefix + ".") and name not in fields.NO_METADATA:
             result[name.removeprefix(prefix + ".")] = value
     return result
 
@@ -341,11 +327,11 @@ def _time(text: str) -> str | None:
 
 def _tags(value: object) -> list[str]:
     """A list, a JSON list, a list with commas, or a single tag."""
-    if isinstance(value, str) and value.startswith("["):
+    if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = from_json(value)
         except ValueError:
             return [str(value)]
     if isinstance(value, str):
         return [tag.strip() for tag in value.split(",") if tag.strip()]
-    return [str(tag) for tag in value] if isinstance(value, list) else []
+    return [json_text(tag) for tag in value] if isinstance(value, list) else []

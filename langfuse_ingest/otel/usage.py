@@ -24,9 +24,9 @@ def usage_of(span: dict[str, Any], *, is_call: bool = True) -> dict[str, int] | 
                 kind = name.removeprefix(prefix)
                 counts.setdefault(fields.USAGE_ALIASES.get(kind, kind.removeprefix("details.")), value)
     if is_call:
-        counts = _of_ai_sdk(span) | _of_genkit(span) | counts
+        counts = _of_ai_sdk(span) | _of_genkit(span) | _of_adk(span) | counts
     found = usage_details(counts) or {}
-    for kind in ("input", "output"):
+    for kind in ("input_cache_creation", "input", "output"):  # the first of them is a detail itself
         if kind in found:
             details = sum(count for name, count in found.items() if name.startswith(f"{kind}_"))
             found[kind] = max(0, found[kind] - details)
@@ -38,7 +38,8 @@ def _of_ai_sdk(span: dict[str, Any]) -> dict[str, Any]:
     metadata = json_object(span.get(fields.AI_PROVIDER)) or {}
     for provider, names in fields.AI_PROVIDER_USAGE.items():
         said = json_object(metadata.get(provider)) or {}
-        said |= json_object(said.get("usage")) or {}
+        for name in fields.AI_PROVIDER_NESTING:
+            said |= json_object(said.get(name)) or {}
         counts |= {kind: said[name] for name, kind in names.items() if name in said}
     return counts | {kind: span[name] for name, kind in fields.AI_USAGE.items() if name in span}
 
@@ -53,6 +54,11 @@ def _of_genkit(span: dict[str, Any]) -> dict[str, Any]:
     if thoughts and counts.get("input", 0) + counts.get("output", 0) + thoughts <= counts.get("total", 0):
         counts["output"] = counts.get("output", 0) + thoughts
     return counts
+
+
+def _of_adk(span: dict[str, Any]) -> dict[str, Any]:
+    said = object_of(json_object(span.get(fields.ADK_RESPONSE)) or {}, fields.ADK_USAGE)
+    return {"input_cached_tokens": said[fields.ADK_CACHED]} if said.get(fields.ADK_CACHED) else {}
 
 
 def cost_of(span: dict[str, Any]) -> dict[str, float] | None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.ingest.deployment import PROJECT, Deployment
+from langfuse_ingest.event_log import Origin
+from tests.ingest.deployment import PROJECT, Deployment, configure
 from tests.ingest.spans import CHILD, ROOT, TRACE, attributes, export, ingest, span
 
 
@@ -94,6 +95,29 @@ def test_types_of_observations(deployment: Deployment, values: dict[str, Any], k
     assert [row["type"] for row in deployment.rows("observations")] == [kind]
 
 
+@pytest.mark.parametrize(
+    ("language", "version", "kind"),
+    [
+        ("python", "3.3.0", "GENERATION"),
+        ("python", "2.60.1", "GENERATION"),
+        ("python", "3.4.0", "SPAN"),
+        ("nodejs", "3.3.0", "SPAN"),
+    ],
+)
+def test_old_python_sdks_call_a_generation_a_span(
+    deployment: Deployment, language: str, version: str, kind: str
+) -> None:
+    said = {"langfuse__observation__type": "span", "langfuse__observation__model__name": "m"}
+    request = export(span(ROOT, **said), scope="langfuse-sdk")
+    [resource] = request["resourceSpans"]
+    resource["resource"]["attributes"] += attributes(telemetry__sdk__language=language)
+    resource["scopeSpans"][0]["scope"]["version"] = version
+    deployment.parts.producer.accept_spans(PROJECT, request)
+    deployment.work("otel-ingestion-queue")
+
+    assert [row["type"] for row in deployment.rows("observations")] == [kind]
+
+
 def test_spans_of_livekit_are_told_apart_by_their_names(deployment: Deployment) -> None:
     names = ("agent_turn", "function_tool", "llm_node", "tts_node")
     spans = [span(f"{n}" * 16, name=name) for n, name in enumerate(names)]
@@ -137,14 +161,15 @@ def test_a_span_of_an_experiment_says_of_which_and_what_was_expected(deployment:
         "item__metadata": '{"topic": "refund"}',
         "item__root_observation_id": ROOT,
         "item__expected_output": "yes",
+        "metadata__n": 7,
     }
     ingest(deployment, span(ROOT, **{f"langfuse__experiment__{name}": text for name, text in said.items()}))
 
     [row] = deployment.rows("events_full")
     assert {name: row[f"experiment_{name}"] for name in ("id", "metadata_names", "metadata_values")} == {
         "id": "e",
-        "metadata_names": ["model.name", "k"],
-        "metadata_values": ["m", "[1]"],
+        "metadata_names": ["model.name", "k", "n"],
+        "metadata_values": ["m", "[1]", "7"],
     }
     item = {name: value for name, value in row.items() if name.startswith("experiment_item_")}
     assert item == {
@@ -185,6 +210,53 @@ def test_a_trace_has_what_its_root_has_in_its_metadata(deployment: Deployment) -
     assert [metadata[name] for name in ("own", "team", "told")] == ["o", "search", "by a child"]
     teams = {row["id"]: row["metadata"].get("team") for row in deployment.rows("observations")}
     assert teams == {ROOT: "search", CHILD: "search"}
+
+
+@pytest.mark.parametrize("mode", ["events_only", "dual"])
+def test_an_event_has_the_metadata_of_its_trace(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    configure(monkeypatch, LANGFUSE_MIGRATION_V4_WRITE_MODE=mode)
+    ingest(
+        deployment, span(ROOT, langfuse__trace__metadata='{"a": {"b": 1}}', langfuse__trace__metadata__c=2)
+    )
+
+    [event] = deployment.rows("events_full")
+    metadata = dict(zip(event["metadata_names"], event["metadata_values"], strict=True))
+    assert (metadata["a.b"], metadata["c"]) == ("1", "2")
+
+
+def test_metadata_of_the_vercel_ai_sdk_is_that_of_the_trace_but_for_what_has_a_field(
+    deployment: Deployment,
+) -> None:
+    child = span(CHILD, ROOT, ai__telemetry__metadata__userId="u", ai__telemetry__metadata__plan="pro")
+    ingest(deployment, span(ROOT, name="GET /"), child)
+
+    [trace] = deployment.rows("traces")
+    metadata = {row["id"]: row["metadata"] for row in deployment.rows("observations")}
+    assert (trace["user_id"], trace["metadata"]["plan"], metadata[CHILD]["plan"]) == ("u", "pro", "pro")
+    assert "userId" not in trace["metadata"].keys() | metadata[CHILD].keys()
+
+
+def test_an_empty_environment_is_none(deployment: Deployment) -> None:
+    ingest(deployment, span(ROOT, langfuse__environment=""))
+    assert [row["environment"] for row in deployment.rows("observations")] == ["prod"]
+
+
+def test_a_value_that_is_no_text_is_stored_as_json(deployment: Deployment) -> None:
+    ingest(deployment, span(ROOT, user__id=["a"], langfuse__trace__tags=' [true, "b"]'))
+    [trace] = deployment.rows("traces")
+    assert (trace["user_id"], trace["tags"]) == ('["a"]', ["b", "true"])
+
+
+def test_an_event_says_who_sent_it(deployment: Deployment) -> None:
+    origin = Origin("pk-1", "python", "4.0.0")
+    deployment.parts.producer.accept_spans(PROJECT, export(span(ROOT)), origin)
+    deployment.work("otel-ingestion-queue")
+
+    [row] = deployment.rows("events_full")
+    names = ("ingestion_api_key", "ingestion_sdk_name", "ingestion_sdk_version")
+    assert [row[name] for name in names] == ["pk-1", "python", "4.0.0"]
 
 
 def test_what_a_resource_says_of_metadata_stays_as_it_was_said(deployment: Deployment) -> None:

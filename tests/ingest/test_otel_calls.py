@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from langfuse_ingest.otel.parameters import parameters_of
 from langfuse_ingest.otel.usage import usage_of
 from tests.ingest.deployment import Deployment
 from tests.ingest.spans import CHILD, ROOT, ingest, span
@@ -68,6 +69,8 @@ def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
         ai__usage__promptTokens=100,
         **model,
     )
+    lifetimes = {"ephemeral_5m_input_tokens": 6, "ephemeral_1h_input_tokens": 3}
+    created = {"cache_creation_input_tokens": 10, "cache_creation": lifetimes}
     inner = span(
         CHILD,
         ROOT,
@@ -76,7 +79,12 @@ def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
         ai__prompt__messages='[{"role": "user", "content": "hi"}]',
         ai__response__text="hello",
         ai__response__msToFirstChunk=250.2,
-        ai__response__providerMetadata='{"anthropic": {"usage": {"cache_creation_input_tokens": 10}}}',
+        ai__response__providerMetadata=json.dumps({"anthropic": {"usage": created}}),
+        ai__settings__maxRetries=2,
+        gen_ai__response__finish_reasons=["stop"],
+        gen_ai__system="openai.chat",
+        gen_ai__request__temperature=1.0,
+        gen_ai__request__max_tokens=50,
         ai__usage__cachedInputTokens=30,
         ai__telemetry__metadata__langfusePrompt='{"name": "greeting", "version": 3}',
         gen_ai__request__model="gpt-5",
@@ -84,7 +92,7 @@ def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
         gen_ai__usage__output_tokens=20,
         **model,
     )
-    ingest(deployment, outer, inner)
+    ingest(deployment, outer, inner, scope="ai")
 
     rows = {row["id"]: row for row in deployment.rows("observations")}
     assert (rows[ROOT]["type"], rows[ROOT]["name"]) == ("SPAN", "answer:ai.generateText")
@@ -93,8 +101,22 @@ def test_a_call_by_the_vercel_ai_sdk(deployment: Deployment) -> None:
     call = rows[CHILD]
     assert (call["type"], call["prompt_name"], call["prompt_version"]) == ("GENERATION", "greeting", 3)
     assert (json.loads(call["input"])[0]["content"], call["output"]) == ("hi", "hello")
-    usage = {"input": 60, "input_cached_tokens": 30, "input_cache_creation": 10, "output": 20, "total": 120}
-    assert call["usage_details"] == usage
+    assert call["usage_details"] == {
+        "input": 60,
+        "input_cached_tokens": 30,
+        "input_cache_creation": 1,
+        "input_cache_creation_5m": 6,
+        "input_cache_creation_1h": 3,
+        "output": 20,
+        "total": 120,
+    }
+    assert json.loads(call["model_parameters"]) == {
+        "maxTokens": "50",
+        "temperature": "1",
+        "finishReason": "stop",
+        "system": "openai.chat",
+        "maxRetries": "2",
+    }
     assert call["completion_start_time"] == "2026-06-01 08:00:00.251"
     assert not any(name in call["metadata"]["attributes"] for name in ("ai.prompt", "ai.response.text"))
 
@@ -115,3 +137,39 @@ def test_usage_counts_no_token_twice() -> None:
         }
     )
     assert usage == {"input": 6, "input_cached_tokens": 4, "output": 3, "output_reasoning_tokens": 5}
+
+
+def test_tokens_that_googles_agents_take_from_a_cache_are_no_input() -> None:
+    response = json.dumps({"usage_metadata": {"cached_content_token_count": 30}})
+    usage = usage_of({"gen_ai.usage.input_tokens": 100, "gcp.vertex.agent.llm_response": response})
+    assert usage == {"input": 70, "input_cached_tokens": 30}
+
+
+@pytest.mark.parametrize(
+    ("said", "scope", "parameters"),
+    [
+        (
+            {
+                "langfuse.observation.model.parameters": '{"temperature": 0.2, "seed": 7}',
+                "gen_ai.request.temperature": 0.5,
+                "ai.response.providerMetadata": '{"openai": {"serviceTier": "flex"}}',
+                "gen_ai.request.service_tier": "auto",
+            },
+            "ai",
+            {"temperature": 0.2, "seed": 7, "service_tier": "flex"},
+        ),
+        (
+            {
+                "genkit:metadata:subtype": "model",
+                "genkit:input": "{}",
+                "genkit:output": '{"request": {"config": {"topK": 1, "apiKey": "secret"}}}',
+            },
+            "genkit-tracer",
+            {"topK": 1},
+        ),
+        ({"llm.invocation_parameters": '{"top_p": 1}', "gen_ai.request.top_k": 2}, "other", {"top_p": 1}),
+        ({"gen_ai.request.top_k": 2, "gen_ai.request.model": "m"}, "other", {"top_k": 2}),
+    ],
+)
+def test_parameters_of_a_call(said: dict[str, Any], scope: str, parameters: dict[str, Any]) -> None:
+    assert parameters_of(said, scope) == parameters
