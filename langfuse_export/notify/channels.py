@@ -7,6 +7,7 @@ import smtplib
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Protocol
@@ -98,11 +99,15 @@ class Email:
     def deliver(self, mails: Sequence[tuple[tuple[str, ...], Message]]) -> list[str | None]:
         """Send messages to recipients of their own over one connection; for each, what went wrong."""
         try:
-            with self._connect() as server:
+            with closing(self._connect()) as server:
                 parts = urlsplit(self.url)
                 if parts.username:
                     server.login(unquote(parts.username), unquote(parts.password or ""))
-                return [self._send(server, recipients, message) for recipients, message in mails]
+                errors = [self._send(server, recipients, message) for recipients, message in mails]
+                # What the server has taken is sent, however it says goodbye.
+                with suppress(OSError, smtplib.SMTPException):
+                    server.quit()
+                return errors
         except (OSError, smtplib.SMTPException) as error:
             return [self._said(error)] * len(mails)
 

@@ -18,7 +18,7 @@ from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.health.policy import HealthPolicy
 from langfuse_export.health.state import Failure, Health
 from langfuse_export.health.store import HealthStore
-from langfuse_export.notify.channels import signature
+from langfuse_export.notify.channels import Email, signature
 from langfuse_export.notify.left_out import tell_left_out
 from langfuse_export.notify.notice import Notice, message_of
 from langfuse_export.notify.notifier import Notifier, tell_people
@@ -151,6 +151,17 @@ def test_a_receiver_that_wants_to_be_asked_later_holds_nobody_up(
     settings = Settings(**{PREFIX + "SLACK_URL": webhook.url})  # type: ignore[arg-type]
 
     assert Notifier.from_settings(settings).send(message_of([], NOW)) == {"slack": f"answered {status}"}
+
+
+@pytest.mark.parametrize("goodbye", ["421 closing", "500 what?", "nonsense"])
+def test_a_mail_that_was_taken_is_sent_however_the_server_says_goodbye(
+    mail_server: MailServer, goodbye: str
+) -> None:
+    mail_server.goodbye = goodbye
+    email = Email(mail_server.url, "langfuse@example.com", ("a@example.com",))
+
+    assert email.deliver([(email.recipients, message_of([], NOW))]) == [None]
+    assert len(mail_server.mails) == 1
 
 
 def test_the_name_of_a_project_calls_nobody_in_slack(

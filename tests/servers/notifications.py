@@ -67,10 +67,12 @@ class MailServer:
 
     Attributes:
         recipients: of each mail, those of its envelope.
+        goodbye: the answer to QUIT.
     """
 
     user: str = "langfuse"
     password: str = "p@ss/word"
+    goodbye: str = "221 Bye"
     mails: list[Message] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
 
@@ -97,6 +99,10 @@ class MailServer:
         self.recipients.append(list(envelope.rcpt_tos))
         self.mails.append(message_from_bytes(envelope.content))
         return "250 OK"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        """Called by aiosmtpd at the end."""
+        return self.goodbye
 
     @property
     def url(self) -> str:
