@@ -8,16 +8,16 @@ from langfuse_ingest.records import json_text
 
 
 def parameters_of(span: dict[str, Any], scope: object) -> dict[str, Any]:
-    """What a span's attributes say of parameters.
+    """What a span's attributes say of parameters, as texts and numbers, which is all that Langfuse shows.
 
     Args:
         span: its attributes.
         scope: name of its instrumentation scope.
     """
     own = json_object(span.get(fields.MODEL_PARAMETERS)) or {}
-    if scope == fields.AI_SCOPE:
-        return _of_ai_sdk(span) | own
-    return own or _of_genkit(span) or _of_conventions(span)
+    said = _of_ai_sdk(span) | own if scope == fields.AI_SCOPE else own
+    said = said or _of_genkit(span) or _of_conventions(span)
+    return {name: value if _is_number(value) else json_text(value) for name, value in said.items()}
 
 
 def _of_ai_sdk(span: dict[str, Any]) -> dict[str, str]:
@@ -47,6 +47,10 @@ def _of_conventions(span: dict[str, Any]) -> dict[str, Any]:
         for name, value in span.items()
         if name.startswith(prefix) and name != prefix + "model"
     }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(value: object) -> str:

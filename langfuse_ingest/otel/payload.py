@@ -5,11 +5,10 @@ JSON text stays as it was sent; what has to be put together from several attribu
 
 from typing import Any
 
-import orjson
-
 from langfuse_ingest.otel import fields
 from langfuse_ingest.otel.decoding import attributes, from_json, json_object
 from langfuse_ingest.otel.spread import gathered
+from langfuse_ingest.records import json_text
 
 _MESSAGES = (
     "gen_ai.system.message",
@@ -68,9 +67,14 @@ def _with_instructions(span: dict[str, Any], given: Any) -> Any:
         return given
     if all(isinstance(part, dict) and "parts" in part for part in parts):
         return [*({"role": "system", **part} for part in parts), *messages]
-    texts = [part.get("content") if isinstance(part, dict) else part for part in parts]
-    content = "\n".join(text if isinstance(text, str) else orjson.dumps(text).decode() for text in texts)
-    return [{"role": "system", "content": content}, *messages]
+    return [{"role": "system", "content": "\n".join(map(_text, parts))}, *messages]
+
+
+def _text(part: Any) -> str:
+    """Of an instruction, or of a message with such."""
+    if isinstance(part, dict) and isinstance(part.get("parts"), list):
+        return "\n".join(map(_text, part["parts"]))
+    return json_text(part.get("content", part) if isinstance(part, dict) else part)
 
 
 def _said_by_genkit(value: Any, kind: str) -> Any:

@@ -310,9 +310,10 @@ def _prefixed(said: Attributes, prefix: str) -> dict[str, Any]:
     result = json_object(own)
     if result is None:
         result = {} if own in (None, "") else {"metadata": own}
+    start = prefix + "."
     for name, value in said.items():
-        if name.startswith(prefix + ".") and name not in fields.NO_METADATA:
-            result[name.removeprefix(prefix + ".")] = value
+        if name.startswith(start) and name not in fields.NO_METADATA:
+            result[name.removeprefix(start)] = value
     return result
 
 

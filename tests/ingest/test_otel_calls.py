@@ -168,6 +168,11 @@ def test_tokens_that_googles_agents_take_from_a_cache_are_no_input() -> None:
             {"topK": 1},
         ),
         ({"llm.invocation_parameters": '{"top_p": 1}', "gen_ai.request.top_k": 2}, "other", {"top_p": 1}),
+        (
+            {"model_config": '{"stop": ["a"], "stream": true, "n": 1, "top_p": 0.5, "seed": null}'},
+            "other",
+            {"stop": '["a"]', "stream": "true", "n": 1, "top_p": 0.5, "seed": "null"},
+        ),
         ({"gen_ai.request.top_k": 2, "gen_ai.request.model": "m"}, "other", {"top_k": 2}),
     ],
 )

@@ -60,6 +60,13 @@ def test_messages_in_events_and_spread_attributes_are_input_and_output(deploymen
             {"input": [{"role": "system", "content": "a\nb"}, 1]},
         ),
         (
+            {
+                "gen_ai.input.messages": "[1]",
+                "gen_ai.system_instructions": '[{"content": "a"}, {"parts": [{"content": "b"}, {"n": 1}]}]',
+            },
+            {"input": [{"role": "system", "content": 'a\nb\n{"n":1}'}, 1]},
+        ),
+        (
             {"gen_ai.input.messages": "[1]", "gen_ai.system_instructions": '[{"parts": []}]'},
             {"input": [{"role": "system", "parts": []}, 1]},
         ),
