@@ -1,5 +1,6 @@
 """Values of OTLP/JSON: ids, times, attributes."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from langfuse_ingest.values import timestamp
 _TWO_32 = 2**32
 _DEEP = 200  # levels; orjson reads some thousand and writes 254, a few of which are around a value
 _INT64 = range(-(2**63), 2**63)
+_EXACT = 2**53  # whole numbers up to here are floats
 
 
 def identifier(value: object) -> str:
@@ -128,10 +130,15 @@ def time_of_nanoseconds(value: object) -> str | None:
 
 
 def _double(value: object) -> Any:
+    """A number, without a fraction if it has none, as JavaScript writes it; text for what JSON cannot say."""
+    number = value
     if isinstance(value, str):
         try:
             number = float(value)
         except ValueError:
             return value
-        return number if number == number and abs(number) != float("inf") else value
-    return value
+    if not isinstance(number, float):
+        return number
+    if not math.isfinite(number):
+        return value
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else number

@@ -56,4 +56,4 @@ def _is_number(value: object) -> bool:
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ",".join(_text(item) for item in value)
-    return json_text(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return json_text(value)

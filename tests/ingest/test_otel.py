@@ -249,6 +249,15 @@ def test_a_value_that_is_no_text_is_stored_as_json(deployment: Deployment) -> No
     assert (trace["user_id"], trace["tags"]) == ('["a"]', ["b", "true"])
 
 
+def test_whole_numbers_have_no_fraction(deployment: Deployment) -> None:
+    said = {"gen_ai__request__temperature": 1.0, "gen_ai__request__top_p": 0.5, "list": [2.0, 1e300]}
+    ingest(deployment, span(ROOT, **said))
+
+    [row] = deployment.rows("observations")
+    assert row["model_parameters"] == '{"temperature":1,"top_p":0.5}'
+    assert json.loads(row["metadata"]["attributes"])["list"] == "[2,1e+300]"
+
+
 def test_an_event_says_who_sent_it(deployment: Deployment) -> None:
     origin = Origin("pk-1", "python", "4.0.0")
     deployment.parts.producer.accept_spans(PROJECT, export(span(ROOT)), origin)
