@@ -42,6 +42,8 @@ def _named(span: dict[str, Any], payloads: tuple[fields.Payload, ...]) -> dict[s
             continue
         if fields.WITH_INSTRUCTIONS.intersection(inputs):
             found["input"] = _with_instructions(span, found.get("input"))
+        if fields.AI_TEXT in outputs:  # newer versions put a part under the common names
+            found = _named(span, fields.PAYLOADS_AFTER_SPREAD) | found
         if fields.AI_TEXT in outputs and {fields.AI_TEXT, fields.AI_TOOL_CALLS} <= span.keys():
             calls = _decoded(span[fields.AI_TOOL_CALLS])
             found["output"] = {"role": "assistant", "content": span[fields.AI_TEXT], "tool_calls": calls}

@@ -50,6 +50,7 @@ def test_messages_in_events_and_spread_attributes_are_input_and_output(deploymen
             },
             {"input": '{"a": 1}', "output": "done"},
         ),
+        ({"ai.prompt": "hi", "gen_ai.output.messages": "[1]"}, {"input": "hi", "output": "[1]"}),
         ({"prompt": "hi", "all_messages_events": "[1]"}, {"input": "hi", "output": "[1]"}),
         ({"lk.chat_ctx": "hi", "lk.function_tool.output": "yo"}, {"input": "hi", "output": "yo"}),
         ({"flue.tool.arguments": '{"city": "Berlin"}'}, {"input": '{"city": "Berlin"}'}),
