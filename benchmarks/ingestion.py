@@ -38,7 +38,7 @@ from rich.table import Table as RichTable
 from benchmarks import measured_consumer
 from benchmarks.stored_events import store_events
 from langfuse_ingest.enqueue import rq_queue
-from langfuse_ingest.event_log import Group
+from langfuse_ingest.event_log import EntityKey, Group
 from langfuse_ingest.events import Entity
 from langfuse_ingest.merge import History, merge
 from langfuse_ingest.runtime import build_runtime
@@ -187,7 +187,7 @@ def _rows_of_events(events: list[dict[str, Any]]) -> dict[str, tuple[list[str], 
     for number, event in enumerate(events):
         entity = kinds.get(event["type"], Entity.OBSERVATION)
         group = Group(entity, f"{event['body']['id']}-{number}", [event])
-        row = merge(History(PROJECT, entity, group.id, event["timestamp"], groups=[("", group)]))
+        row = merge(History(EntityKey(PROJECT, entity, group.id), event["timestamp"], groups=[("", group)]))
         [target] = targets(entity, "legacy")
         row = target.row(row)
         assert row is not None

@@ -19,22 +19,16 @@ from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.noted_deletions import note_deletion
 from langfuse_ingest.runtime import Runtime
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
+from langfuse_ingest.tables import OBSERVATION_EVENTS, OBSERVATIONS, SCORES, TRACES, Target
 from langfuse_ingest.version import next_version
 from langfuse_worker.clickhouse import Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
 
 log = structlog.get_logger()
 
-# A table's time column, its sorting key, and the column that holds the trace.
-_TABLES = {
-    "traces": ("timestamp", ("project_id", "timestamp", "id"), "id"),
-    "observations": ("start_time", ("project_id", "type", "start_time", "id"), "trace_id"),
-    "scores": ("timestamp", ("project_id", "timestamp", "name", "id"), "trace_id"),
-    "events_full": ("start_time", ("project_id", "start_time", "trace_id", "span_id"), "trace_id"),
-}
-_ENTITY_TABLES = {"observations": Entity.OBSERVATION, "scores": Entity.SCORE}
-# events_core is filled by a view of events_full and is deleted from besides.
-_ALL_TABLES = (*_TABLES, "events_core", "dataset_run_items_rmt", FILE_LOG, INDEX)
+_TARGETS = (TRACES, OBSERVATIONS, SCORES, OBSERVATION_EVENTS)
+# What is deleted from besides, where only the project is asked for: runs of datasets, and what the log knows.
+_OF_A_PROJECT = ("dataset_run_items_rmt", FILE_LOG, INDEX)
 
 
 def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_noted: bool = False) -> None:
@@ -50,15 +44,17 @@ def delete_traces(parts: Runtime, project: str, trace_ids: Sequence[str], *, is_
         note_deletion(parts.redis, project, Entity.TRACE, trace_ids)
     condition = f"project_id = {quoted(project)} AND %s IN ({quoted_list(trace_ids)})"
     _forget(parts, project, Entity.TRACE, quoted_list(trace_ids))
-    for table, entity in _ENTITY_TABLES.items():
-        _forget(parts, project, entity, f"SELECT id FROM {table} WHERE {condition % 'trace_id'}")
-    spans = f"SELECT span_id FROM events_full WHERE {condition % 'trace_id'}"
-    _forget(parts, project, Entity.OBSERVATION, spans)
-    version = next_version(parts.redis)
-    for table, (_, _, trace_column) in _TABLES.items():
-        _mark_deleted(parts, project, table, condition % trace_column, version)
-        _remove(parts, project, table, condition % trace_column, version)
-    _remove(parts, project, "events_core", condition % "trace_id", version)
+    of_traces = {
+        OBSERVATIONS: Entity.OBSERVATION,
+        OBSERVATION_EVENTS: Entity.OBSERVATION,
+        SCORES: Entity.SCORE,
+    }
+    for target, entity in of_traces.items():
+        ids = f"SELECT {target.id_column} FROM {target.table} WHERE {condition % 'trace_id'}"
+        _forget(parts, project, entity, ids)
+    moment = _moment(next_version(parts.redis))
+    for target in _TARGETS:
+        _delete(parts, project, target, condition % ("id" if target is TRACES else "trace_id"), moment)
     log.info("traces_deleted", projectId=project, traces=len(trace_ids))
 
 
@@ -68,9 +64,7 @@ def delete_scores(parts: Runtime, project: str, score_ids: Sequence[str], *, is_
         note_deletion(parts.redis, project, Entity.SCORE, score_ids)
     condition = f"project_id = {quoted(project)} AND id IN ({quoted_list(score_ids)})"
     _forget(parts, project, Entity.SCORE, quoted_list(score_ids))
-    version = next_version(parts.redis)
-    _mark_deleted(parts, project, "scores", condition, version)
-    _remove(parts, project, "scores", condition, version)
+    _delete(parts, project, SCORES, condition, _moment(next_version(parts.redis)))
     log.info("scores_deleted", projectId=project, scores=len(score_ids))
 
 
@@ -85,7 +79,8 @@ def delete_project(parts: Runtime, project: str, *, is_noted: bool = False) -> N
     keys = parts.event_log.keys_of(project)
     for key in keys:
         parts.event_log.delete(key)
-    for table in _ALL_TABLES:
+    tables = [table for target in _TARGETS for table in target.tables]
+    for table in (*tables, *_OF_A_PROJECT):
         _execute(parts, project, table, f"DELETE FROM {table} WHERE project_id = {quoted(project)}")
     log.info("project_deleted", projectId=project, segments=len(keys))
 
@@ -104,45 +99,40 @@ def apply_retention(parts: Runtime, project: str, days: int) -> None:
     for key in segments:
         parts.event_log.delete(key)
     before = f"toDateTime64({cutoff.timestamp():.3f}, 3)"
-    where = f"project_id = {quoted(project)} AND %s < {before}"
-    for table, (time_column, _, _) in _TABLES.items():
-        _execute(parts, project, table, f"DELETE FROM {table} WHERE {where % time_column}")
-    _execute(parts, project, "events_core", f"DELETE FROM events_core WHERE {where % 'start_time'}")
-    _execute(parts, project, FILE_LOG, f"DELETE FROM {FILE_LOG} WHERE {where % 'created_at'}")
-    _execute(parts, project, INDEX, f"DELETE FROM {INDEX} WHERE {where % 'event_ts'}")
+    time_columns = {table: target.time_column for target in _TARGETS for table in target.tables}
+    for table, column in {**time_columns, FILE_LOG: "created_at", INDEX: "event_ts"}.items():
+        sql = f"DELETE FROM {table} WHERE project_id = {quoted(project)} AND {column} < {before}"
+        _execute(parts, project, table, sql)
     log.info("retention_applied", projectId=project, days=days, segments=len(segments))
 
 
 def _forget(parts: Runtime, project: str, entity: Entity, ids: str) -> None:
     """Mark the entities' rows in index and file log as deleted; `ids` is a list or a subquery."""
-    version = next_version(parts.redis)
+    moment = _moment(next_version(parts.redis))
     where = f"project_id = {quoted(project)} AND entity_type = {quoted(entity)} AND entity_id IN ({ids})"
     index = (
         f"INSERT INTO {INDEX} (project_id, entity, segment, event_ts, is_deleted) "
-        f"SELECT project_id, {HASH}, bucket_path, {_moment(version)}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
+        f"SELECT project_id, {HASH}, bucket_path, {moment}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
     )
     _execute(parts, project, INDEX, index)
     columns = ("id", "project_id", "entity_type", "entity_id", "event_id", "bucket_path", "created_at")
     sql = (
         f"INSERT INTO {FILE_LOG} ({', '.join(columns)}, event_ts, is_deleted) "
-        f"SELECT {', '.join(columns)}, {_moment(version)}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
+        f"SELECT {', '.join(columns)}, {moment}, 1 FROM {FILE_LOG} FINAL WHERE {where}"
     )
     _execute(parts, project, FILE_LOG, sql)
 
 
-def _mark_deleted(parts: Runtime, project: str, table: str, condition: str, version: str) -> None:
-    columns = ", ".join([*_TABLES[table][1], "created_at"])
-    moment = _moment(version)
+def _delete(parts: Runtime, project: str, target: Target, condition: str, moment: str) -> None:
+    """Mark rows as deleted, for merges on their way, and remove them; `moment` is the version, in SQL."""
+    columns = ", ".join([*target.sorting_key, "created_at"])
     sql = (
-        f"INSERT INTO {table} ({columns}, updated_at, event_ts, is_deleted) "
-        f"SELECT {columns}, {moment}, {moment}, 1 FROM {table} FINAL WHERE {condition}"
+        f"INSERT INTO {target.table} ({columns}, updated_at, event_ts, is_deleted) "
+        f"SELECT {columns}, {moment}, {moment}, 1 FROM {target.table} FINAL WHERE {condition}"
     )
-    _execute(parts, project, table, sql)
-
-
-def _remove(parts: Runtime, project: str, table: str, condition: str, version: str) -> None:
-    sql = f"DELETE FROM {table} WHERE {condition} AND event_ts < {_moment(version)}"
-    _execute(parts, project, table, sql)
+    _execute(parts, project, target.table, sql)
+    for table in target.tables:
+        _execute(parts, project, table, f"DELETE FROM {table} WHERE {condition} AND event_ts < {moment}")
 
 
 def _moment(version: str) -> str:
@@ -162,8 +152,7 @@ def retention_days(parts: Runtime) -> dict[str, int]:
     """
     if not parts.settings.retention:
         return {}
-    union = " UNION DISTINCT ".join(f"SELECT project_id FROM {table}" for table in _TABLES)
-    comment = QueryComment(purpose="retention")
-    projects = [row[0] for row in parts.clickhouse.rows(Query(f"SELECT DISTINCT * FROM ({union})", comment))]
+    sql = " UNION DISTINCT ".join(f"SELECT project_id FROM {target.table}" for target in _TARGETS)
+    projects = [row[0] for row in parts.clickhouse.rows(Query(sql, QueryComment(purpose="retention")))]
     days = {project: parts.settings.days_kept(project) for project in projects}
     return {project: kept for project, kept in days.items() if kept is not None}

@@ -8,21 +8,18 @@ from redis.exceptions import RedisError, ResponseError
 
 from langfuse_ingest.event_log import event_log_store
 from langfuse_ingest.event_log_index import TABLE as INDEX
+from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE as FILE_LOG
+from langfuse_ingest.tables import targets
 from langfuse_worker.clickhouse import ClickHouse, connect_for_ingestion
 from langfuse_worker.doctor import Check, Finding, ok, problem, warning
 from langfuse_worker.doctor.clickhouse import ask, check_clock, check_connection, connected
 from langfuse_worker.doctor.store import try_store
 from langfuse_worker.redis import running_redis, shown_redis
-from langfuse_worker.settings import Settings, WriteMode
+from langfuse_worker.settings import Settings
 
 _CREATION = "docs/deployment.md, The index of the event log"
 _CLICKHOUSE = "clickhouse of consumers"
-_TABLES: dict[WriteMode, tuple[str, ...]] = {
-    "legacy": ("traces", "observations", "scores", FILE_LOG),
-    "events_only": ("scores", "events_full", FILE_LOG),
-    "dual": ("traces", "observations", "scores", "events_full", FILE_LOG),
-}
 
 
 def ingestion_checks(settings: Settings) -> Sequence[Check]:
@@ -78,7 +75,8 @@ def _persistence(redis: Redis) -> Finding:
 
 def check_tables(settings: Settings) -> Iterator[Finding]:
     """Whether the tables are there that the write mode writes, and the index is, or can be made."""
-    wanted = _TABLES[settings.write_mode]
+    written = (target.table for entity in Entity for target in targets(entity, settings.write_mode))
+    wanted = [*dict.fromkeys(written), FILE_LOG]
     with connected(partial(connect_for_ingestion, settings)) as clickhouse:
         sql = "SELECT name FROM system.tables WHERE database = currentDatabase()"
         found = {row[0] for row in ask(clickhouse, sql)}

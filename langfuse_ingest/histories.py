@@ -45,4 +45,4 @@ def read_histories(
 def _history(key: EntityKey, found: list[tuple[Segment, Group]]) -> History:
     ordered = sorted((segment for segment, _ in found), key=lambda segment: segment.written_at)
     groups = [(segment.key, group) for segment, group in found]
-    return History(key.project, key.entity, key.id, ordered[0].written_at, ordered[-1].origin, groups)
+    return History(key, ordered[0].written_at, ordered[-1].origin, groups)

@@ -5,11 +5,9 @@ Redis is to blame for fails all of them, and they are retried.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import TypeVar
 
 from redis import Redis
 
@@ -20,7 +18,7 @@ from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.file_log import file_log_rows
 from langfuse_ingest.histories import read_histories
-from langfuse_ingest.merge import History, merge
+from langfuse_ingest.merge import History
 from langfuse_ingest.noted_deletions import (
     Deletable,
     Deletion,
@@ -30,17 +28,13 @@ from langfuse_ingest.noted_deletions import (
     gone_of,
     without,
 )
-from langfuse_ingest.records import Record
+from langfuse_ingest.rows import rows_of
 from langfuse_ingest.sharding import shard_of
-from langfuse_ingest.stored import StoredRow, days_around, stored_records, stored_rows, tombstone
-from langfuse_ingest.tables import Target, targets
 from langfuse_ingest.version import next_version
-from langfuse_ingest.writer import PendingRow, RefusedRow, Writer, pending
+from langfuse_ingest.writer import RefusedRow, Writer
 from langfuse_worker.blobstore import ObjectNotFoundError
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import WriteMode
-
-T = TypeVar("T")
 
 _KINDS_AT_ONCE = 4
 
@@ -68,7 +62,7 @@ class IngestJob:
             key
             for key in segment.groups
             if (self.entity is None or self.entity == (key.entity, key.id))
-            and (self.shards == 1 or shard_of(key.project, key.id, self.shards) == self.shard)
+            and shard_of(key.project, key.id, self.shards) == self.shard
         }
 
 
@@ -193,112 +187,21 @@ class Ingestion:
         outcome.refused = [row for row in outcome.refused if row.key not in named]
         histories, unread = read_histories(self.event_log, named, segments)
         outcome.unread |= unread
-        kinds = _by_kind(histories)
 
-        def write(kind: tuple[str, Entity]) -> list[RefusedRow]:
-            rows, refused = self._rows_of_kind(kind, kinds[kind], version)
+        def write(of_kind: list[History]) -> list[RefusedRow]:
+            skip = bool(self.skip_reads & {of_kind[0].key.project, "*"})
+            rows, refused = rows_of(self.clickhouse, of_kind, version, self.mode, skip_reads=skip)
             return refused + [row for table in rows for row in self.writer.write(table, rows[table])]
 
         # ClickHouse stores the rows of one kind while those of the next are merged.
         with ThreadPoolExecutor(_KINDS_AT_ONCE) as pool:
-            for refused in pool.map(write, kinds):
+            for refused in pool.map(write, _by_kind(histories)):
                 outcome.refused += refused
 
-    def _rows_of_kind(
-        self, kind: tuple[str, Entity], histories: list[History], version: str
-    ) -> tuple[dict[str, list[PendingRow]], list[RefusedRow]]:
-        """The rows of a project's entities of one kind, by table, and what cannot be merged or written."""
-        project, entity = kind
-        rows: dict[str, list[PendingRow]] = defaultdict(list)
-        found = targets(entity, self.mode)
-        days, refused = _each(histories, lambda history: days_around(history.times))
-        histories = [history for history in histories if history.id in days]
-        stored = {target.table: self._stored(target, project, histories, days) for target in found}
-        for target in found:
-            self._add_to_bases(target, project, histories, stored[target.table], days)
 
-        def rows_of(history: History) -> list[tuple[str, PendingRow]]:
-            key, record = EntityKey(project, entity, history.id), merge(history)
-            return [
-                (target.table, row)
-                for target in found
-                for row in _rows(target, key, record, stored[target.table].get(history.id, ()), version)
-            ]
-
-        merged, unmerged = _each(histories, rows_of)
-        for table, row in chain.from_iterable(merged.values()):
-            rows[table].append(row)
-        return rows, refused + unmerged
-
-    def _stored(
-        self, target: Target, project: str, histories: list[History], days: dict[str, set[str]]
-    ) -> dict[str, list[StoredRow]]:
-        if self.skip_reads & {project, "*"}:
-            histories = [history for history in histories if len(history.groups) > 1]
-        if not histories:
-            return {}
-        ids = [history.id for history in histories]
-        return stored_rows(self.clickhouse, target, project, ids, set().union(*(days[i] for i in ids)))
-
-    def _add_to_bases(
-        self,
-        target: Target,
-        project: str,
-        histories: list[History],
-        stored: dict[str, list[StoredRow]],
-        days: dict[str, set[str]],
-    ) -> None:
-        """Give the stored row to those whose row is older than everything that the log knows of them.
-
-        Where several tables have one, the first one's columns count, and the others' that it does not have.
-        """
-        older = {
-            history.id: history
-            for history in histories
-            if any(row.created_at[:23] < history.written_at[:23] for row in stored.get(history.id, ()))
-        }
-        if older:
-            around = set().union(*(days[i] for i in older))
-            bases = stored_records(self.clickhouse, target, project, older, around)
-            for entity_id, base in bases.items():
-                older[entity_id].base = {**base, **(older[entity_id].base or {})}
-
-
-def _rows(
-    target: Target, key: EntityKey, record: Record, stored: Iterable[StoredRow], version: str
-) -> list[PendingRow]:
-    """The merged row as a table holds it, after those that delete stored rows under another sorting key."""
-    row = target.row(record)
-    if row is None:
-        return []
-    row[target.id_column] = target.id_prefix + key.id
-    moved = [old for old in stored if target.key(old.columns) != target.key(row)]
-    return [
-        *(pending(key, tombstone(target, key, old), version) for old in moved),
-        pending(key, row, version),
-    ]
-
-
-def _each(
-    histories: Iterable[History], action: Callable[[History], T]
-) -> tuple[dict[str, T], list[RefusedRow]]:
-    """The action's results by id, and whose events it cannot be applied to.
-
-    The log may hold what no producer of ours has validated; that must not fail its neighbours.
-    """
-    results: dict[str, T] = {}
-    refused: list[RefusedRow] = []
-    for history in histories:
-        try:
-            results[history.id] = action(history)
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-            key = EntityKey(history.project, history.entity, history.id)
-            refused.append(RefusedRow(key, "the merge", f"{type(error).__name__}: {error}"))
-    return results, refused
-
-
-def _by_kind(histories: Iterable[History]) -> dict[tuple[str, Entity], list[History]]:
+def _by_kind(histories: Iterable[History]) -> list[list[History]]:
+    """The histories of each kind of entity in each project."""
     kinds: dict[tuple[str, Entity], list[History]] = defaultdict(list)
     for history in histories:
-        kinds[history.project, history.entity].append(history)
-    return kinds
+        kinds[history.key.project, history.key.entity].append(history)
+    return list(kinds.values())

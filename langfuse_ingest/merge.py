@@ -6,10 +6,11 @@ were batched, in which order they came, or how often.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
 
-from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.event_log import EntityKey, Group, Origin
 from langfuse_ingest.events import Entity
 from langfuse_ingest.records import (
     RawEvent,
@@ -47,9 +48,7 @@ class History:
         written_at: when the oldest of the segments was accepted, UTC.
     """
 
-    project: str
-    entity: Entity
-    id: str
+    key: EntityKey
     written_at: str
     origin: Origin = field(default_factory=Origin)
     groups: list[tuple[str, Group]] = field(default_factory=list)
@@ -58,16 +57,18 @@ class History:
     @cached_property
     def applied(self) -> list[tuple[RawEvent, Record]]:
         """Every event with the columns that it sets, in the order in which events apply."""
-        to_record = _RECORD[self.entity]
+        to_record = _RECORD[self.key.entity]
         return [(event, to_record(event)) for event in sort_events(in_log_order(self.groups))]
 
-    @property
-    def times(self) -> set[str]:
-        """Every time that may be in the sorting key of the row."""
-        return {
-            record["start_time"] if "start_time" in record else record["timestamp"]
-            for _, record in self.applied
-        }
+    @cached_property
+    def days(self) -> set[str]:
+        """Dates of every time that may be in the row's sorting key, and their neighbours.
+
+        A stored time may differ, and so may ClickHouse's zone.
+        """
+        times = {record.get("start_time") or record["timestamp"] for _, record in self.applied}
+        days = {date.fromisoformat(time[:10]) for time in times}
+        return {str(day + timedelta(offset)) for day in days for offset in (-1, 0, 1)}
 
 
 def merge(history: History) -> Record:
@@ -76,15 +77,16 @@ def merge(history: History) -> Record:
     Args:
         history: all of its events, at least one.
     """
+    entity = history.key.entity
     row = dict(history.base or {})
     for _, record in history.applied:
-        overwrite(row, record, _IMMUTABLE[history.entity])
-    if history.entity is not Entity.SCORE:
+        overwrite(row, record, _IMMUTABLE[entity])
+    if entity is not Entity.SCORE:
         _set_payload(row, (event for event, _ in history.applied))
-    row["id"], row["project_id"] = history.id, history.project
+    row["id"], row["project_id"] = history.key.id, history.key.project
     row.setdefault("created_at", history.written_at)
     row.setdefault("metadata", {})
-    if history.entity is Entity.OBSERVATION:
+    if entity is Entity.OBSERVATION:
         _finish_observation(row)
     row["origin"] = {
         name: value for name, value in _columns(history.origin).items() if value not in ("", "unknown")

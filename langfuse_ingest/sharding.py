@@ -5,6 +5,8 @@ import hashlib
 
 def shard_of(project: str, key: str, shards: int) -> int:
     """The index of the shard: the first four bytes of a SHA-256, modulo the number of shards."""
+    if shards == 1:
+        return 0
     digest = hashlib.sha256(f"{project}-{key}".encode()).hexdigest()
     return int(digest[:8], 16) % shards
 

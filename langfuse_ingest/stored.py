@@ -1,17 +1,18 @@
 """Rows that ClickHouse has: what a merge starts from, and what a changed sorting key leaves behind."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 from langfuse_ingest.event_log import EntityKey
+from langfuse_ingest.merge import History
 from langfuse_ingest.records import Record
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
-from langfuse_ingest.tables import Row, Target
+from langfuse_ingest.tables import TRACE_SPAN, Row, Target
 from langfuse_ingest.values import utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
@@ -31,10 +32,11 @@ class StoredRow:
 
 
 def stored_rows(
-    clickhouse: ClickHouse, target: Target, project: str, ids: Iterable[str], dates: Iterable[str]
+    clickhouse: ClickHouse, target: Target, histories: Sequence[History]
 ) -> dict[str, list[StoredRow]]:
-    """Rows of the ids, by id, whose day is one of the dates or next to one. Raises ClickHouseError."""
-    wanted = [target.id_prefix + entity_id for entity_id in ids]
+    """Rows of entities of one project, by id. Raises ClickHouseError."""
+    if not histories:
+        return {}
     names = (target.id_column, *target.key_columns)
     # FINAL would read the sorting key of every row of these days, and ClickHouse takes three to ten times as
     # long: what it leaves of the wanted rows is said by their versions alone.
@@ -42,27 +44,27 @@ def stored_rows(
     columns = ", ".join([*newest, *names])
     moment = target.time_column if target.exact_time else f"toDate({target.time_column})"
     where = (
-        f"WHERE {_where(target, project, wanted, dates)} "
+        f"WHERE {_where(target, histories)} "
         f"GROUP BY {moment}, {', '.join(names)} HAVING argMax(is_deleted, event_ts) = 0"
     )
-    tables = (target.table, *target.copies)
-    sql = " UNION DISTINCT ".join(f"SELECT {columns} FROM {table} {where}" for table in tables)
+    sql = " UNION DISTINCT ".join(f"SELECT {columns} FROM {table} {where}" for table in target.tables)
     found: dict[str, list[StoredRow]] = defaultdict(list)
-    for time, created_at, *values in clickhouse.rows(_query(target.table, project, sql)):
+    for time, created_at, *values in clickhouse.rows(_query(target, histories, sql)):
         columns = {**dict(zip(names, values, strict=True)), target.time_column: _utc(time)}
         entity_id = columns[target.id_column].removeprefix(target.id_prefix)
         found[entity_id].append(StoredRow(columns, _utc(created_at)))
     return found
 
 
-def stored_records(
-    clickhouse: ClickHouse, target: Target, project: str, ids: Iterable[str], dates: Iterable[str]
-) -> dict[str, Record]:
-    """Whole rows of the ids as a merge takes them. Raises ClickHouseError."""
-    wanted = [target.id_prefix + entity_id for entity_id in ids]
-    sql = f"SELECT * FROM {target.table} FINAL WHERE {_where(target, project, wanted, dates)}"
+def stored_records(clickhouse: ClickHouse, target: Target, histories: Sequence[History]) -> dict[str, Record]:
+    """Whole rows of entities of one project as a merge takes them, by id. Raises ClickHouseError."""
+    if not histories:
+        return {}
+    sql = f"SELECT * FROM {target.table} FINAL WHERE {_where(target, histories)}"
+    with clickhouse.stream(_query(target, histories, sql), "JSONEachRow") as chunks:
+        data = b"".join(chunks)
     records: dict[str, Record] = {}
-    for row in _read(clickhouse, target.table, project, sql):
+    for row in map(orjson.loads, data.splitlines()):
         entity_id = row[target.id_column].removeprefix(target.id_prefix)
         for name in _NOT_OF_THE_ENTITY:
             row.pop(name, None)
@@ -73,32 +75,24 @@ def stored_records(
     return records
 
 
-def days_around(times: Iterable[str]) -> set[str]:
-    """The dates of ISO times and their neighbours: a stored time may differ, and so may ClickHouse's zone."""
-    days = {date.fromisoformat(time[:10]) for time in times}
-    return {str(day + timedelta(offset)) for day in days for offset in (-1, 0, 1)}
-
-
 def tombstone(target: Target, key: EntityKey, stored: StoredRow) -> Row:
     """A row that deletes the stored one; it has no payload."""
     return {**stored.columns, "project_id": key.project, "created_at": stored.created_at, "is_deleted": 1}
 
 
-def _where(target: Target, project: str, ids: Iterable[str], dates: Iterable[str]) -> str:
+def _where(target: Target, histories: Sequence[History]) -> str:
+    days = sorted(set().union(*(history.days for history in histories)))
+    ids = (target.id_prefix + history.key.id for history in histories)
     return (
-        f"project_id = {quoted(project)} AND toDate({target.time_column}) IN ({quoted_list(sorted(dates))}) "
+        f"project_id = {quoted(histories[0].key.project)} "
+        f"AND toDate({target.time_column}) IN ({quoted_list(days)}) "
         f"AND {target.id_column} IN ({quoted_list(ids)})"
     )
 
 
-def _query(table: str, project: str, sql: str) -> Query:
-    return Query(sql, QueryComment(purpose="ingest-read", project=project, table=table), settings=_JSON)
-
-
-def _read(clickhouse: ClickHouse, table: str, project: str, sql: str) -> list[Row]:
-    with clickhouse.stream(_query(table, project, sql), "JSONEachRow") as chunks:
-        data = b"".join(chunks)
-    return [orjson.loads(line) for line in data.splitlines()]
+def _query(target: Target, histories: Sequence[History], sql: str) -> Query:
+    comment = QueryComment(purpose="ingest-read", project=histories[0].key.project, table=target.table)
+    return Query(sql, comment, settings=_JSON)
 
 
 def _micros(column: str) -> str:
@@ -132,7 +126,7 @@ def _from_event(row: Row, target: Target) -> Record:
         return {**record, "timestamp": row["start_time"], "tags": row["tags"], "api": True}
     details: dict[str, Any] = {name: row[name] for name in row if name.endswith("_details") and row[name]}
     parent = row["parent_span_id"]
-    if parent and not parent.startswith("t-"):
+    if parent and not parent.startswith(TRACE_SPAN):
         record["parent_observation_id"] = parent
     if row["source"] == "otel":
         record["otel"] = {}  # all of it is kept

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 _DATE = 10  # characters of an ISO time
 _NO_COLUMNS = ("api", "otel", "kept", "origin")  # of a record: what rows of events_full are made with
-_TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
+TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class Target:
     id_prefix: str = ""
     merged: frozenset[str] = frozenset()
     copies: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Where its rows are."""
+        return (self.table, *self.copies)
+
+    @property
+    def sorting_key(self) -> tuple[str, ...]:
+        """The columns that distinguish rows for ClickHouse, in any order."""
+        return ("project_id", self.time_column, *self.key_columns, self.id_column)
 
     def key(self, row: Row) -> tuple[str, ...]:
         """What distinguishes stored rows of one id: a row with another key is another row for ClickHouse."""
@@ -93,7 +103,7 @@ def _event_of_observation(observation: Record) -> Row:
     parent = observation.get("parent_observation_id")
     otel = observation.get("otel")
     if otel is None:
-        row["parent_span_id"] = parent or _TRACE_SPAN + observation["trace_id"]
+        row["parent_span_id"] = parent or TRACE_SPAN + observation["trace_id"]
         row["source"] = "ingestion-api"
         _add_metadata(row, _flat(observation["metadata"]))
     else:
@@ -113,7 +123,7 @@ def _event_of_trace(trace: Record) -> Row | None:
         **trace["origin"],
         "project_id": trace["project_id"],
         "trace_id": trace["id"],
-        "span_id": _TRACE_SPAN + trace["id"],
+        "span_id": TRACE_SPAN + trace["id"],
         "start_time": trace["timestamp"],
         "type": "SPAN",
         "level": "DEFAULT",
@@ -151,7 +161,7 @@ TRACE_EVENTS = Target(
     "start_time",
     ("trace_id",),
     exact_time=True,
-    id_prefix=_TRACE_SPAN,
+    id_prefix=TRACE_SPAN,
     merged=frozenset({*_FOR_EVENTS.values(), *_OF_A_TRACE, *_METADATA}),
     copies=_COPIES,
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langfuse_ingest.event_log import Group
+from langfuse_ingest.event_log import EntityKey, Group
 from langfuse_ingest.events import Entity
 from langfuse_ingest.merge import History, deep_merge, merge, overwrite, sort_events
 from langfuse_ingest.records import provided_usage
@@ -22,7 +22,7 @@ def at(milliseconds: int) -> str:
 def history(entity: Entity, *groups: list[dict[str, Any]], base: dict[str, Any] | None = None) -> History:
     """What is known of `x`: groups of events, one a segment."""
     found = [(f"segment-{n}", Group(entity, "x", events)) for n, events in enumerate(groups)]
-    return History("p", entity, "x", WRITTEN, groups=found, base=base)
+    return History(EntityKey("p", entity, "x"), WRITTEN, groups=found, base=base)
 
 
 def raw(type: str, ms: int, id: str = "e", **body: Any) -> dict[str, Any]:
