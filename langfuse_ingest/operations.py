@@ -9,7 +9,7 @@ from pydantic import Field
 from langfuse_ingest.dead_letters import RETRIED_BY_DEFAULT, DeadLetter, dead_letters, purge, replay_all
 from langfuse_ingest.deletion import retention_days
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.queues import queue
+from langfuse_ingest.queues import UnknownQueueError, queue
 from langfuse_ingest.replay import replay_range
 from langfuse_ingest.runtime import Runtime, build_runtime
 from langfuse_ingest.values import timestamp
@@ -43,7 +43,7 @@ class ReplayConfig(dg.Config):
 def retry_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConfig) -> None:
     """Put dead letters back into their queues, with all their attempts."""
     with _runtime() as parts:
-        count = replay_all(parts.redis, _known(config.queues))
+        count = replay_all(parts.redis, config.queues)
     context.add_output_metadata({"replayed": count})
     context.log.info("%d dead letters are back in their queues", count)
 
@@ -52,7 +52,7 @@ def retry_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConf
 def purge_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConfig) -> None:
     """Remove dead letters; what they said is in this run's metadata."""
     with _runtime() as parts:
-        letters = list(dead_letters(parts.redis, _known(config.queues)))
+        letters = list(dead_letters(parts.redis, config.queues))
         count = sum(purge(parts.redis, letter) for letter in letters)
     context.add_output_metadata({"purged": count, "dead_letters": _table(letters)})
     context.log.info("%d dead letters removed", count)
@@ -62,7 +62,7 @@ def purge_dead_letters_op(context: dg.OpExecutionContext, config: DeadLetterConf
 def list_dead_letters_op(context: dg.OpExecutionContext, config: ListConfig) -> None:
     """Show dead letters, with their reasons."""
     with _runtime() as parts:
-        letters = list(dead_letters(parts.redis, _known(config.queues) or None))
+        letters = list(dead_letters(parts.redis, config.queues or None))
     context.add_output_metadata({"count": len(letters), "dead_letters": _table(letters)})
 
 
@@ -140,15 +140,6 @@ def _status(running: bool) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
 
 
-def _known(names: list[str]) -> list[str]:
-    for name in names:
-        try:
-            queue(name)
-        except KeyError:
-            raise dg.Failure(f"{name} is not a queue; `langfuse-worker queues` lists them") from None
-    return names
-
-
 def _table(letters: list[DeadLetter]) -> dg.MetadataValue:
     records = [
         dg.TableRecord({"id": letter.id, "queue": letter.queue, "reason": letter.reason[:500]})
@@ -160,5 +151,8 @@ def _table(letters: list[DeadLetter]) -> dg.MetadataValue:
 
 @contextmanager
 def _runtime() -> Iterator[Runtime]:
-    with running_redis(settings()):
-        yield build_runtime(settings())
+    try:
+        with running_redis(settings()):
+            yield build_runtime(settings())
+    except UnknownQueueError as error:
+        raise dg.Failure(str(error)) from None

@@ -19,6 +19,10 @@ from langfuse_worker.settings import SettingsError, settings, variable
 ENTRY_POINTS = "langfuse_ingest.queues"
 
 
+class UnknownQueueError(LookupError):
+    """No queue or shard has this name; the message is for people."""
+
+
 def exponential(attempts: int, first_delay_s: int) -> tuple[int, ...]:
     """Delays between attempts, seconds, each twice the one before."""
     return tuple(first_delay_s * 2**n for n in range(attempts - 1))
@@ -184,11 +188,11 @@ def queues() -> tuple[QueueSpec, ...]:
 
 
 def queue(name: str) -> QueueSpec:
-    """The queue, or the queue of a shard, of that name. Raises KeyError."""
+    """The queue, or the queue of a shard, of that name. Raises UnknownQueueError."""
     for spec in queues():
         if spec.has_shard(name):
             return spec
-    raise KeyError(name)
+    raise UnknownQueueError(f"{name} is not a queue; `langfuse-worker queues` lists them")
 
 
 def decide_queues(role: WorkerRole) -> list[Decision]:

@@ -1,7 +1,7 @@
 """Ingests parts of the event log again: after Redis lost its data, or a mapping was mended."""
 
-from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
@@ -34,7 +34,7 @@ def replay_range(parts: Runtime, start: str, end: str, project: str | None = Non
     keys = parts.event_log.keys_between(datetime.fromisoformat(start), datetime.fromisoformat(end), project)
     spec = queue(QUEUE)
     count = 0
-    for some in _batches(keys):
+    while some := list(islice(keys, _AT_ONCE)):
         for index in range(spec.shards):
             jobs = [_job(key, index, spec.shards) for key in some]
             enqueue(parts.redis, spec, jobs, shard_name(spec.name, index))
@@ -45,14 +45,3 @@ def replay_range(parts: Runtime, start: str, end: str, project: str | None = Non
 def _job(key: str, shard: int, shards: int) -> NewJob:
     arguments = {"segment": key, "shard": shard, "shards": shards}
     return NewJob(arguments, {"events": _TYPICAL_EVENTS}, description=f"replay {key}")
-
-
-def _batches(keys: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for key in keys:
-        batch.append(key)
-        if len(batch) == _AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

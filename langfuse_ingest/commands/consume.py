@@ -8,7 +8,7 @@ import typer
 
 from langfuse_ingest.commands.preconditions import ingestion_settings
 from langfuse_ingest.consumers.supervisor import Supervisor
-from langfuse_ingest.queues import decide_queues, queue, registered_queues
+from langfuse_ingest.queues import UnknownQueueError, decide_queues, queue, registered_queues
 from langfuse_worker.console import fail
 from langfuse_worker.redis import running_redis
 from langfuse_worker.role import describe
@@ -37,8 +37,8 @@ def consume(
                 fail(f"{name} is a shard; --queue {spec.name} consumes all of that queue's", code=2)
             if spec not in specs:
                 fail(f"{name} is not consumed here; `langfuse-worker queues` says why", code=2)
-        except KeyError:
-            fail(f"{name} is not a queue; `langfuse-worker queues` lists them", code=2)
+        except UnknownQueueError as error:
+            fail(str(error), code=2)
     chosen = [spec for spec in specs if not only or spec.name in only]
     if not chosen:
         fail("every queue is switched off by its QUEUE_CONSUMER_*_IS_ENABLED", code=2)

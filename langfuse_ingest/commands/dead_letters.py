@@ -12,6 +12,7 @@ from rich.table import Table
 
 from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.dead_letters import DeadLetter, dead_letters, purge, replay
+from langfuse_ingest.queues import UnknownQueueError
 from langfuse_worker.console import err, fail, out, print_whole
 
 app = typer.Typer(help="Jobs that failed for good: list, inspect, put back, remove.", no_args_is_help=True)
@@ -29,7 +30,7 @@ def list_letters(queue: Queues = None, as_json: Json = False) -> None:
     Example: langfuse-worker dead-letters list --queue ingestion-queue
     """
     with open_runtime(ingestion_settings()) as parts:
-        letters = _chosen(parts.redis, queue, None, True)
+        letters = _chosen(parts.redis, queue)
     if as_json:
         print(json.dumps([letter.as_json() for letter in letters], indent=2))
         return
@@ -50,7 +51,7 @@ def show(letter_id: Annotated[str, typer.Argument(help="Id of a dead letter.")])
     Example: langfuse-worker dead-letters show 6d0f...
     """
     with open_runtime(ingestion_settings()) as parts:
-        (letter,) = _chosen(parts.redis, None, [letter_id], False)
+        (letter,) = _chosen(parts.redis, ids=[letter_id])
         segment = letter.arguments.get("segment")
         uri = {"segment_uri": parts.event_log.uri(segment)} if segment else {}
     print(json.dumps({**letter.as_json(), **uri}, indent=2))
@@ -84,23 +85,22 @@ def _apply(
     if not ids and not everything:
         fail("name dead letters, or say --all", code=2)
     with open_runtime(ingestion_settings()) as parts:
-        letters = _chosen(parts.redis, queue, ids, everything)
+        letters = _chosen(parts.redis, queue, None if everything else ids)
         count = sum(action(parts.redis, letter) for letter in letters)
     out.print(f"{count} of {len(letters)} dead letters {done}")
     sys.exit(0 if count == len(letters) else 1)
 
 
-def _chosen(
-    redis: Redis, queues: list[str] | None, ids: list[str] | None, everything: bool
-) -> list[DeadLetter]:
+def _chosen(redis: Redis, queues: list[str] | None = None, ids: list[str] | None = None) -> list[DeadLetter]:
+    """Dead letters of the queues, by default of all; with ids, these alone."""
     try:
         letters = list(dead_letters(redis, queues))
-    except KeyError as error:
-        fail(f"{error.args[0]} is not a queue; `langfuse-worker queues` lists them", code=2)
-    if everything:
+    except UnknownQueueError as error:
+        fail(str(error), code=2)
+    if ids is None:
         return letters
-    chosen = [letter for letter in letters if letter.id in (ids or ())]
-    if missing := sorted(set(ids or ()) - {letter.id for letter in chosen}):
+    chosen = [letter for letter in letters if letter.id in ids]
+    if missing := sorted(set(ids) - {letter.id for letter in chosen}):
         err.print(f"no such dead letter: {', '.join(missing)}", markup=False)
         sys.exit(1)
     return chosen

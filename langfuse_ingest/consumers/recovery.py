@@ -45,7 +45,7 @@ class Recovery:
         self._queues = list(queues)
         self._lease_s = lease_s
         self._scheduler = self._scheduler_of(None)
-        self._moved: dict[tuple[str, str], float] = {}
+        self._moved: dict[str, dict[str, float]] = {}
         self._locks_due = self._recovery_due = 0.0
 
     def tick(self) -> None:
@@ -86,16 +86,14 @@ class Recovery:
     def _recover_intermediate(self, name: str) -> None:
         """Put back jobs that were taken off the queue and never started, once they are seen for a lease."""
         found = rq_queue(name, self._redis)
-        ids = found.intermediate_queue.get_job_ids()
         now = time.monotonic()
-        self._moved = {key: seen for key, seen in self._moved.items() if key[0] != name or key[1] in set(ids)}
-        for job_id in ids:
-            seen = self._moved.setdefault((name, job_id), now)
-            if now - seen < self._lease_s:
-                continue
+        before = self._moved.get(name, {})
+        moved = {job_id: before.get(job_id, now) for job_id in found.intermediate_queue.get_job_ids()}
+        for job_id in [job_id for job_id, seen in moved.items() if now - seen >= self._lease_s]:
             put_back(found, job_id)
-            del self._moved[name, job_id]
+            del moved[job_id]
             log.warning("queue_job_recovered", queue=name, jobId=job_id)
+        self._moved[name] = moved
 
 
 def most_together(job: Job) -> int:

@@ -31,7 +31,7 @@ from langfuse_ingest.event_log import SegmentError
 from langfuse_ingest.ingest import IngestJob, Outcome
 from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
 from langfuse_ingest.queue_job import QueueJob, remove_done
-from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue
+from langfuse_ingest.queues import QueueSpec, UnknownQueueError, decide_queues, handler_of, queue
 from langfuse_ingest.runtime import runtime
 from langfuse_ingest.writer import is_transient
 from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
@@ -126,7 +126,7 @@ class ConsumerWorker(SimpleWorker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
         """The next job; while ClickHouse or the event log is down, jobs wait without using up attempts."""
-        while self._in_doubt and not (self._clickhouse_answers() and self._event_log_answers()):
+        while self._in_doubt and not self._both_answer():
             self.heartbeat()
             time.sleep(1)
         self._in_doubt = False
@@ -282,19 +282,14 @@ class ConsumerWorker(SimpleWorker):
             refusedRows=refused,
         )
 
-    def _clickhouse_answers(self) -> bool:
+    def _both_answer(self) -> bool:
         try:
             runtime().clickhouse.rows(Query("SELECT 1", QueryComment(purpose="ingest-ping")))
-        except ClickHouseError as error:
-            log.warning("clickhouse_unavailable", queue=self.queues[0].name, error=str(error)[:300])
-            return False
-        return True
-
-    def _event_log_answers(self) -> bool:
-        try:
             runtime().event_log.ping()
-        except StoreError as error:
-            log.warning("event_log_unavailable", queue=self.queues[0].name, error=str(error)[:300])
+        except (ClickHouseError, StoreError) as error:
+            of_clickhouse = isinstance(error, ClickHouseError)
+            event = "clickhouse_unavailable" if of_clickhouse else "event_log_unavailable"
+            log.warning(event, queue=self.queues[0].name, error=str(error)[:300])
             return False
         return True
 
@@ -310,10 +305,8 @@ def require_registered(name: str) -> QueueSpec:
     """The registry's row of a queue or shard that is consumed here. Raises SettingsError."""
     try:
         spec = queue(name)
-    except KeyError:
-        raise SettingsError(
-            f"{name} is not a queue of this product; `langfuse-worker queues` lists them"
-        ) from None
+    except UnknownQueueError as error:
+        raise SettingsError(str(error)) from None
     for decision in decide_queues(settings().worker_role):
         if decision.name == spec.name and not decision.registered:
             raise SettingsError(f"{decision.reason}: {name} is not consumed here")
