@@ -21,7 +21,7 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from langfuse_ingest.enqueue import FOREVER, rq_queue
+from langfuse_ingest.enqueue import NewJob, job_fields, rq_queue
 from langfuse_ingest.ingest import Outcome
 from langfuse_ingest.queue_job import QueueJob
 from langfuse_ingest.queue_state import shards_in_redis
@@ -64,16 +64,8 @@ def add_refused(redis: Redis, pipeline: Pipeline, spec: QueueSpec, outcome: Outc
         )
         reasons[letter] = (arguments, f"{row.table} refuses {key.entity} {key.id!r}: {row.reason}")
     for letter, (arguments, reason) in reasons.items():
-        job = rq_queue(spec.name, redis).create_job(
-            spec.handler,
-            kwargs=arguments,
-            job_id=letter,
-            timeout=spec.timeout_s,
-            result_ttl=0,
-            failure_ttl=FOREVER,
-            description=f"ingest {arguments['entity'][1]}",
-            meta={"events": 1},
-        )
+        new = NewJob(arguments, {"events": 1}, description=f"ingest {arguments['entity'][1]}")
+        job = rq_queue(spec.name, redis).create_job(spec.handler, **job_fields(spec, new), job_id=letter)
         job.ended_at = datetime.now(UTC)
         job.save(pipeline=pipeline)
         record_job_failure(job, reason, pipeline)
@@ -88,7 +80,7 @@ def dead_letters(redis: Redis, names: Iterable[str] | None = None) -> Iterator[D
         names: queues; all of the registry by default.
 
     Raises:
-        KeyError: there is no such queue.
+        UnknownQueueError: there is no such queue.
     """
     for name in _shards(redis, names):
         ids = _registry(name, redis).get_job_ids()

@@ -34,6 +34,18 @@ def rq_queue(name: str, redis: Redis) -> Queue:
     return Queue(name, connection=redis, job_class=QueueJob, serializer=JSONSerializer)
 
 
+def job_fields(spec: QueueSpec, job: NewJob) -> dict[str, Any]:
+    """A job of the queue as RQ's functions take it, beside what they call."""
+    return {
+        "kwargs": job.arguments,
+        "timeout": spec.timeout_s,
+        "result_ttl": 0,
+        "failure_ttl": FOREVER,
+        "description": job.description or spec.handler.rpartition(".")[2],
+        "meta": job.meta,
+    }
+
+
 def enqueue(redis: Redis, spec: QueueSpec, jobs: Iterable[NewJob], shard: str | None = None) -> list[Job]:
     """Queue jobs in one round trip.
 
@@ -46,17 +58,5 @@ def enqueue(redis: Redis, spec: QueueSpec, jobs: Iterable[NewJob], shard: str | 
     Raises:
         redis.RedisError: it is unknown which of the jobs are queued.
     """
-    data = [
-        Queue.prepare_data(
-            spec.handler,
-            kwargs=job.arguments,
-            timeout=spec.timeout_s,
-            result_ttl=0,
-            failure_ttl=FOREVER,
-            description=job.description or spec.handler.rpartition(".")[2],
-            meta=job.meta,
-            retry=spec.retry(),
-        )
-        for job in jobs
-    ]
+    data = [Queue.prepare_data(spec.handler, **job_fields(spec, job), retry=spec.retry()) for job in jobs]
     return rq_queue(shard or spec.name, redis).enqueue_many(data)

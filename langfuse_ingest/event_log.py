@@ -89,7 +89,7 @@ class Segment:
 
 
 class EventLog:
-    """Writes segments and reads them; remembers 128 MiB of those last read. Thread-safe to read."""
+    """Writes segments and reads them; remembers 128 MiB of those last read. Only one thread may read."""
 
     def __init__(self, store: BlobStore, concurrent_reads: int = 50) -> None:
         """Nothing is opened before it is used."""

@@ -1,6 +1,7 @@
 """What the jobs of the queues call. Arguments are JSON values; every function can run more than once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
@@ -15,13 +16,13 @@ class PoisonedJobError(Exception):
     """The job itself is at fault, so trying again does not help."""
 
 
-def ingest(segment: str, shard: int = 0, shards: int = 1, entity: list[str] | None = None) -> None:
-    """Ingest one segment of the event log; consumers of our own take many at once, through `ingest_batch`.
+def ingest(**arguments: Any) -> None:
+    """Ingest what one job says, see `ingest_job`; our own consumers take many at once, by `ingest_batch`.
 
     Raises:
         PoisonedJobError: ClickHouse refuses rows of it, or it cannot be read.
     """
-    outcome = ingest_batch([ingest_job(segment=segment, shard=shard, shards=shards, entity=entity)])
+    outcome = ingest_batch([ingest_job(**arguments)])
     for error in outcome.failed.values():
         raise error
     if outcome.refused:

@@ -4,7 +4,7 @@ An event is accepted when both have happened. One invalid event never fails its 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.event_log import EventLog, Group, Origin
 from langfuse_ingest.events import Entity, EventError, SdkLogEvent, entity_of, parse_event
 from langfuse_ingest.otel.validation import check_spans
-from langfuse_ingest.queues import QueueSpec, queue
+from langfuse_ingest.queues import queue
 from langfuse_ingest.sharding import shard_name, shard_of
 from langfuse_worker.settings import Settings
 
@@ -90,12 +90,18 @@ class Producer:
             else:
                 receipt.accepted.append(_id_of(raw))
         if groups:
-            primary, secondary = queue("ingestion-queue"), queue("secondary-ingestion-queue")
-            spec = secondary if project in self.settings.secondary_projects else primary
+            is_secondary = project in self.settings.secondary_projects
+            spec = queue("secondary-ingestion-queue" if is_secondary else "ingestion-queue")
             receipt.segment, size = self.event_log.write(
                 project, list(groups.values()), origin, datetime.now(UTC)
             )
-            self._enqueue(spec, project, receipt.segment, size, groups.values())
+            # A job for each shard that has entities of the segment.
+            counts = Counter[int]()
+            for group in groups.values():
+                counts[shard_of(project, group.id, spec.shards)] += len(group.events)
+            for shard, events in counts.items():
+                job = _job(receipt.segment, size, events, shard=shard, shards=spec.shards)
+                enqueue(self.redis, spec, [job], shard_name(spec.name, shard))
         return receipt
 
     def accept_spans(self, project: str, request: object, origin: Origin = DEFAULT_ORIGIN) -> Receipt:
@@ -104,29 +110,22 @@ class Producer:
         Raises:
             StoreError, redis.RedisError: as `accept`.
         """
-        receipt = Receipt()
-        size = 0
         try:
             resource_spans, span_ids = check_spans(request, self.settings.ingestion_max_event_bytes)
-            if span_ids:
-                receipt.segment, size = self.event_log.write_spans(
-                    project, resource_spans, origin, datetime.now(UTC)
-                )
+            if not span_ids:
+                return Receipt()
+            now = datetime.now(UTC)
+            segment, size = self.event_log.write_spans(project, resource_spans, origin, now)
         except EventError as error:
-            receipt.rejected.append(Rejection(0, "unknown", error.reason, str(error)))
-            return receipt
+            return Receipt(rejected=[Rejection(0, "unknown", error.reason, str(error))])
         except TypeError as error:
             message = f"cannot be written as JSON: {error}"
-            receipt.rejected.append(Rejection(0, "unknown", "not_json", message))
-            return receipt
-        if receipt.segment:
-            primary, secondary = queue("otel-ingestion-queue"), queue("secondary-otel-ingestion-queue")
-            spec = secondary if project in self.settings.secondary_otel_projects else primary
-            shard = shard_name(spec.name, shard_of(project, receipt.segment, spec.shards))
-            job = _job(receipt.segment, size, len(span_ids))
-            enqueue(self.redis, spec, [job], shard)
-        receipt.accepted = span_ids
-        return receipt
+            return Receipt(rejected=[Rejection(0, "unknown", "not_json", message)])
+        is_secondary = project in self.settings.secondary_otel_projects
+        spec = queue("secondary-otel-ingestion-queue" if is_secondary else "otel-ingestion-queue")
+        shard = shard_name(spec.name, shard_of(project, segment, spec.shards))
+        enqueue(self.redis, spec, [_job(segment, size, len(span_ids))], shard)
+        return Receipt(span_ids, segment=segment)
 
     def _add(self, groups: dict[tuple[Entity, str], Group], raw: object) -> None:
         event = parse_event(raw)
@@ -144,18 +143,6 @@ class Producer:
         assert entity is not None
         entity_id = event.body.id or event.id
         groups.setdefault((entity, entity_id), Group(entity, entity_id, [])).events.append(data)
-
-    def _enqueue(
-        self, spec: QueueSpec, project: str, segment: str, size: int, groups: Iterable[Group]
-    ) -> None:
-        """A job for each shard that has entities of the segment."""
-        shards = spec.shards
-        counts = Counter[int]()
-        for group in groups:
-            counts[shard_of(project, group.id, shards) if shards > 1 else 0] += len(group.events)
-        for index, events in counts.items():
-            job = _job(segment, size, events, shard=index, shards=shards)
-            enqueue(self.redis, spec, [job], shard_name(spec.name, index))
 
 
 def _job(segment: str, size: int, events: int, **arguments: Any) -> NewJob:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -33,14 +33,13 @@ class Summary:
     rejected: Counter[str] = field(default_factory=Counter)
     examples: list[Rejection] = field(default_factory=list)
 
-    def add(self, receipt: Receipt, offset: int) -> None:
-        """Count a batch whose first event is the offset-th of the file."""
+    def add(self, receipt: Receipt) -> None:
+        """Count the next batch of the file."""
+        before = self.accepted + self.rejected.total()
+        for rejection in receipt.rejected[: _SHOWN_REJECTIONS - len(self.examples)]:
+            self.examples.append(replace(rejection, index=rejection.index + before))
         self.accepted += len(receipt.accepted)
         self.rejected += receipt.reasons
-        for rejection in receipt.rejected[: _SHOWN_REJECTIONS - len(self.examples)]:
-            self.examples.append(
-                Rejection(rejection.index + offset, rejection.id, rejection.reason, rejection.message)
-            )
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -65,14 +64,14 @@ def ingest(
     config = ingestion_settings()
     if not project:
         fail("--project is empty", code=2)
-    if str(file) != "-" and not file.is_file():
+    is_stdin = str(file) == "-"
+    if not is_stdin and not file.is_file():
         fail(f"{file}: {'is no file' if file.exists() else 'no such file'}", code=2)
     summary = Summary()
     with open_runtime(config) as parts, _progress() as progress:
-        total = file.stat().st_size if str(file) != "-" else None
-        task = progress.add_task("Ingesting", total=total)
+        task = progress.add_task("Ingesting", total=None if is_stdin else file.stat().st_size)
         try:
-            with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
+            with sys.stdin.buffer if is_stdin else file.open("rb") as stream:
                 for documents, size in _documents(stream, batch_size):
                     _accept(parts.producer, project, documents, batch_size, summary)
                     progress.advance(task, size)
@@ -91,16 +90,11 @@ def _accept(
         if isinstance(document, dict) and isinstance(document.get("batch"), list):
             events += document["batch"]
         elif isinstance(document, dict) and "resourceSpans" in document:
-            summary.add(producer.accept_spans(project, document, _ORIGIN), _seen(summary))
+            summary.add(producer.accept_spans(project, document, _ORIGIN))
         else:
             events.append(document)
     for start in range(0, len(events), batch_size):  # one document may hold any number
-        some = events[start : start + batch_size]
-        summary.add(producer.accept(project, some, _ORIGIN), _seen(summary))
-
-
-def _seen(summary: Summary) -> int:
-    return summary.accepted + summary.rejected.total()
+        summary.add(producer.accept(project, events[start : start + batch_size], _ORIGIN))
 
 
 def _documents(stream: BinaryIO, batch_size: int) -> Iterator[tuple[list[Any], int]]:
