@@ -109,6 +109,8 @@ PAYLOADS_AFTER_SPREAD: tuple[Payload, ...] = (
 WITH_INSTRUCTIONS = frozenset({"gen_ai.input.messages", "pydantic_ai.all_messages"})
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 TRACE_PAYLOAD = ("langfuse.trace.input", "langfuse.trace.output")
+# What tells of the whole trace, besides its metadata.
+TRACE_ATTRIBUTES = frozenset((*USER, *SESSION, *TAGS, *PUBLIC, TRACE_NAME, *TRACE_PAYLOAD))
 # What is input or output is no metadata, even where another convention has been believed.
 _SPREAD = tuple(name for pair in SPREAD_PAYLOADS for name in pair)
 PAYLOAD_NAMES = frozenset({*TRACE_PAYLOAD, *_SPREAD, EVENTS, SYSTEM_INSTRUCTIONS}).union(

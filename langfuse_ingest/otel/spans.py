@@ -47,7 +47,7 @@ def events_of_spans(
             for raw in list_of(scope_spans, "spans"):
                 span = Span(raw, scope, resource_attributes, key, written_at)
                 yield Entity.OBSERVATION, span.id, span.observation_event()
-                if span.is_root or span.says_something_of_trace or span.trace_id not in seen:
+                if span.tells_of_trace or span.trace_id not in seen:
                     yield Entity.TRACE, span.trace_id, span.trace_event()
                 seen.add(span.trace_id)
 
@@ -66,6 +66,7 @@ class Span:
         self.id = identifier(raw.get("spanId"))
         self.trace_id = identifier(raw.get("traceId"))
         self.parent_id = identifier(raw.get("parentSpanId"))
+        self._event_id = f"{self.trace_id}-{self.id}"
         end = time_of_nanoseconds(raw.get("endTimeUnixNano"))
         start = time_of_nanoseconds(raw.get("startTimeUnixNano"))
         self.start = start or end or written_at
@@ -76,13 +77,11 @@ class Span:
         """Whether the span stands for its trace."""
         return not self.parent_id or str(self._attributes.get(fields.AS_ROOT)).lower() == "true"
 
-    @property
-    def says_something_of_trace(self) -> bool:
-        """Whether it carries attributes of the trace."""
-        names = (*fields.USER, *fields.SESSION, *fields.TAGS, *fields.PUBLIC, fields.TRACE_NAME)
-        names += fields.TRACE_PAYLOAD
-        return any(name in self._attributes for name in names) or any(
-            name.startswith(fields.OF_TRACE) for name in self._attributes
+    @cached_property
+    def tells_of_trace(self) -> bool:
+        """Whether it stands for its trace, or carries attributes of it."""
+        return self.is_root or any(
+            name in fields.TRACE_ATTRIBUTES or name.startswith(fields.OF_TRACE) for name in self._attributes
         )
 
     def observation_event(self) -> RawEvent:
@@ -106,9 +105,8 @@ class Span:
             "version": self._version,
         }
         body |= {name: json_text(value) for name, value in optional.items() if value}
-        event_id = f"{self.trace_id}-{self.id}"
         return {
-            "id": event_id,
+            "id": self._event_id,
             "timestamp": self.end,
             "type": f"{kind.lower()}-create",
             "body": body,
@@ -121,25 +119,31 @@ class Span:
             "id": self.trace_id,
             "timestamp": self.start,
             "environment": self._environment(),
-            **self._trace_fields(),
+            **self._trace_fields,
         }
         if self.is_root:
             body = {"name": self._name(), **self._payload, **body}
         for name, attribute in zip(("input", "output"), fields.TRACE_PAYLOAD, strict=True):
             if (value := self._first(attribute)) is not None:
                 body[name] = value
-        if (self.is_root or self.says_something_of_trace) and self._version:
-            body["version"] = json_text(self._version)
-        if self.is_root or self.says_something_of_trace:
+        if self.tells_of_trace:
             body["metadata"] = self._trace_metadata()
-        event_id = f"{self.trace_id}-{self.id}"
-        return {"id": event_id, "timestamp": self.start, "type": "trace-create", "body": body, "otel": {}}
+            if self._version:
+                body["version"] = json_text(self._version)
+        return {
+            "id": self._event_id,
+            "timestamp": self.start,
+            "type": "trace-create",
+            "body": body,
+            "otel": {},
+        }
 
     @cached_property
     def _payload(self) -> dict[str, Any]:
         """Of the observation, and of the trace if this is its root."""
         return payload_of(self._attributes, self._events)
 
+    @cached_property
     def _trace_fields(self) -> dict[str, Any]:
         values = {
             "name": self._first(fields.TRACE_NAME),
@@ -158,11 +162,14 @@ class Span:
         return result
 
     def _only_events_full(self) -> dict[str, Any]:
-        trace = self._trace_fields()
-        name = trace.get("name") or (self._name() if self.is_root else "")
-        own = {"trace_name": name, "user_id": trace.get("userId"), "session_id": trace.get("sessionId")}
-        own |= {"release": trace.get("release"), "tags": trace.get("tags"), "public": trace.get("public")}
-        own |= {
+        trace = self._trace_fields
+        own = {
+            "trace_name": trace.get("name") or (self._name() if self.is_root else ""),
+            "user_id": trace.get("userId"),
+            "session_id": trace.get("sessionId"),
+            "release": trace.get("release"),
+            "tags": trace.get("tags"),
+            "public": trace.get("public"),
             "is_app_root": str(self._attributes.get(fields.APP_ROOT)).lower() == "true",
             "service_name": self._resource.get("service.name"),
             "service_version": self._resource.get("service.version"),
@@ -172,8 +179,8 @@ class Span:
             "scope_name": self._scope.get("name"),
             "scope_version": self._scope.get("version"),
             "blob_storage_file_path": self._key,
+            **self._experiment(),
         }
-        own |= self._experiment()
         own["trace_metadata"] = _of_prefixes(self._attributes, fields.TRACE_METADATA)
         return {column: value for column, value in own.items() if value not in (None, "")}
 
