@@ -16,7 +16,7 @@ EXPORTED = TableAttributes(table="traces", mode="catchup", format="parquet", out
 @pytest.fixture
 def collected(otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
     """A receiver that the standard variable names."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     return otlp
 
 
@@ -83,7 +83,7 @@ def test_a_dead_collector_holds_nothing_up_for_long(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_is_sent_unless_asked_for(otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     telemetry = build_telemetry(Settings())
     telemetry.job_finished("steady", "success", 1)

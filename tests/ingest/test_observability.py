@@ -16,7 +16,7 @@ from tests.servers.otlp import OtlpReceiver
 @pytest.fixture
 def collected(otlp: OtlpReceiver, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
     """A collector that the deployment sends to."""
-    configure(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=otlp.endpoint)
+    configure(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=otlp.url)
     return otlp
 
 

@@ -8,12 +8,9 @@ import base64
 import hashlib
 import json
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -23,9 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from langfuse_worker.blobstore import StoreConfig
+from tests.servers.http import Answering, HttpServer
 
 EMAIL = "exporter@project.iam.gserviceaccount.com"
 METADATA_TOKEN = "token-of-the-machine"
+_NOW = formatdate(1_780_000_000, usegmt=True)
 
 
 @dataclass
@@ -38,8 +37,110 @@ class _Object:
         return f'"{hashlib.md5(self.data).hexdigest()}"'
 
 
+class _Answering(Answering):
+    owner: "GoogleServer"
+
+    def _route(self) -> None:
+        body = self.read_body()
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        if parts.path.startswith("/computeMetadata/"):
+            self._metadata()
+            return
+        bucket, _, key = parts.path.lstrip("/").partition("/")
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not self.owner.knows(token):
+            self._error(401, "AuthenticationRequired")
+        elif self.owner.denied:
+            self._error(403, "AccessDenied")
+        elif bucket not in self.owner.buckets:
+            self._error(404, "NoSuchBucket")
+        elif not key:
+            self._list(bucket, query)
+        elif "uploads" in query or "uploadId" in query:
+            self._multipart(bucket, unquote(key), query, body)
+        else:
+            self._object(bucket, unquote(key), body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _route
+
+    def _metadata(self) -> None:
+        if self.headers.get("Metadata-Flavor") != "Google":
+            self._error(403, "Forbidden")
+            return
+        token = {"access_token": METADATA_TOKEN, "expires_in": 3600, "token_type": "Bearer"}
+        self.answer(200, json.dumps(token).encode(), {"Content-Type": "application/json"})
+
+    def _object(self, bucket: str, key: str, body: bytes) -> None:
+        objects = self.owner.buckets[bucket]
+        if self.command == "PUT":
+            objects[key] = _Object(body, self._metadata_headers())
+            self.answer(200, b"", {"ETag": objects[key].e_tag})
+        elif key not in objects:
+            self._error(404, "NoSuchKey")
+        elif self.command == "DELETE":
+            del objects[key]
+            self.answer(204)
+        else:
+            found = objects[key]
+            self.answer(200, found.data, {**found.headers, "ETag": found.e_tag, "Last-Modified": _NOW})
+
+    def _multipart(self, bucket: str, key: str, query: dict[str, str], body: bytes) -> None:
+        uploads = self.owner.uploads
+        if "uploads" in query:
+            upload = f"upload-{len(uploads)}-{threading.get_ident()}"
+            uploads[upload] = (bucket, key, {})
+            self._xml(
+                f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            )
+        elif query["uploadId"] not in uploads:  # it has been aborted meanwhile
+            self._error(404, "NoSuchUpload")
+        elif self.command == "PUT":
+            uploads[query["uploadId"]][2][int(query["partNumber"])] = body
+            self.answer(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+        elif self.command == "DELETE":
+            del uploads[query["uploadId"]]
+            self.answer(204)
+        else:
+            _, _, stored = uploads.pop(query["uploadId"])
+            named = [
+                int(n.text or 0) for n in ElementTree.fromstring(body).iter() if n.tag.endswith("PartNumber")
+            ]
+            whole = _Object(b"".join(stored[number] for number in named), {})
+            self.owner.buckets[bucket][key] = whole
+            tag = f"<ETag>{escape(whole.e_tag)}</ETag>"
+            self._xml(f"<CompleteMultipartUploadResult>{tag}</CompleteMultipartUploadResult>")
+
+    def _list(self, bucket: str, query: dict[str, str]) -> None:
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        contents, folders = "", {}
+        for key, found in sorted(self.owner.buckets[bucket].items()):
+            rest = key.removeprefix(prefix)
+            if not key.startswith(prefix):
+                continue
+            if delimiter and delimiter in rest:
+                folders[prefix + rest.partition(delimiter)[0] + delimiter] = None
+                continue
+            contents += (
+                f"<Contents><Key>{escape(key)}</Key><LastModified>2026-06-01T00:00:00.000Z</LastModified>"
+                f"<ETag>{escape(found.e_tag)}</ETag><Size>{len(found.data)}</Size></Contents>"
+            )
+        shown = "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in folders)
+        self._xml(f"<ListBucketResult>{contents}{shown}</ListBucketResult>")
+
+    def _metadata_headers(self) -> dict[str, str]:
+        kept = ("content-type", "x-goog-storage-class")
+        return {name: value for name, value in self.headers.items() if name.lower() in kept}
+
+    def _error(self, status: int, code: str) -> None:
+        self._xml(f"<Error><Code>{code}</Code><Message>{code}</Message></Error>", status)
+
+    def _xml(self, text: str, status: int = 200) -> None:
+        self.answer(status, text.encode(), {"Content-Type": "application/xml"})
+
+
 @dataclass
-class GoogleServer:
+class GoogleServer(HttpServer):
     """Buckets over HTTP, for tokens that the account has signed or that the machine was given.
 
     Attributes:
@@ -48,26 +149,11 @@ class GoogleServer:
         denied: whether a valid token is not enough either.
     """
 
+    handler = _Answering
     buckets: dict[str, dict[str, _Object]] = field(default_factory=dict)
     uploads: dict[str, tuple[str, str, dict[int, bytes]]] = field(default_factory=dict)
     denied: bool = False
     _key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
-
-    def __enter__(self) -> Self:
-        google = self
-
-        class Handler(_Answering):
-            server_state = google
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def create_bucket(self, name: str) -> None:
         """Make a bucket, empty it if it is there."""
@@ -104,7 +190,7 @@ class GoogleServer:
         """How the product reaches a bucket with the service account's key."""
         return StoreConfig(
             f"gs://{bucket}/{prefix}",
-            endpoint=f"http://{self.address}",
+            endpoint=self.url,
             service_account=self.service_account,
         )
 
@@ -125,123 +211,3 @@ class GoogleServer:
 
 def _unpadded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-class _Answering(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_state: GoogleServer
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def _route(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        if parts.path.startswith("/computeMetadata/"):
-            self._metadata()
-            return
-        bucket, _, key = parts.path.lstrip("/").partition("/")
-        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not self.server_state.knows(token):
-            self._error(401, "AuthenticationRequired")
-        elif self.server_state.denied:
-            self._error(403, "AccessDenied")
-        elif bucket not in self.server_state.buckets:
-            self._error(404, "NoSuchBucket")
-        elif not key:
-            self._list(bucket, query)
-        elif "uploads" in query or "uploadId" in query:
-            self._multipart(bucket, unquote(key), query, body)
-        else:
-            self._object(bucket, unquote(key), body)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _route
-
-    def _metadata(self) -> None:
-        if self.headers.get("Metadata-Flavor") != "Google":
-            self._error(403, "Forbidden")
-            return
-        token = {"access_token": METADATA_TOKEN, "expires_in": 3600, "token_type": "Bearer"}
-        self._answer(200, json.dumps(token).encode(), {"Content-Type": "application/json"})
-
-    def _object(self, bucket: str, key: str, body: bytes) -> None:
-        objects = self.server_state.buckets[bucket]
-        if self.command == "PUT":
-            objects[key] = _Object(body, self._metadata_headers())
-            self._answer(200, b"", {"ETag": objects[key].e_tag})
-        elif key not in objects:
-            self._error(404, "NoSuchKey")
-        elif self.command == "DELETE":
-            del objects[key]
-            self._answer(204)
-        else:
-            found = objects[key]
-            self._answer(200, found.data, {**found.headers, "ETag": found.e_tag, "Last-Modified": _NOW})
-
-    def _multipart(self, bucket: str, key: str, query: dict[str, str], body: bytes) -> None:
-        uploads = self.server_state.uploads
-        if "uploads" in query:
-            upload = f"upload-{len(uploads)}-{threading.get_ident()}"
-            uploads[upload] = (bucket, key, {})
-            self._xml(
-                f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
-            )
-        elif query["uploadId"] not in uploads:  # it has been aborted meanwhile
-            self._error(404, "NoSuchUpload")
-        elif self.command == "PUT":
-            uploads[query["uploadId"]][2][int(query["partNumber"])] = body
-            self._answer(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
-        elif self.command == "DELETE":
-            del uploads[query["uploadId"]]
-            self._answer(204)
-        else:
-            _, _, stored = uploads.pop(query["uploadId"])
-            named = [
-                int(n.text or 0) for n in ElementTree.fromstring(body).iter() if n.tag.endswith("PartNumber")
-            ]
-            whole = _Object(b"".join(stored[number] for number in named), {})
-            self.server_state.buckets[bucket][key] = whole
-            tag = f"<ETag>{escape(whole.e_tag)}</ETag>"
-            self._xml(f"<CompleteMultipartUploadResult>{tag}</CompleteMultipartUploadResult>")
-
-    def _list(self, bucket: str, query: dict[str, str]) -> None:
-        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        contents, folders = "", {}
-        for key, found in sorted(self.server_state.buckets[bucket].items()):
-            rest = key.removeprefix(prefix)
-            if not key.startswith(prefix):
-                continue
-            if delimiter and delimiter in rest:
-                folders[prefix + rest.partition(delimiter)[0] + delimiter] = None
-                continue
-            contents += (
-                f"<Contents><Key>{escape(key)}</Key><LastModified>2026-06-01T00:00:00.000Z</LastModified>"
-                f"<ETag>{escape(found.e_tag)}</ETag><Size>{len(found.data)}</Size></Contents>"
-            )
-        shown = "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in folders)
-        self._xml(f"<ListBucketResult>{contents}{shown}</ListBucketResult>")
-
-    def _metadata_headers(self) -> dict[str, str]:
-        kept = ("content-type", "x-goog-storage-class")
-        return {name: value for name, value in self.headers.items() if name.lower() in kept}
-
-    def _error(self, status: int, code: str) -> None:
-        self._xml(f"<Error><Code>{code}</Code><Message>{code}</Message></Error>", status)
-
-    def _xml(self, text: str, status: int = 200) -> None:
-        self._answer(status, text.encode(), {"Content-Type": "application/xml"})
-
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
-        with suppress(BrokenPipeError, ConnectionResetError):  # an aborted upload does not wait
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-
-_NOW = formatdate(1_780_000_000, usegmt=True)

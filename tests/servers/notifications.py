@@ -1,19 +1,29 @@
 """Receivers of notifications: a webhook, and a mail server."""
 
-import threading
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import quote
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from tests.servers.http import Answering, HttpServer
+
+
+class _Receiving(Answering):
+    owner: "WebhookReceiver"
+
+    def do_POST(self) -> None:
+        self.owner.requests.append(({k.lower(): v for k, v in self.headers.items()}, self.read_body()))
+        retry = self.owner.retry_after
+        headers = {} if retry is None else {"Retry-After": str(retry)}
+        self.answer(self.owner.statuses.pop(0) if self.owner.statuses else 200, headers=headers)
+
 
 @dataclass
-class WebhookReceiver:
+class WebhookReceiver(HttpServer):
     """Takes POST requests.
 
     Attributes:
@@ -22,34 +32,15 @@ class WebhookReceiver:
         requests: headers, names in lower case, and body of each request.
     """
 
+    handler = _Receiving
     statuses: list[int] = field(default_factory=list)
     retry_after: int | None = None
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet."""
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
-                if receiver.retry_after is not None:
-                    self.send_header("Retry-After", str(receiver.retry_after))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/T0/secret-path"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__enter__()
+        self.url += "/services/T0/secret-path"
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _OnAnyPort(Controller):

@@ -3,14 +3,15 @@
 import gzip
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+
+from tests.servers.http import Answering, HttpServer
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,25 @@ class Point:
     bounds: tuple[float, ...] = ()
 
 
-@dataclass
-class OtlpReceiver:
-    """Collects what arrives; `endpoint` is the base address."""
+class _Receiving(Answering):
+    owner: "OtlpReceiver"
 
+    def do_POST(self) -> None:
+        body = self.read_body()
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.owner.add(ExportMetricsServiceRequest.FromString(body))
+        answer = ExportMetricsServiceResponse().SerializeToString()
+        self.answer(200, answer, {"Content-Type": "application/x-protobuf"})
+
+
+@dataclass
+class OtlpReceiver(HttpServer):
+    """Collects what arrives."""
+
+    handler = _Receiving
     points: list[Point] = field(default_factory=list)
     _arrived: threading.Condition = field(default_factory=threading.Condition)
-
-    def __enter__(self) -> Self:
-        receiver = self
-
-        class Handler(_Receiving):
-            otlp = receiver
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def add(self, request: ExportMetricsServiceRequest) -> None:
         """Take what one request carries."""
@@ -90,22 +89,3 @@ def _points(metric: Metric) -> list[Point]:
         )
         for point in data.data_points
     ]
-
-
-class _Receiving(BaseHTTPRequestHandler):
-    otlp: OtlpReceiver
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        self.otlp.add(ExportMetricsServiceRequest.FromString(body))
-        answer = ExportMetricsServiceResponse().SerializeToString()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)

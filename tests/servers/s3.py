@@ -1,13 +1,10 @@
 """An S3 server as a process of its own, and a proxy that records, refuses and delays what goes to it."""
 
-import ssl
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,6 +13,7 @@ import boto3
 import urllib3
 
 from langfuse_worker.blobstore import StoreConfig
+from tests.servers.http import Answering, HttpServer
 
 REGION = "eu-central-1"
 # Prints its port, so that nobody has to guess one, and ends with the process that holds its stdin.
@@ -130,8 +128,51 @@ class S3Fault:
     until: threading.Event | None = None
 
 
+class _Forwarding(Answering):
+    owner: "S3Proxy"
+
+    def _forward(self) -> None:
+        body = self.read_body()
+        parts = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.command == "POST" and parts.query.startswith("Action="):
+            # STS takes parameters from the address as well, moto from the body alone.
+            body, self.path = parts.query.encode(), parts.path
+            headers |= {"content-type": "application/x-www-form-urlencoded", "content-length": str(len(body))}
+        posted = body if self.command == "POST" else b""
+        port = self.client_address[1]
+        request = S3Request(self.command, parts.path, parts.query, headers, posted, port)
+        self.owner.record(request)
+        time.sleep(self.owner.latency_s)
+        fault = self.owner.fault_for(request)
+        if fault and fault.until:
+            fault.until.wait()
+        elif fault and fault.status == 0:
+            self.close_connection = True
+            return
+        elif fault:
+            headers = {"Content-Type": "application/xml", **fault.headers}
+            self.answer(fault.status, fault.body.encode(), headers)
+            return
+        answer = urllib3.request(
+            self.command,
+            self.owner.upstream.url + self.path,
+            body=body,
+            headers=headers,
+            retries=False,
+            timeout=60,
+            decode_content=False,
+        )
+        kept = {
+            n: v for n, v in answer.headers.items() if n.lower() not in ("connection", "transfer-encoding")
+        }
+        self.answer(answer.status, answer.data, kept)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
+
+
 @dataclass
-class S3Proxy:
+class S3Proxy(HttpServer):
     """Stands between the product and an S3 server, which is also an STS.
 
     Attributes:
@@ -139,33 +180,13 @@ class S3Proxy:
         certificate: PEM file with key and certificate of a proxy that speaks TLS.
     """
 
+    handler = _Forwarding
     upstream: S3Server
     latency_s: float = 0
     certificate: Path | None = None
     faults: list[S3Fault] = field(default_factory=list)
     requests: list[S3Request] = field(default_factory=list)
     _arrived: threading.Condition = field(default_factory=threading.Condition)
-
-    def __enter__(self) -> Self:
-        proxy = self
-
-        class Handler(_Forwarding):
-            s3 = proxy
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        if self.certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            self.url = self.url.replace("http:", "https:")
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def wait_for(self, method: str, contains: str, timeout_s: float = 60) -> None:
         """Return once such a request has come; raises TimeoutError."""
@@ -191,62 +212,3 @@ class S3Proxy:
                 fault.times -= fault.times > 0
                 return fault
         return None
-
-
-class _Forwarding(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    s3: S3Proxy
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def _forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.command == "POST" and parts.query.startswith("Action="):
-            # STS takes parameters from the address as well, moto from the body alone.
-            body, self.path = parts.query.encode(), parts.path
-            headers |= {"content-type": "application/x-www-form-urlencoded", "content-length": str(len(body))}
-        posted = body if self.command == "POST" else b""
-        port = self.client_address[1]
-        request = S3Request(self.command, parts.path, parts.query, headers, posted, port)
-        self.s3.record(request)
-        time.sleep(self.s3.latency_s)
-        fault = self.s3.fault_for(request)
-        if fault and fault.until:
-            fault.until.wait()
-        elif fault and fault.status == 0:
-            self.close_connection = True
-            return
-        elif fault:
-            headers = {"Content-Type": "application/xml", **fault.headers}
-            self._answer(fault.status, headers, fault.body.encode())
-            return
-        answer = urllib3.request(
-            self.command,
-            self.s3.upstream.url + self.path,
-            body=body,
-            headers=headers,
-            retries=False,
-            timeout=60,
-            decode_content=False,
-        )
-        kept = {
-            n: v for n, v in answer.headers.items() if n.lower() not in ("connection", "transfer-encoding")
-        }
-        self._answer(answer.status, kept, answer.data)
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() != "content-length" or self.command == "HEAD":
-                self.send_header(name, value)
-        if self.command != "HEAD":
-            self.send_header("Content-Length", str(len(body)))
-        with suppress(BrokenPipeError, ConnectionResetError):  # the client may be gone
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward

@@ -1,11 +1,8 @@
 """What the answers of S3, Azure and Google Cloud Storage say about who has to act."""
 
-import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,48 +15,41 @@ from langfuse_worker.blobstore import (
 )
 from langfuse_worker.store_faults import AccessFault, access_fault
 from tests.servers.certificate import write_certificate
+from tests.servers.http import Answering, HttpServer
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """Answers everything with one status and body."""
+class _Refusing(Answering):
+    owner: "Refusing"
 
-    status = 403
-    body = b""
+    def _refuse(self) -> None:
+        self.read_body()
+        self.answer(self.owner.status, self.owner.body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def _answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    do_GET = do_PUT = _answer
+    do_GET = do_PUT = _refuse
 
 
-@pytest.fixture(scope="module")
-def refusing() -> Iterator[str]:
-    """Address of a store that refuses."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+@dataclass
+class Refusing(HttpServer):
+    """A store that answers everything with one status and body."""
+
+    handler = _Refusing
+    certificate: Path | None = None
+    status: int = 403
+    body: bytes = b""
 
 
 @pytest.fixture
-def untrusted(tmp_path: Path) -> Iterator[str]:
-    """Address of a store whose certificate nobody has signed."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(write_certificate(tmp_path / "certificate.pem"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://localhost:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+def refusing() -> Iterator[Refusing]:
+    """A store that refuses."""
+    with Refusing() as server:
+        yield server
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path) -> Iterator[Refusing]:
+    """A store whose certificate nobody has signed."""
+    with Refusing(write_certificate(tmp_path / "certificate.pem")) as server:
+        yield server
 
 
 def _config(scheme: str, endpoint: str) -> StoreConfig:
@@ -94,11 +84,11 @@ def _config(scheme: str, endpoint: str) -> StoreConfig:
     ],
 )
 def test_a_refusal_says_what_to_change(
-    refusing: str, scheme: str, status: int, code: str, fault: AccessFault
+    refusing: Refusing, scheme: str, status: int, code: str, fault: AccessFault
 ) -> None:
-    Refusing.status = status
-    Refusing.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
-    store = BlobStore(_config(scheme, refusing))
+    refusing.status = status
+    refusing.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
+    store = BlobStore(_config(scheme, refusing.url))
 
     for attempt in (lambda: store.read("key"), lambda: store.write_bytes("key", b"x", "text/plain")):
         with pytest.raises(StoreAccessError) as error:
@@ -122,19 +112,21 @@ def test_a_refusal_says_what_to_change(
         ),
     ],
 )
-def test_what_says_what_to_do_is_kept_of_an_answer(refusing: str, code: str, rest: str, shown: str) -> None:
-    Refusing.status = 400
-    Refusing.body = f"<?xml version='1.0'?>\n<Error><Code>{code}</Code>{rest}</Error>".encode()
+def test_what_says_what_to_do_is_kept_of_an_answer(
+    refusing: Refusing, code: str, rest: str, shown: str
+) -> None:
+    refusing.status = 400
+    refusing.body = f"<?xml version='1.0'?>\n<Error><Code>{code}</Code>{rest}</Error>".encode()
 
     with pytest.raises(StoreAccessError) as error:
-        BlobStore(_config("s3", refusing)).read("key")
+        BlobStore(_config("s3", refusing.url)).read("key")
 
     assert str(error.value) == f"s3://bucket/key: {shown}"
 
 
-def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: str) -> None:
-    Refusing.status, Refusing.body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
-    store = BlobStore(StoreConfig("s3://bucket/AccessDenied/", refusing, "eu", "key", "secret"))
+def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: Refusing) -> None:
+    refusing.status, refusing.body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
+    store = BlobStore(StoreConfig("s3://bucket/AccessDenied/", refusing.url, "eu", "key", "secret"))
 
     with pytest.raises(StoreError) as error:
         store.read("NoSuchBucket/InvalidAccessKeyId.parquet")
@@ -143,15 +135,15 @@ def test_the_names_in_a_request_are_not_taken_for_the_answer(refusing: str) -> N
 
 
 @pytest.mark.parametrize("scheme", ["s3", "az"])
-def test_a_certificate_that_nobody_trusts_has_to_be_changed(untrusted: str, scheme: str) -> None:
+def test_a_certificate_that_nobody_trusts_has_to_be_changed(untrusted: Refusing, scheme: str) -> None:
     with pytest.raises(StoreAccessError, match="InvalidCertificate: UnknownIssuer") as error:
-        BlobStore(_config(scheme, untrusted)).read("key")
+        BlobStore(_config(scheme, untrusted.url)).read("key")
     assert error.value.fault is AccessFault.ENDPOINT
 
 
-def test_https_to_a_store_without_tls_has_to_be_changed(refusing: str) -> None:
+def test_https_to_a_store_without_tls_has_to_be_changed(refusing: Refusing) -> None:
     with pytest.raises(StoreAccessError) as error:
-        BlobStore(_config("s3", refusing.replace("http:", "https:"))).read("key")
+        BlobStore(_config("s3", refusing.url.replace("http:", "https:"))).read("key")
     assert error.value.fault is AccessFault.ENDPOINT
 
 
@@ -171,9 +163,11 @@ def test_why_a_store_is_not_reached_is_said(scheme: str, endpoint: str, cause: s
 
 @pytest.mark.parametrize(("key", "token"), [("no base64!", None), (None, "no-signature")])
 def test_credentials_that_nobody_can_use_have_to_be_changed(
-    refusing: str, key: str | None, token: str | None
+    refusing: Refusing, key: str | None, token: str | None
 ) -> None:
-    config = StoreConfig("az://bucket/", refusing, account_name="account", account_key=key, sas_token=token)
+    config = StoreConfig(
+        "az://bucket/", refusing.url, account_name="account", account_key=key, sas_token=token
+    )
     with pytest.raises(StoreAccessError) as error:
         BlobStore(config).read("key")
     assert error.value.fault is AccessFault.CREDENTIALS

@@ -120,7 +120,7 @@ def watched(deployment: Deployment, webhook: WebhookReceiver) -> Watched:
 def test_a_look_sends_the_lag_of_every_table(
     watched: Watched, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     watched.deployment.settings = Settings()
     watched.now = DUE + 2 * HOUR
 
@@ -245,7 +245,7 @@ def test_the_hours_of_the_last_night_count_as_one_window(
     watched = _watched(deployment, webhook, timing=AT_NIGHT)
     watched.export(0, 0)
     # Not before: what runs send would be sent when the receiver is gone.
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     deployment.settings = Settings()
     seen: dict[datetime, float] = {}
 

@@ -171,7 +171,7 @@ def test_the_sensor_says_what_waits_and_sends_the_state_of_every_project(
     webhook: WebhookReceiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     _with_one_table(deployment, start=MIDNIGHT)
     simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
     deployment.now = lambda: simulation.now

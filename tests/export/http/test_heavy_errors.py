@@ -32,7 +32,7 @@ def test_a_split_is_counted_and_logged_with_its_reason(
     reason: str,
 ) -> None:
     """Whether the query fails at once or in the middle of its result."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     configure_logging("info")
     insert_observations(deployment)
     deployment.server.break_next(Fault(kind, match="t.input", code=code, after_bytes=10))

@@ -18,7 +18,7 @@ FIELDS = {"table", "projectId", "windowStart", "windowEnd", "durationMs", "mode"
 def test_an_export_sends_its_histograms_counters_and_outcome(
     deployment: Deployment, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     deployment.insert("traces", trace("t1"), trace("t2"))
     deployment.export()
     deployment.server.break_next(Fault("refuse", "t.string_value", code=202))
@@ -51,7 +51,7 @@ def test_d13_a_fault_before_the_first_query_is_recorded_like_any_other(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     configure_logging("info")
     deployment.blobs.write_text("a file where the directory should be")
 

@@ -320,7 +320,7 @@ def test_a_log_that_may_not_be_read_is_said_once_and_nothing_is_lost(
 
 
 def test_costs_are_metrics_as_well(watch: Watch, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     watch.deployment.write("traces", trace("t", watch.deployment.hour(2).start))
     watch.deployment.export(watch.deployment.key(2), watch.deployment.key(2))
 

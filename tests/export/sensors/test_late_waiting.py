@@ -25,7 +25,7 @@ from tests.servers.otlp import OtlpReceiver
 def test_a_backlog_is_worked_off_oldest_first_and_can_be_seen(
     deployment: Deployment, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url)
     deployment.tables = TRACES
     deployment.environment = {
         LATE_PREFIX + "WINDOWS_PER_TICK": "3",

@@ -137,7 +137,7 @@ def test_the_identity_of_the_machine_is_ambient_at_google(
     google: GoogleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     google.create_bucket(BUCKET)
-    monkeypatch.setenv("GCE_METADATA_HOST", google.address)
+    monkeypatch.setenv("GCE_METADATA_HOST", google.url.removeprefix("http://"))
     BlobStore(replace(google.store_config(BUCKET), service_account=None)).write_bytes("a", b"x", "text/plain")
     assert google.keys(BUCKET) == ["a"]
 
