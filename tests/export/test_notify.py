@@ -25,7 +25,7 @@ from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.project import ProjectExport
 from langfuse_worker.settings import Settings
 from langfuse_worker.store_faults import AccessFault
-from tests.export.commands.command import langfuse_worker
+from tests.command import langfuse_worker
 from tests.servers.notifications import MailServer, WebhookReceiver
 
 PREFIX = "LANGFUSE_BLOB_STORAGE_FAILURE_NOTIFICATION_"

@@ -27,3 +27,11 @@ def deployment(
     configure(monkeypatch, **variables)
     yield Deployment(clickhouse, redis, tmp_path, variables)
     clear_caches()
+
+
+@pytest.fixture
+def poison(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment whose traces must not be called poison."""
+    deployment.refuse_poison()
+    yield deployment
+    deployment.take_poison()

@@ -4,11 +4,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ from rq.job import Job
 from langfuse_ingest.consumers.recovery import Recovery
 from langfuse_ingest.consumers.worker import ConsumerWorker
 from langfuse_ingest.dead_letters import DeadLetter, dead_letters
-from langfuse_ingest.enqueue import rq_queue
+from langfuse_ingest.enqueue import NewJob, enqueue, rq_queue
+from langfuse_ingest.event_log import Group, Origin
 from langfuse_ingest.producer import Receipt
 from langfuse_ingest.queue_state import queue_states
-from langfuse_ingest.queues import queues
+from langfuse_ingest.queues import queue, queues
 from langfuse_ingest.runtime import Runtime, runtime
 from langfuse_ingest.writer import PendingRow, RefusedRow, Writer
+from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.settings import settings
+from tests.command import WORKER
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.processes import children_of, kill_tree
 from tests.servers.redis import RedisServer
@@ -119,6 +122,24 @@ class Deployment:
             for execution, _ in self.redis.client.zscan_iter(key):
                 self.redis.client.zadd(key, {execution: 1})
 
+    def log_unchecked(self, *groups: Group) -> None:
+        """Queue a segment of events that no producer has validated."""
+        key, _ = self.parts.event_log.write(PROJECT, list(groups), Origin(), datetime.now(UTC))
+        enqueue(self.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
+
+    @property
+    def store(self) -> BlobStore:
+        """What the event log lies in."""
+        return self.parts.event_log._store
+
+    def refuse_poison(self) -> None:
+        """Let ClickHouse take no trace that is called poison."""
+        self.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
+
+    def take_poison(self) -> None:
+        """Let ClickHouse take them again."""
+        self.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
+
     def make_retries_due(self) -> None:
         """Put jobs that wait for their next attempt into the queue at once."""
         for spec in queues():
@@ -176,7 +197,7 @@ class Deployment:
     def consumers(self, *arguments: str, ready: bool = True, **variables: str) -> Iterator[Consumers]:
         """The consumers as processes of their own; ready when the context is entered, or just started."""
         log = self.directory / f"consumers-{time.monotonic_ns()}.log"
-        command = [str(Path(sys.executable).with_name("langfuse-worker")), "consume", *arguments]
+        command = [WORKER, "consume", *arguments]
         environment = {**os.environ, "LANGFUSE_WORKER_HEALTH_PORT": "0", **variables}
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=self.directory)

@@ -9,7 +9,7 @@ from langfuse_ingest import definitions
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import PROJECT, Deployment, configure
-from tests.ingest.sessions import START, event, sessions
+from tests.ingest.sessions import sessions, trace
 
 
 def load() -> dg.Definitions:
@@ -93,7 +93,7 @@ def test_an_unknown_queue_fails_the_run(deployment: Deployment) -> None:
 
 def test_a_time_range_of_the_event_log_is_ingested_again(deployment: Deployment) -> None:
     deployment.ingest(list(sessions(3)))
-    deployment.accept([event("trace-create", START, {"id": "other"})], project="p2")
+    deployment.accept([trace("other")], project="p2")
     deployment.redis.client.flushall()  # Redis has lost everything
     deployment.clickhouse.empty()
     now = datetime.now(UTC)
@@ -117,7 +117,7 @@ def test_retention_is_queued_for_each_project_that_has_one(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for project in ("p1", "p2", "kept"):
-        deployment.accept([event("trace-create", START, {"id": "t"})], project=project)
+        deployment.accept([trace("t")], project=project)
     deployment.work()
     configure(monkeypatch, LANGFUSE_DATA_RETENTION="p1=30,p2=7")
 

@@ -1,26 +1,15 @@
 """Rows that ClickHouse refuses: each is a dead letter until it is stored or purged, and is counted once."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
 import pytest
 
 from langfuse_ingest.dead_letters import dead_letters, purge, replay, replay_all
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.event_log import Group
 from langfuse_ingest.events import Entity
 from langfuse_ingest.queues import queue
 from langfuse_ingest.sharding import shard_of
 from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.sessions import trace
-
-
-@pytest.fixture
-def poison(deployment: Deployment) -> Iterator[Deployment]:
-    """A deployment whose traces must not be called poison."""
-    deployment.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
-    yield deployment
-    deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
 
 
 def test_a_refused_row_goes_to_the_dead_letters_and_its_neighbours_are_stored(poison: Deployment) -> None:
@@ -36,9 +25,7 @@ def test_a_refused_row_goes_to_the_dead_letters_and_its_neighbours_are_stored(po
 def test_the_reason_of_a_refused_row_names_the_entity_and_the_column(deployment: Deployment) -> None:
     body = {"id": "o", "completionStartTime": "soon"}  # as no producer of ours writes it
     event = {"id": "e", "timestamp": "2026-06-01T08:00:00.000000Z", "type": "generation-create", "body": body}
-    log = deployment.parts.event_log
-    key, _ = log.write("p1", [Group(Entity.OBSERVATION, "o", [event])], Origin(), datetime.now(UTC))
-    enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
+    deployment.log_unchecked(Group(Entity.OBSERVATION, "o", [event]))
 
     deployment.work()
 
@@ -57,13 +44,14 @@ def test_a_refused_row_delivered_twice_is_one_dead_letter(poison: Deployment) ->
 def test_a_replayed_dead_letter_is_stored_once_its_cause_is_gone(poison: Deployment) -> None:
     poison.ingest([trace("t", name="poison"), trace("other")])
     [letter] = poison.letters
-    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    poison.take_poison()
 
     assert replay(poison.redis.client, letter)
     poison.work()
 
     assert sorted(poison.ids("traces")) == ["other", "t"]
     assert poison.letters == []
+    assert poison.redis.client.keys(f"*{letter.id}*") == []
 
 
 def test_a_replayed_dead_letter_that_is_refused_again_stays_one(poison: Deployment) -> None:
@@ -80,7 +68,7 @@ def test_a_replayed_dead_letter_that_is_refused_again_stays_one(poison: Deployme
     by_entity = {letter.arguments["entity"][1]: letter for letter in poison.letters}
     assert "no_poison" in by_entity["to store"].reason
     assert purge(redis, by_entity["to purge"])
-    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    poison.take_poison()
     assert replay(redis, by_entity["to store"])
     poison.work()
     assert poison.ids("traces") == ["to store"]
@@ -89,7 +77,7 @@ def test_a_replayed_dead_letter_that_is_refused_again_stays_one(poison: Deployme
 
 def test_a_replayed_job_with_several_refused_rows_leaves_a_dead_letter_for_each(poison: Deployment) -> None:
     receipt = poison.accept([trace(f"t{n}", name="poison" if n else "fine") for n in range(3)])
-    store = poison.parts.event_log._store
+    store = poison.store
     segment = store.read(str(receipt.segment))
     store.delete(str(receipt.segment))
     poison.work()
@@ -116,27 +104,16 @@ def test_a_row_that_two_queues_refuse_is_a_dead_letter_of_each(poison: Deploymen
     assert purge(redis, first)
 
     assert (poison.letters, poison.failed) == ([second], 1)
-    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    poison.take_poison()
     assert replay(redis, second)
     poison.work()
     assert (poison.ids("traces"), poison.letters, poison.failed) == (["t"], [], 0)
 
 
-def test_nothing_is_left_in_redis_of_a_dead_letter_that_is_stored(poison: Deployment) -> None:
-    poison.ingest([trace("t", name="poison")])
-    [letter] = poison.letters
-    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
-
-    assert replay(poison.redis.client, letter)
-    poison.work()
-
-    assert poison.redis.client.keys(f"*{letter.id}*") == []
-
-
 def test_a_dead_letter_of_a_shard_that_is_none_any_more_is_counted_listed_and_replayed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis, store = deployment.redis.client, deployment.parts.event_log._store
+    redis, store = deployment.redis.client, deployment.store
     monkeypatch.setenv("LANGFUSE_INGESTION_QUEUE_SHARD_COUNT", "4")
     name = next(f"t{n}" for n in range(99) if shard_of(PROJECT, f"t{n}", 4) == 3)
     receipt = deployment.accept([trace(name)])
@@ -171,7 +148,7 @@ def test_a_dead_letter_that_was_put_back_is_not_purged(poison: Deployment) -> No
     redis = poison.redis.client
     poison.ingest([trace("t", name="poison")])
     [letter] = poison.letters
-    poison.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT no_poison")
+    poison.take_poison()
 
     assert replay(redis, letter)
     assert not purge(redis, letter)

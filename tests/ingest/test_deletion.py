@@ -14,7 +14,7 @@ from langfuse_ingest.replay import replay_range
 from langfuse_ingest.runtime import Runtime, build_runtime
 from langfuse_worker.settings import settings
 from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
-from tests.ingest.sessions import START, event, sessions
+from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 
 TABLES = ("traces", "observations", "scores", "events_full")
@@ -55,7 +55,7 @@ def test_a_deleted_trace_takes_everything_with_it_and_stays_deleted(deployment: 
 
 
 def test_no_payload_of_a_deleted_trace_stays_in_clickhouse(deployment: Deployment) -> None:
-    deployment.ingest([event("trace-create", START, {"id": "t", "input": "secret words"})])
+    deployment.ingest([trace("t", input="secret words")])
 
     jobs.delete_traces(PROJECT, ["t"])
 
@@ -65,13 +65,13 @@ def test_no_payload_of_a_deleted_trace_stays_in_clickhouse(deployment: Deploymen
 
 
 def test_events_after_a_deletion_make_a_new_trace(deployment: Deployment) -> None:
-    deployment.ingest([event("trace-create", START, {"id": "t", "name": "old", "userId": "u"})])
+    deployment.ingest([trace("t", name="old", userId="u")])
     jobs.delete_traces(PROJECT, ["t"])
 
-    deployment.ingest([event("trace-create", START, {"id": "t", "name": "new"})])
+    deployment.ingest([trace("t", name="new")])
 
-    [trace] = deployment.rows("traces")
-    assert (trace["name"], trace["user_id"]) == ("new", None)
+    [row] = deployment.rows("traces")
+    assert (row["name"], row["user_id"]) == ("new", None)
 
 
 def test_scores_are_deleted_one_by_one(deployment: Deployment) -> None:
@@ -101,11 +101,11 @@ def test_a_deleted_project_leaves_no_row_and_no_segment(deployment: Deployment) 
 def test_jobs_of_a_deleted_project_bring_nothing_back_and_are_no_dead_letters(
     deployment: Deployment,
 ) -> None:
-    deployment.accept([event("trace-create", START, {"id": "read and tried"})])
+    deployment.accept([trace("read and tried")])
     deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
     deployment.work()
     deployment.clickhouse.break_next()
-    deployment.accept([event("trace-create", START, {"id": "never read"})])
+    deployment.accept([trace("never read")])
 
     enqueue_job(deployment, "project-delete", project=PROJECT)
     deployment.make_retries_due()
@@ -156,7 +156,7 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: 
 
     def delete_meanwhile() -> None:
         deletion.delete_traces(build_runtime(settings()), PROJECT, ["trace-1-0"])
-        deployment.accept([event("trace-create", START, {"id": "trace-1-0", "name": "new"})])
+        deployment.accept([trace("trace-1-0", name="new")])
 
     slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
     replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
@@ -242,7 +242,7 @@ def test_what_a_killed_consumer_wrote_does_not_outlive_a_deletion_that_it_did_no
 def test_jobs_of_a_deleted_trace_that_wait_bring_nothing_back(deployment: Deployment) -> None:
     deployment.accept(list(sessions(2)))
     jobs.delete_traces(PROJECT, ["trace-1-0"])
-    deployment.accept([event("trace-create", START, {"id": "trace-1-0", "name": "new"})])
+    deployment.accept([trace("trace-1-0", name="new")])
 
     deployment.work()
     replay_everything(deployment)
@@ -273,7 +273,7 @@ def test_retention_and_replay_leave_langfuses_own_objects_alone(deployment: Depl
         f"{PROJECT}/{now:%Y/%m/%d/%H}/{now:%Y/%m}/45/10/00/odd.jsonl.zst",
     ]
     for key in foreign:
-        deployment.parts.event_log._store.write_bytes(key, b"[]", "application/json")
+        deployment.store.write_bytes(key, b"[]", "application/json")
 
     assert replay_everything(deployment) == 1
     enqueue_job(deployment, "data-retention-queue", project=PROJECT, days=30)

@@ -1,7 +1,6 @@
 """What goes wrong: every accepted event is in ClickHouse once, or among the dead letters with its reason."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from structlog.testing import capture_logs
 
 from langfuse_ingest.consumers.batch import Batch, collect
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.event_log import EntityKey, Group
+from langfuse_ingest.event_log_index import entity_hash
 from langfuse_ingest.events import Entity
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.queues import queue
@@ -30,8 +30,7 @@ def log_to(monkeypatch: pytest.MonkeyPatch, s3: S3Server, s3_proxy: S3Proxy) -> 
 
 def test_a_job_whose_segment_is_gone_or_no_segment_fails_alone(deployment: Deployment) -> None:
     deployment.accept([trace("good")])
-    store = deployment.parts.event_log._store
-    store.write_bytes("p1/nonsense", b"not zstd", "text/plain")
+    deployment.store.write_bytes("p1/nonsense", b"not zstd", "text/plain")
     jobs = [NewJob({"segment": "p1/missing"}), NewJob({"segment": "p1/nonsense"}), NewJob({"nonsense": 1})]
     enqueue(deployment.redis.client, queue("ingestion-queue"), jobs)
 
@@ -75,9 +74,7 @@ def test_an_event_in_the_log_that_nobody_validated_fails_alone(deployment: Deplo
         event = {**fine, "type": "span-create", "body": {"id": id, "usage": usage}}
         groups.append(Group(Entity.OBSERVATION, id, [event]))
     groups.append(Group(Entity.TRACE, "future", [{**fine, "timestamp": "9999-12-31T00:00:00.000000Z"}]))
-    log = deployment.parts.event_log
-    key, _ = log.write("p1", groups, Origin(), datetime.now(UTC))
-    enqueue(deployment.redis.client, queue("ingestion-queue"), [NewJob({"segment": key})])
+    deployment.log_unchecked(*groups)
 
     deployment.work()
 
@@ -295,12 +292,12 @@ def test_a_segment_that_is_ingested_again_changes_nothing(deployment: Deployment
     assert {table: deployment.rows(table) for table in before} == before
 
 
-def test_a_segment_that_lacks_what_the_log_says_of_it_holds_up_nobody(deployment: Deployment) -> None:
+def test_a_segment_that_lacks_what_the_index_says_of_it_holds_up_nobody(deployment: Deployment) -> None:
     deployment.ingest([trace("other")])
     [key] = deployment.parts.event_log.keys_of("p1")
     deployment.clickhouse.execute(
-        "INSERT INTO blob_storage_file_log (id, project_id, entity_type, entity_id, event_id, bucket_path) "
-        f"VALUES ('1', 'p1', 'trace', 'a', '1', '{key}')"
+        "INSERT INTO event_log_index (project_id, entity, segment) "
+        f"VALUES ('p1', {entity_hash(EntityKey('p1', Entity.TRACE, 'a'))}, '{key}')"
     )
 
     deployment.ingest([trace("a"), trace("b")])

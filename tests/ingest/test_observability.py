@@ -5,9 +5,8 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, configure
-from tests.ingest.sessions import START, event, sessions
+from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse import cores_of
 from tests.servers.clickhouse_http import Fault
 from tests.servers.otlp import OtlpReceiver
@@ -37,30 +36,22 @@ def test_wait_and_processing_histograms_and_rows_arrive(
     assert rows == {"traces": 5, "observations": 10, "scores": 10, "events_full": 15}
 
 
-def test_retries_and_dead_letters_are_counted(deployment: Deployment, collected: OtlpReceiver) -> None:
-    deployment.accept([event("trace-create", START, {"id": "t"})])
-    deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
-    for _ in range(1 + len(queue("ingestion-queue").delays)):
-        deployment.work()
-        deployment.make_retries_due()
-
-    deployment.parts.metrics.flush()
-
-    assert sum(p.value for p in collected.named("langfuse.queue.retries")) == 5
-    assert sum(p.value for p in collected.named("langfuse.queue.dead_letters")) == 1
-
-
-def test_the_log_says_how_often_a_failed_job_will_be_tried_again(deployment: Deployment) -> None:
-    deployment.accept([event("trace-create", START, {"id": "t"})])
+def test_retries_and_dead_letters_are_counted_and_logged(
+    deployment: Deployment, collected: OtlpReceiver
+) -> None:
+    deployment.accept([trace("t")])
     deployment.clickhouse.break_next(Fault("refuse", match="INSERT INTO traces", times=-1))
 
     with capture_logs() as lines:
         while not deployment.letters:
             deployment.work()
             deployment.make_retries_due()
+    deployment.parts.metrics.flush()
 
     failures = [line for line in lines if line["event"] == "queue_job_failed"]
     assert [line["attemptsLeft"] for line in failures] == [5, 4, 3, 2, 1, 0]
+    assert sum(p.value for p in collected.named("langfuse.queue.retries")) == 5
+    assert sum(p.value for p in collected.named("langfuse.queue.dead_letters")) == 1
 
 
 def test_the_supervisor_reports_depth_and_age(deployment: Deployment, collected: OtlpReceiver) -> None:

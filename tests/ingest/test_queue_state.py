@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 from typing import Any
@@ -17,7 +17,7 @@ from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import queue, queues
 from tests.ingest.deployment import Deployment, wait_for, work_off
-from tests.ingest.sessions import START, event
+from tests.ingest.sessions import trace
 from tests.servers.clickhouse_http import Fault
 
 QUEUE = "ingestion-queue"
@@ -30,7 +30,7 @@ pytestmark = [
 
 def put_in(deployment: Deployment) -> None:
     """Put one job in."""
-    deployment.accept([event("trace-create", START, {"id": "t"}, id="event of t")])
+    deployment.accept([trace("t")])
 
 
 @pytest.mark.parametrize("start", range(4))
@@ -128,23 +128,16 @@ def interrupted(deployment: Deployment, by: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def refused(deployment: Deployment) -> Iterator[Deployment]:
+def refused(poison: Deployment) -> Deployment:
     """A deployment that has refused the only trace."""
-    refuse(deployment)
-    yield deployment
-    accept(deployment)
+    refuse(poison)
+    return poison
 
 
-def refuse(deployment: Deployment) -> None:
+def refuse(poison: Deployment) -> None:
     """Let an event of the trace be refused."""
-    deployment.clickhouse.execute("ALTER TABLE traces ADD CONSTRAINT no_poison CHECK name != 'poison'")
-    deployment.accept([event("trace-create", START, {"id": "t", "name": "poison"})])
-    work_off(QUEUE, deployment.redis.client)
-
-
-def accept(deployment: Deployment) -> None:
-    """Refuse nothing from now on."""
-    deployment.clickhouse.execute("ALTER TABLE traces DROP CONSTRAINT IF EXISTS no_poison")
+    poison.accept([trace("t", name="poison")])
+    work_off(QUEUE, poison.redis.client)
 
 
 def leave_taken(deployment: Deployment) -> None:
@@ -203,7 +196,7 @@ def test_a_job_is_counted_and_taken_up_again_wherever_its_consumer_was_killed(
 
 def test_a_job_that_kills_every_consumer_is_the_only_dead_letter(deployment: Deployment) -> None:
     for n in range(40):
-        deployment.accept([event("trace-create", START, {"id": f"t{n}"})])
+        deployment.accept([trace(f"t{n}")])
     killer = deployment.rq_queue(QUEUE).job_ids[20]
 
     deaths = 0
@@ -257,10 +250,9 @@ def test_a_dead_letter_that_is_refused_while_its_replay_waits_is_gone_once_store
     [job_id] = [letter.id for letter in refused.letters]
     replay_all(redis)
     redis.lmove(refused.rq_queue(QUEUE).key, "aside", "LEFT", "RIGHT")
-    accept(refused)
     refuse(refused)
     assert refused.failed == 1
-    accept(refused)
+    refused.take_poison()
 
     redis.lmove("aside", refused.rq_queue(QUEUE).key, "LEFT", "RIGHT")
     refused.work(QUEUE)
@@ -272,12 +264,16 @@ def test_a_dead_letter_that_is_refused_while_its_replay_waits_is_gone_once_store
 
 def test_a_dead_letter_that_is_refused_while_its_replay_is_stored_stays(refused: Deployment) -> None:
     replay_all(refused.redis.client)
-    accept(refused)
+    refused.take_poison()
 
-    interrupted(refused, by=lambda: refuse(refused))
+    def refuse_another() -> None:
+        refused.refuse_poison()
+        refuse(refused)
+
+    interrupted(refused, by=refuse_another)
 
     assert (refused.backlog, refused.failed, len(refused.letters)) == (0, 1, 1)
-    accept(refused)
+    refused.take_poison()
     replay_all(refused.redis.client)
     refused.work(QUEUE)
     assert (refused.backlog, refused.failed, refused.letters) == (0, 0, [])

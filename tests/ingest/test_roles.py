@@ -15,6 +15,7 @@ import pytest
 import urllib3
 from rq import Worker
 
+from tests.command import WORKER, langfuse_worker
 from tests.ingest.deployment import Deployment, wait_for
 from tests.ingest.sessions import sessions
 from tests.servers.port import free_port
@@ -59,7 +60,7 @@ def started(deployment: Deployment, role: str) -> Iterator[Started]:
     catalog = deployment.directory / "exports.yaml"
     catalog.write_text(_CATALOG.format(directory=deployment.directory))
     log, port = deployment.directory / f"{role}.log", free_port()
-    command = [str(Path(sys.executable).with_name("langfuse-worker")), "start", "--port", str(port)]
+    command = [WORKER, "start", "--port", str(port)]
     environment = {**os.environ, "LANGFUSE_WORKER_ROLE": role, "LANGFUSE_WORKER_HEALTH_PORT": "0"}
     environment |= {"DAGSTER_HOME": str(deployment.directory), "LANGFUSE_EXPORT_CONFIG": str(catalog)}
     with log.open("wb") as out:
@@ -156,17 +157,9 @@ def test_all_registers_everything(deployment: Deployment) -> None:
 def test_commands_obey_the_role_and_export_opens_no_redis(
     deployment: Deployment, role: str, command: list[str], says: str | None
 ) -> None:
-    environment = {**os.environ, "LANGFUSE_WORKER_ROLE": role, "REDIS_PORT": "1"}
-    ended = subprocess.run(
-        [str(Path(sys.executable).with_name("langfuse-worker")), *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=deployment.directory,
-        check=False,
-    )
-    assert ended.returncode == (0 if says is None else 2), ended.stderr
-    assert (says or "") in ended.stderr
+    ended = langfuse_worker(*command, LANGFUSE_WORKER_ROLE=role, REDIS_PORT="1")
+    assert ended.code == (0 if says is None else 2), ended.err
+    assert (says or "") in ended.err
 
 
 @pytest.mark.parametrize(

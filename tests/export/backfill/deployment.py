@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.settings import Settings
+from tests.command import WORKER
 from tests.rows import insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer
@@ -117,7 +117,7 @@ class Deployment:
         location = {"host": "127.0.0.1", "port": port, "location_name": "langfuse_export"}
         (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
         environment = {**self.environment, "DAGSTER_HOME": str(home / "dagster")}
-        command = [str(Path(sys.executable).with_name("langfuse-worker")), "code-server", "-h", "127.0.0.1"]
+        command = [WORKER, "code-server", "-h", "127.0.0.1"]
         command += ["-p", str(port), "-m", definitions.__name__]
         dagster = ("dagster", "dev", "-w", str(home / "workspace.yaml"))
         with (

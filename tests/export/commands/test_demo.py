@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from langfuse_export.demo.data import PROJECTS
 from langfuse_export.manifest import Manifest
-from tests.export.commands.command import ROOT, langfuse_worker
+from tests.command import ROOT, langfuse_worker
 
 
 def test_the_demo_exports_two_projects_and_a_second_one_changes_nothing(tmp_path: Path) -> None:

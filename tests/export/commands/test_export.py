@@ -13,7 +13,7 @@ from langfuse_worker.clickhouse import QueryLimits
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
-from tests.export.commands.command import ROOT, Ended, langfuse_worker
+from tests.command import ROOT, Ended, langfuse_worker
 from tests.rows import NOON, PROJECT, insert, observation, trace
 
 PERIOD = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")

@@ -10,7 +10,7 @@ from langfuse_export.attempts import Attempt
 from langfuse_export.commands.history import Period, attempts_table
 from langfuse_export.query_cost import QueryCosts
 from langfuse_worker.console import width_of
-from tests.export.commands.command import Ended, langfuse_worker
+from tests.command import Ended, langfuse_worker
 from tests.export.http.exporting import HOUR
 from tests.export.http.heavy import MEMORY, insert_heavy_observations
 from tests.rows import PROJECT, insert, trace

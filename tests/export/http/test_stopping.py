@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import yaml
 
 from langfuse_export.day import Day
 from langfuse_export.tables import TABLES
+from tests.command import WORKER
 from tests.export.http.exporting import HOUR, JSONL, Deployment
 from tests.rows import NOON, PROJECT, trace
 from tests.servers.clickhouse_http import Fault, Request
@@ -57,7 +57,7 @@ class Worker:
             "LANGFUSE_EXPORT_CONFIG": str(self.directory / "exports.yaml"),
             "DAGSTER_HOME": str(self.directory),
         }
-        command = [str(Path(sys.executable).with_name("langfuse-worker")), "export", "run"]
+        command = [WORKER, "export", "run"]
         command += ["--project", PROJECT, "--from", "2026-06-01T12:00", "--to", until]
         return subprocess.Popen(
             command, env=environment, cwd=self.directory, stderr=subprocess.PIPE, text=True

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.export.commands.command import Ended, langfuse_worker
+from tests.command import Ended, langfuse_worker
 from tests.export.postgres.deployment import Deployment
 
 

@@ -13,7 +13,7 @@ from langfuse_export.notify.channels import Webhook
 from langfuse_export.notify.notifier import Notifier
 from langfuse_worker.doctor import Status
 from langfuse_worker.settings import Settings
-from tests.export.commands.command import langfuse_worker
+from tests.command import langfuse_worker
 from tests.export.postgres.deployment import Deployment
 from tests.servers.notifications import WebhookReceiver
 

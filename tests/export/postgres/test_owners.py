@@ -19,7 +19,7 @@ from langfuse_export.notify.owners import Owners
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from langfuse_worker.store_faults import AccessFault
-from tests.export.commands.command import langfuse_worker
+from tests.command import langfuse_worker
 from tests.export.postgres.deployment import Deployment
 from tests.servers.notifications import MailServer
 

@@ -16,7 +16,7 @@ from langfuse_export.tables import TABLES
 from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
-from tests.export.commands.command import langfuse_worker
+from tests.command import langfuse_worker
 from tests.export.http.exporting import HOUR, PARQUET, read_rows
 from tests.export.postgres.deployment import Deployment
 from tests.rows import event, score

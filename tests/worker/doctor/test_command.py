@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.export.commands.command import langfuse_worker
+from tests.command import langfuse_worker
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.s3 import S3Server
 

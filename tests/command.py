@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
+WORKER = str(Path(sys.executable).with_name("langfuse-worker"))
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,13 @@ class Ended:
         return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
 
 
-def langfuse_worker(*arguments: str, home: Path, **environment: str) -> Ended:
-    """Run the command with an embedded deployment under `home`."""
-    command = [str(Path(sys.executable).with_name("langfuse-worker")), *arguments]
-    variables = {**os.environ, "LANGFUSE_HOME": str(home), "DAGSTER_HOME": str(home), **environment}
-    home.mkdir(parents=True, exist_ok=True)
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+def langfuse_worker(*arguments: str, home: Path | None = None, stdin: str = "", **environment: str) -> Ended:
+    """Run the command; with `home`, as an embedded deployment under it."""
+    variables = {**os.environ, **environment}
+    if home is not None:
+        home.mkdir(parents=True, exist_ok=True)
+        variables = {**variables, "LANGFUSE_HOME": str(home), "DAGSTER_HOME": str(home), **environment}
+    ended = subprocess.run(
+        [WORKER, *arguments], env=variables, input=stdin, capture_output=True, text=True, check=False
+    )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
