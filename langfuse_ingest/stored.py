@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
 
@@ -12,7 +11,7 @@ from langfuse_ingest.event_log import EntityKey
 from langfuse_ingest.merge import History
 from langfuse_ingest.records import Record
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
-from langfuse_ingest.tables import TRACE_SPAN, Row, Target
+from langfuse_ingest.tables import Row, Target
 from langfuse_ingest.values import utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
@@ -71,7 +70,7 @@ def stored_records(clickhouse: ClickHouse, target: Target, histories: Sequence[H
         for name in _TIMES:
             if row.get(name):
                 row[name] = utc_text(datetime.fromisoformat(row[name]))
-        records[entity_id] = _from_event(row, target) if target.table == "events_full" else row
+        records[entity_id] = target.record(row)
     return records
 
 
@@ -101,39 +100,3 @@ def _micros(column: str) -> str:
 
 def _utc(microseconds: int) -> str:
     return utc_text(_EPOCH + timedelta(microseconds=microseconds))  # exact, as keys are compared
-
-
-_TEXTS = ("name", "version", "level", "status_message", "prompt_name", "provided_model_name")
-_TEXTS += ("model_parameters", "input", "output", "release", "user_id", "session_id")
-
-
-def _from_event(row: Row, target: Target) -> Record:
-    """A row of events_full in the names of the merge; its empty strings are what is absent elsewhere."""
-    record: Record = {"kept": {name: row[name] for name in row if name not in target.merged}}
-    record |= {name: row[name] for name in _TEXTS if row[name] != ""}
-    for name in (
-        "environment",
-        "created_at",
-        "end_time",
-        "completion_start_time",
-        "prompt_version",
-        "public",
-    ):
-        if row[name] is not None:
-            record[name] = row[name]
-    record["metadata"] = dict(zip(row["metadata_names"], row["metadata_values"], strict=True))
-    if target.id_prefix:
-        return {**record, "timestamp": row["start_time"], "tags": row["tags"], "api": True}
-    details: dict[str, Any] = {name: row[name] for name in row if name.endswith("_details") and row[name]}
-    parent = row["parent_span_id"]
-    if parent and not parent.startswith(TRACE_SPAN):
-        record["parent_observation_id"] = parent
-    if row["source"] == "otel":
-        record["otel"] = {}  # all of it is kept
-    return {
-        **record,
-        **details,
-        "type": row["type"],
-        "trace_id": row["trace_id"],
-        "start_time": row["start_time"],
-    }

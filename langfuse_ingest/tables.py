@@ -1,4 +1,4 @@
-"""Which tables an entity is written to, and how its merged row looks in each.
+"""Which tables an entity is written to, how its merged row looks in each, and how that is read back.
 
 `traces`, `observations`, `scores` and `events_full` are Langfuse's; the write mode decides which of them get
 traces and observations. Where a column of a sorting key changes, the row under the old key must be deleted,
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 _DATE = 10  # characters of an ISO time
 _NO_COLUMNS = ("api", "otel", "kept", "origin")  # of a record: what rows of events_full are made with
-TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
+_TRACE_SPAN = "t-"  # Langfuse's id of the span that stands for a trace
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Target:
     Attributes:
         table: its name.
         row: the merged row as the table holds it; None if the table does not get it.
+        record: a stored row as a merge takes it.
         id_column: what the entity's id is called.
         time_column: the time in its sorting key.
         key_columns: the other columns of its sorting key that can change, as the row has them.
         exact_time: whether the whole time is in the sorting key, else its date.
         id_prefix: what the id starts with in this table.
-        merged: columns that the row decides alone, of a table whose other columns stay as they are stored.
         copies: tables that a view fills with its rows. An insert that breaks off may have reached one and not
             the other, so rows under another key are looked for in all of them.
     """
@@ -46,7 +46,7 @@ class Target:
     key_columns: tuple[str, ...] = ()
     exact_time: bool = False
     id_prefix: str = ""
-    merged: frozenset[str] = frozenset()
+    record: Callable[[Row], Record] = dict
     copies: tuple[str, ...] = ()
 
     @property
@@ -93,7 +93,6 @@ _IF_GIVEN = ("end_time", "name", "type", "version", "level", "status_message", "
 _IF_GIVEN += ("prompt_name", "prompt_version", "provided_model_name", "model_parameters", "input", "output")
 _IF_GIVEN += ("provided_usage_details", "usage_details", "provided_cost_details", "cost_details")
 _OF_A_TRACE = ("name", "user_id", "session_id", "release", "version", "tags", "public", "input", "output")
-_METADATA = ("metadata_names", "metadata_values")
 
 
 def _event_of_observation(observation: Record) -> Row:
@@ -103,7 +102,7 @@ def _event_of_observation(observation: Record) -> Row:
     parent = observation.get("parent_observation_id")
     otel = observation.get("otel")
     if otel is None:
-        row["parent_span_id"] = parent or TRACE_SPAN + observation["trace_id"]
+        row["parent_span_id"] = parent or _TRACE_SPAN + observation["trace_id"]
         row["source"] = "ingestion-api"
         _add_metadata(row, _flat(observation["metadata"]))
     else:
@@ -123,7 +122,7 @@ def _event_of_trace(trace: Record) -> Row | None:
         **trace["origin"],
         "project_id": trace["project_id"],
         "trace_id": trace["id"],
-        "span_id": TRACE_SPAN + trace["id"],
+        "span_id": _TRACE_SPAN + trace["id"],
         "start_time": trace["timestamp"],
         "type": "SPAN",
         "level": "DEFAULT",
@@ -140,6 +139,41 @@ def _event_of_trace(trace: Record) -> Row | None:
     return _measured(row)
 
 
+# Columns of events_full that the merge decides alone; the others stay as they are stored.
+_MERGED = {*_FOR_EVENTS.values(), "metadata_names", "metadata_values"}
+_MERGED_OF_TRACES = _MERGED.union(_OF_A_TRACE)
+_MERGED_OF_OBSERVATIONS = _MERGED.union(_IF_GIVEN, ("parent_span_id", "source"))
+_TEXTS = ("name", "version", "level", "status_message", "prompt_name", "provided_model_name")
+_TEXTS += ("model_parameters", "input", "output", "release", "user_id", "session_id")
+_NULLABLE = ("environment", "created_at", "end_time", "completion_start_time", "prompt_version", "public")
+
+
+def _record_of_event(row: Row, merged: set[str]) -> Record:
+    """Columns that traces and observations share; empty strings are what is absent elsewhere."""
+    record: Record = {"kept": {name: row[name] for name in row if name not in merged}}
+    record |= {name: row[name] for name in _TEXTS if row[name] != ""}
+    record |= {name: row[name] for name in _NULLABLE if row[name] is not None}
+    record["metadata"] = dict(zip(row["metadata_names"], row["metadata_values"], strict=True))
+    return record
+
+
+def _trace_of_event(row: Row) -> Record:
+    record = _record_of_event(row, _MERGED_OF_TRACES)
+    return {**record, "timestamp": row["start_time"], "tags": row["tags"], "api": True}
+
+
+def _observation_of_event(row: Row) -> Record:
+    record = _record_of_event(row, _MERGED_OF_OBSERVATIONS)
+    record |= {name: row[name] for name in row if name.endswith("_details") and row[name]}
+    record |= {name: row[name] for name in ("type", "trace_id", "start_time")}
+    parent = row["parent_span_id"]
+    if parent and not parent.startswith(_TRACE_SPAN):
+        record["parent_observation_id"] = parent
+    if row["source"] == "otel":
+        record["otel"] = {}  # all of it is kept
+    return record
+
+
 TRACES = Target("traces", _trace_row, "id", "timestamp")
 OBSERVATIONS = Target("observations", _row_of_record, "id", "start_time", ("type",))
 SCORES = Target("scores", _score_row, "id", "timestamp", ("name",))
@@ -151,7 +185,7 @@ OBSERVATION_EVENTS = Target(
     "start_time",
     ("trace_id",),
     exact_time=True,
-    merged=frozenset({*_FOR_EVENTS.values(), *_IF_GIVEN, *_METADATA, "parent_span_id", "source"}),
+    record=_observation_of_event,
     copies=_COPIES,
 )
 TRACE_EVENTS = Target(
@@ -161,8 +195,8 @@ TRACE_EVENTS = Target(
     "start_time",
     ("trace_id",),
     exact_time=True,
-    id_prefix=TRACE_SPAN,
-    merged=frozenset({*_FOR_EVENTS.values(), *_OF_A_TRACE, *_METADATA}),
+    id_prefix=_TRACE_SPAN,
+    record=_trace_of_event,
     copies=_COPIES,
 )
 

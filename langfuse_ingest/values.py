@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -65,18 +66,9 @@ def usage(value: object) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         raise ValueError("must be an object")
-    if any(name in value for name in ("promptTokens", "completionTokens", "totalTokens")):
-        names = {"promptTokens": "input", "completionTokens": "output", "totalTokens": "total"}
-        return {new: _count(value[old]) for old, new in names.items() if value.get(old) is not None}
-    counts = {
-        name: _count(value[name]) for name in ("input", "output", "total") if value.get(name) is not None
-    }
-    costs = {
-        name: _cost(value[name])
-        for name in ("inputCost", "outputCost", "totalCost")
-        if value.get(name) is not None
-    }
-    return {**counts, **costs}
+    if not _OPENAI_COUNTS.keys().isdisjoint(value):
+        return {new: _count(value[old]) for old, new in _OPENAI_COUNTS.items() if value.get(old) is not None}
+    return {name: read(value[name]) for name, read in _USAGE.items() if value.get(name) is not None}
 
 
 def usage_details(value: object) -> dict[str, int] | None:
@@ -148,12 +140,17 @@ def _cost(value: Any) -> float:
     return float(value)
 
 
-def _json(value: object) -> object:
+def _not_null(value: object) -> object:
     if value is None:
         raise ValueError("must not be null")
     return value
 
 
+_OPENAI_COUNTS = {"promptTokens": "input", "completionTokens": "output", "totalTokens": "total"}
+_USAGE: dict[str, Callable[[Any], float]] = {
+    **dict.fromkeys(("input", "output", "total"), _count),
+    **dict.fromkeys(("inputCost", "outputCost", "totalCost"), _cost),
+}
 Id = Annotated[str, StringConstraints(min_length=1, max_length=800), AfterValidator(_identifier)]
 Name = Annotated[str, StringConstraints(max_length=1000)]
 Timestamp = Annotated[str, PlainValidator(timestamp)]
@@ -162,4 +159,4 @@ Environment = Annotated[str, PlainValidator(environment)]
 Usage = Annotated[dict[str, Any] | None, PlainValidator(usage)]
 UsageDetails = Annotated[dict[str, int] | None, PlainValidator(usage_details)]
 CostDetails = Annotated[dict[str, float] | None, PlainValidator(cost_details)]
-Json = Annotated[Any, BeforeValidator(_json)]
+Json = Annotated[Any, BeforeValidator(_not_null)]
