@@ -21,10 +21,10 @@ UNKNOWN_TABLE = 60
 
 
 @pytest.fixture
-def deployment(embedded_settings: Settings, engine: EmbeddedClickHouse, tmp_path: Path) -> Deployment:
+def deployment(
+    embedded_settings: Settings, engine: EmbeddedClickHouse, instance: dg.DagsterInstance
+) -> Deployment:
     """Project p1 with a trace and an observation in its first hour."""
-    (tmp_path / "dagster").mkdir()
-    instance = dg.DagsterInstance.local_temp(str(tmp_path / "dagster"))
     deployment = Deployment(embedded_settings, engine, instance, engine)
     deployment.insert("traces", trace("t", START))
     deployment.insert("observations", observation("o", START))

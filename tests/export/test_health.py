@@ -17,7 +17,7 @@ from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.settings import Settings
 from langfuse_worker.store_faults import AccessFault
-from tests.export.dagster.deployment import Deployment
+from tests.export.project import project_export
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 POLICY = HealthPolicy()
@@ -25,7 +25,6 @@ DENIED = Failure(
     windows=("w1",), reason="destination_access", error="403", blocks=True, fault=AccessFault.CREDENTIALS
 )
 DOWN = Failure(windows=("w1",), reason="destination_unavailable", error="503", blocks=True)
-PROJECTS = Deployment(Settings(), None, None, None)  # type: ignore[arg-type]
 BROKEN = Failure(windows=("w1",), reason="clickhouse_memory", error="memory", blocks=False)
 
 
@@ -256,10 +255,13 @@ def test_whatever_happens_attempts_are_bounded_and_nothing_that_failed_is_forgot
     ids=lambda mended: next(iter(mended)),
 )
 def test_a_configuration_that_may_mend_a_project_has_another_fingerprint(mended: dict[str, Any]) -> None:
-    failing, changed = PROJECTS.project(), PROJECTS.project(**mended)
+    failing, changed = project_export(Settings()), project_export(Settings(), **mended)
     assert fingerprint(changed, "salt") != fingerprint(failing, "salt")
 
 
 def test_names_and_people_are_not_of_the_configuration_that_fails() -> None:
-    failing, renamed = PROJECTS.project(), PROJECTS.project(name="Support bot", owners=("team:support",))
+    failing, renamed = (
+        project_export(Settings()),
+        project_export(Settings(), name="Support bot", owners=("team:support",)),
+    )
     assert fingerprint(renamed, "salt") == fingerprint(failing, "salt")

@@ -208,28 +208,26 @@ def test_without_any_channel_the_command_says_which_settings_there_are(tmp_path:
 
 
 def test_of_two_processes_one_tells_people(
-    project: ProjectExport, webhook: WebhookReceiver, tmp_path: Path
+    project: ProjectExport, webhook: WebhookReceiver, instance: dg.DagsterInstance
 ) -> None:
     notifier = Notifier.from_settings(Settings(**{PREFIX + "SLACK_URL": webhook.url}))  # type: ignore[arg-type]
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        store = HealthStore(instance)
-        store.change("p1", lambda _: _stopped())
-        stale = store.read(["p1"])["p1"]
-        for _ in range(2):
-            tell_people(HealthStore(instance), notifier, {"p1": project}, POLICY, NOW + timedelta(minutes=16))
+    store = HealthStore(instance)
+    store.change("p1", lambda _: _stopped())
+    stale = store.read(["p1"])["p1"]
+    for _ in range(2):
+        tell_people(HealthStore(instance), notifier, {"p1": project}, POLICY, NOW + timedelta(minutes=16))
 
-        assert len(webhook.requests) == 1
-        assert not store.replace("p1", stale, None)  # who read before is too late
+    assert len(webhook.requests) == 1
+    assert not store.replace("p1", stale, None)  # who read before is too late
 
 
 def test_an_invalid_row_is_told_once_and_again_when_it_is_mended(
-    webhook: WebhookReceiver, tmp_path: Path
+    webhook: WebhookReceiver, instance: dg.DagsterInstance
 ) -> None:
     notifier = Notifier.from_settings(Settings(**{PREFIX + "WEBHOOK_URL": webhook.url}))  # type: ignore[arg-type]
     invalid = [Rejection("p1", "type 'FTP' must be one of S3"), Rejection("p2", "bucket_name is empty")]
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        for rejections in ([], invalid[:1], invalid[:1], invalid, invalid[1:], invalid[1:]):
-            tell_left_out(instance, notifier, rejections, NOW)
+    for rejections in ([], invalid[:1], invalid[:1], invalid, invalid[1:], invalid[1:]):
+        tell_left_out(instance, notifier, rejections, NOW)
 
     sent = [json.loads(body)["notices"] for _, body in webhook.requests]
     assert sent == [

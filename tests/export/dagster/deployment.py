@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog
-from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.listeners import RunListener
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
@@ -20,13 +19,12 @@ from langfuse_export.resources import ExportOptions, ExportResources, utc_now
 from langfuse_export.tables import TABLES, Table
 from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency, Window
-from langfuse_worker.blobstore import BlobStore, StoreConfig
+from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryLimits
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
+from tests.export.project import START, project_export
 from tests.rows import PROJECT, insert
-
-START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -79,20 +77,7 @@ class Deployment:
 
     def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:
         """An export of a project."""
-        fields: dict[str, Any] = {
-            "project_id": project_id,
-            "name": project_id,
-            "enabled": True,
-            "tables": tuple(TABLES.values()),
-            "frequency": Frequency.HOURLY,
-            "start": START,
-            "encoding": Encoding(FileFormat.PARQUET),
-            "limits": QueryLimits.from_settings(self.settings),
-            "row_group_rows": 20_000,
-            "destination": StoreConfig(f"file://{self.settings.home.absolute()}/blobs/"),
-            "destination_name": "blobs",
-        }
-        return ProjectExport(**{**fields, **changes})
+        return project_export(self.settings, project_id, **changes)
 
     @property
     def first(self) -> ProjectExport:

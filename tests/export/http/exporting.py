@@ -24,9 +24,10 @@ from langfuse_export.tables import ALL_TABLES, TABLES, Table
 from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
-from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
+from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.postgres import Database
-from tests.rows import PROJECT, insert
+from tests.export.project import project_export
+from tests.rows import insert
 from tests.servers.clickhouse import ClickHouseServer
 
 HOUR = Window(datetime(2026, 6, 1, 12, tzinfo=UTC), datetime(2026, 6, 1, 13, tzinfo=UTC))
@@ -73,19 +74,13 @@ class Deployment:
     @property
     def project(self) -> ProjectExport:
         """The export of p1."""
-        settings = self.server.settings(**self.environment)
-        return ProjectExport(
-            project_id=PROJECT,
-            name=PROJECT,
-            enabled=True,
+        return project_export(
+            self.server.settings(**self.environment),
             tables=tuple(self.tables),
             frequency=self.frequency,
             start=datetime(2026, 1, 1, tzinfo=UTC),
             encoding=self.encoding,
-            limits=QueryLimits.from_settings(settings),
-            row_group_rows=settings.export_parquet_row_group_size,
             destination=self.destination or StoreConfig(f"file://{self.blobs}/"),
-            destination_name="blobs",
             layout=self.layout,
             named_collection=self.named_collection,
             skip_empty=self.skip_empty,

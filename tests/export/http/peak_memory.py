@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import Encoding, FileFormat, ParquetCodec
 from langfuse_export.prices import AttemptPrices
-from langfuse_export.project import ProjectExport
 from langfuse_export.tables import OBSERVATIONS
 from langfuse_export.telemetry import build_telemetry
 from langfuse_export.windows import Frequency
 from langfuse_worker.blobstore import BlobStore, StoreConfig
-from langfuse_worker.clickhouse import QueryLimits, connect
+from langfuse_worker.clickhouse import connect
 from langfuse_worker.settings import Settings
+from tests.export.project import project_export
 from tests.peak import peak_bytes
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -38,18 +38,13 @@ def observations_exporter(
 ) -> WindowExporter:
     """What exports a project's observations as Parquet, with the settings of the environment."""
     settings = Settings()
-    project = ProjectExport(
-        project_id=project_id,
-        name=project_id,
-        enabled=True,
+    project = project_export(
+        settings,
+        project_id,
         tables=(OBSERVATIONS,),
         frequency=frequency,
-        start=START,
         encoding=Encoding(FileFormat.PARQUET, codec=codec),
-        limits=QueryLimits.from_settings(settings),
-        row_group_rows=settings.export_parquet_row_group_size,
         destination=destination,
-        destination_name="blobs",
     )
     source, telemetry = connect(settings), build_telemetry(settings)
     store, prices = BlobStore(destination), AttemptPrices(None, project.project_id)

@@ -1,6 +1,5 @@
 """Deployments whose catalog is Langfuse's Postgres."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -18,17 +17,16 @@ def deployment(
     langfuse: LangfusePostgres,
     clickhouse: ClickHouseServer,
     s3: S3Server,
+    instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Deployment]:
+) -> Deployment:
     """Postgres without rows, ClickHouse without rows, an empty bucket `exports`."""
     s3.create_bucket("exports")
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        deployment = Deployment(langfuse, clickhouse, s3, instance)
-        for name, value in deployment.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield deployment
+    deployment = Deployment(langfuse, clickhouse, s3, instance)
+    for name, value in deployment.environment(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    return deployment
 
 
 @pytest.fixture

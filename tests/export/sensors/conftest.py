@@ -1,6 +1,5 @@
 """Deployments on the server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -11,8 +10,6 @@ from tests.servers.clickhouse import ClickHouseServer
 
 
 @pytest.fixture
-def deployment(clickhouse: ClickHouseServer, tmp_path: Path) -> Iterator[Deployment]:
-    """Project p1 on an empty server, with a Dagster instance on disk."""
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        yield Deployment(clickhouse, tmp_path, instance)
+def deployment(clickhouse: ClickHouseServer, tmp_path: Path, instance: dg.DagsterInstance) -> Deployment:
+    """Project p1 on an empty server."""
+    return Deployment(clickhouse, tmp_path, instance)

@@ -26,9 +26,10 @@ from langfuse_export.tables import TABLES, Table
 from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.blobstore import BlobStore, StoreConfig
-from langfuse_worker.clickhouse import ClickHouse, QueryLimits, connect
+from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
+from tests.export.project import project_export
 from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -96,20 +97,13 @@ class Deployment:
 
     def project(self, project_id: str = PROJECT, **changes: Any) -> ProjectExport:
         """An export of a project that began 20 days ago."""
-        fields: dict[str, Any] = {
-            "project_id": project_id,
-            "name": project_id,
-            "enabled": True,
+        own = {
             "tables": tuple(self.tables),
-            "frequency": Frequency.HOURLY,
             "start": Frequency.DAILY.floor(self.began - timedelta(days=20)),
             "encoding": Encoding(FileFormat.JSONL),
-            "limits": QueryLimits.from_settings(self.settings),
-            "row_group_rows": 20_000,
             "destination": StoreConfig(f"file://{self.home.absolute()}/blobs/"),
-            "destination_name": "blobs",
         }
-        return ProjectExport(**{**fields, **changes})
+        return project_export(self.settings, project_id, **{**own, **changes})
 
     @property
     def first(self) -> ProjectExport:
