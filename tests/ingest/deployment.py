@@ -220,6 +220,10 @@ class Deployment:
         return "span_id" if table in ("events_full", "events_core") else "id"
 
 
+class Killed(BaseException):
+    """No `except Exception` sees it, as none sees SIGKILL."""
+
+
 class SlowWriter(Writer):
     """Something happens before its first rows are written."""
 

@@ -13,7 +13,7 @@ from langfuse_ingest.queues import queue
 from langfuse_ingest.replay import replay_range
 from langfuse_ingest.runtime import Runtime, build_runtime
 from langfuse_worker.settings import settings
-from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
+from tests.ingest.deployment import PROJECT, Deployment, Killed, SlowWriter
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 
@@ -199,10 +199,6 @@ def test_jobs_of_a_deleted_score_that_wait_bring_nothing_back(deployment: Deploy
     assert deployment.ids("traces") == ["trace-1-0"]
 
 
-class _Killed(BaseException):
-    """No `except Exception` sees it, as none sees SIGKILL."""
-
-
 @pytest.mark.parametrize(
     ("queue_of_deletion", "delete", "left"),
     [
@@ -221,7 +217,7 @@ def test_what_a_killed_consumer_wrote_does_not_outlive_a_deletion_that_it_did_no
     deployment.accept(list(sessions(1)))
 
     def die(*_: object) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patched:
         slow = SlowWriter(deployment.parts.clickhouse, lambda: delete(build_runtime(settings())))

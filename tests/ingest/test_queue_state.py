@@ -16,7 +16,7 @@ from langfuse_ingest.dead_letters import dead_letters, replay
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import queue, queues
-from tests.ingest.deployment import Deployment, wait_for, work_off
+from tests.ingest.deployment import Deployment, Killed, wait_for, work_off
 from tests.ingest.sessions import trace
 from tests.servers.clickhouse_http import Fault
 
@@ -90,10 +90,6 @@ def replay_all(redis: Redis) -> None:
         replay(redis, letter)
 
 
-class _Killed(BaseException):
-    """No `except Exception` sees it, as none sees SIGKILL."""
-
-
 def killed(deployment: Deployment, work: Callable[[Redis], object], before: str) -> None:
     """Do work whose process ends before it sends a transaction with text of this pattern."""
     dead = threading.Event()
@@ -103,11 +99,11 @@ def killed(deployment: Deployment, work: Callable[[Redis], object], before: str)
             sent = b"".join(command).decode(errors="replace")
             if dead.is_set() or ("EXEC" in sent and re.search(before, sent, re.DOTALL)):
                 dead.set()
-                raise _Killed
+                raise Killed
             super().send_packed_command(command, check_health)
 
     pool = ConnectionPool(Dies, port=deployment.redis.port)
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         work(Redis(connection_pool=pool))
     pool.disconnect()  # the thread that listens for RQ's commands, too
 
