@@ -1,7 +1,11 @@
-"""A project as tests export it."""
+"""A project as tests export it, and how `exports.yaml` says so."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.project import ProjectExport
@@ -31,3 +35,23 @@ def project_export(settings: Settings, project_id: str = PROJECT, **changes: Any
         "destination_name": "blobs",
     }
     return ProjectExport(**{**fields, **changes})
+
+
+def write_catalog(
+    directory: Path, *projects: Mapping[str, object], destination: Mapping[str, object] | None = None
+) -> Path:
+    """Write an exports.yaml; its path.
+
+    Args:
+        directory: where to.
+        projects: what they say that p1, from 1 June 2026 on, does not; by default it alone.
+        destination: of all of them; by default a directory of that one.
+    """
+    usual = {"id": PROJECT, "destination": "blobs", "start": "2026-06-01"}
+    document = {
+        "destinations": {"blobs": destination or {"url": f"file://{directory}/blobs/"}},
+        "projects": [{**usual, **project} for project in projects or ({},)],
+    }
+    path = directory / "exports.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path

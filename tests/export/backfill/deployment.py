@@ -22,6 +22,7 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.settings import Settings
 from tests.command import WORKER
+from tests.export.project import write_catalog
 from tests.rows import insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.dagster import DagsterServer
@@ -83,20 +84,9 @@ class Deployment:
 
     def write_catalog(self) -> None:
         """The projects as a person writes them, and a home."""
-        catalog = {
-            "destinations": {"blobs": self.destination or {"url": f"file://{self.directory}/blobs/"}},
-            "projects": [
-                {
-                    "id": project,
-                    "destination": "blobs",
-                    "start": self.backfilled[0].start,
-                    "frequency": FREQUENCY.value,
-                    **self.each,
-                }
-                for project in self.projects
-            ],
-        }
-        (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
+        each = {"start": self.backfilled[0].start, "frequency": FREQUENCY.value, **self.each}
+        projects = [{"id": project, **each} for project in self.projects]
+        write_catalog(self.directory, *projects, destination=self.destination)
         (self.directory / "home" / "dagster").mkdir(parents=True, exist_ok=True)
 
     @contextmanager

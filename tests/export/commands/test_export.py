@@ -14,6 +14,7 @@ from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
 from tests.command import ROOT, Ended, langfuse_worker
+from tests.export.project import write_catalog
 from tests.rows import NOON, PROJECT, insert, observation, trace
 
 PERIOD = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T14:00")
@@ -182,11 +183,7 @@ def test_a_directory_that_cannot_be_used_is_one_line(
     tmp_path: Path, command: tuple[str, ...], variables: dict[str, str], message: str
 ) -> None:
     Path("a-file").touch()
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
-        "projects": [{"id": PROJECT, "destination": "blobs", "start": "2026-06-01"}],
-    }
-    Path("exports.yaml").write_text(yaml.safe_dump(catalog))
+    write_catalog(tmp_path)
     server = {"CLICKHOUSE_URL": "http://127.0.0.1:1", "LANGFUSE_EXPORT_CONFIG": "exports.yaml"}
 
     ended = langfuse_worker(*command, home=tmp_path / "home", **server, **variables)
@@ -239,16 +236,10 @@ def test_check_tries_source_tables_and_destination(home: Path, tmp_path: Path) -
     assert list((home / "blobs").glob("langfuse-export-check-*")) == []
 
     (tmp_path / "file").write_text("")
-    catalog = {
-        "destinations": {"broken": {"url": f"file://{tmp_path}/file/below/"}},
-        "projects": [{"id": PROJECT, "destination": "broken", "start": "2026-06-01"}],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    bad = langfuse_worker(
-        "export", "check", "--json", home=home, LANGFUSE_EXPORT_CONFIG=str(tmp_path / "exports.yaml")
-    )
+    broken = write_catalog(tmp_path, destination={"url": f"file://{tmp_path}/file/below/"})
+    bad = langfuse_worker("export", "check", "--json", home=home, LANGFUSE_EXPORT_CONFIG=str(broken))
     assert bad.code == 1
-    assert [finding["what"] for finding in bad.json if not finding["ok"]] == ["destination broken"]
+    assert [finding["what"] for finding in bad.json if not finding["ok"]] == ["destination blobs"]
 
 
 def test_check_fits_the_terminal_and_leaves_nothing_out(home: Path) -> None:

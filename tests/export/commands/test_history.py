@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import yaml
 
 from langfuse_export.attempts import Attempt
 from langfuse_export.commands.history import Period, attempts_table
@@ -13,6 +12,7 @@ from langfuse_worker.console import width_of
 from tests.command import Ended, langfuse_worker
 from tests.export.http.exporting import HOUR
 from tests.export.http.heavy import MEMORY, insert_heavy_observations
+from tests.export.project import write_catalog
 from tests.rows import PROJECT, insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -23,17 +23,8 @@ PERIOD = ("--project", PROJECT, "--from", "2026-06-01T12:00", "--to", "2026-06-0
 def environment(clickhouse: ClickHouseServer, tmp_path: Path) -> dict[str, str]:
     """A deployment that exports traces and scores of p1 from the server to files."""
     insert(clickhouse.execute, "traces", [trace("t1"), trace("t2")])
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
-        "projects": [
-            {"id": PROJECT, "destination": "blobs", "start": "2026-06-01", "tables": ["traces", "scores"]}
-        ],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    return {
-        **clickhouse.environment_of_a_worker,
-        "LANGFUSE_EXPORT_CONFIG": str(tmp_path / "exports.yaml"),
-    }
+    path = write_catalog(tmp_path, {"tables": ["traces", "scores"]})
+    return {**clickhouse.environment_of_a_worker, "LANGFUSE_EXPORT_CONFIG": str(path)}
 
 
 def history(home: Path, environment: dict[str, str], *arguments: str) -> Ended:
@@ -81,9 +72,7 @@ def test_a_window_that_was_read_in_parts_has_the_cost_of_all_its_queries(
     tmp_path: Path, clickhouse: ClickHouseServer, environment: dict[str, str]
 ) -> None:
     home = tmp_path / "home"
-    catalog = yaml.safe_load((tmp_path / "exports.yaml").read_text())
-    catalog["projects"][0] |= {"tables": ["observations"]}
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
+    write_catalog(tmp_path, {"tables": ["observations"]})
     environment["LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_MEMORY_USAGE"] = str(MEMORY)
     environment["LANGFUSE_CLICKHOUSE_DATA_EXPORT_MAX_THREADS"] = "1"
     insert_heavy_observations(clickhouse)

@@ -19,22 +19,11 @@ from langfuse_export.windows import Frequency
 from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.runner import run_checks
 from langfuse_worker.settings import Settings
+from tests.export.project import write_catalog
 from tests.rows import PROJECT
 from tests.servers.clickhouse import ClickHouseServer
 
 ROOT = Path(__file__).parents[3]
-
-
-def write_catalog(directory: Path, *others: str, **project: Any) -> Path:
-    """An exports.yaml with files as its destination: one project, and others as they are by default."""
-    first, default = {"id": PROJECT, **project}, {"destination": "blobs", "start": "2026-06-01"}
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{directory}/blobs/"}},
-        "projects": [{**default, **entry} for entry in (first, *({"id": other} for other in others))],
-    }
-    path = directory / "exports.yaml"
-    path.write_text(yaml.safe_dump(catalog))
-    return path
 
 
 @pytest.fixture
@@ -90,7 +79,7 @@ def test_a_view_instead_of_a_table_is_named(subject: Subject) -> None:
 def test_a_column_that_one_of_the_projects_exports_is_missing(
     clickhouse: ClickHouseServer, subject: Subject, tmp_path: Path
 ) -> None:
-    write_catalog(tmp_path, "p2", columns={"scores": "all"})
+    write_catalog(tmp_path, {"columns": {"scores": "all"}}, {"id": "p2"})
     with scores_without(clickhouse, "config_id"):
         [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert bad.what == "table scores"
@@ -98,7 +87,7 @@ def test_a_column_that_one_of_the_projects_exports_is_missing(
 
 
 def test_a_wrong_catalog_is_a_wrong_setting(subject: Subject, tmp_path: Path) -> None:
-    write_catalog(tmp_path, frequency="sometimes")
+    write_catalog(tmp_path, {"frequency": "sometimes"})
     [finding] = check_catalog(subject)
     assert (finding.status, finding.is_setting) == (Status.PROBLEM, True)
     assert "sometimes" in finding.result

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from langfuse_export.doctor.isolation import check_user
 from langfuse_export.doctor.server_mode import check_server_mode
@@ -12,7 +11,7 @@ from langfuse_export.doctor.subject import Subject
 from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.doctor import Finding, Status
 from tests.export.http.server_mode import BUCKET, COLLECTION, s3_environment
-from tests.rows import PROJECT
+from tests.export.project import write_catalog
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_http import Fault
 from tests.servers.clickhouse_users import PASSWORDS, SERVER_MODE, SHIPPED_USERS, write_users
@@ -45,16 +44,14 @@ def subject_of(server: ClickHouseServer, s3: S3Server, directory: Path, transfer
     }
     if transfer == "server":
         archive["named_collection"] = COLLECTION
-    project = {"id": PROJECT, "destination": "archive", "start": "2026-06-01"}
-    catalog = directory / "exports.yaml"
-    catalog.write_text(yaml.safe_dump({"destinations": {"archive": archive}, "projects": [project]}))
+    catalog = write_catalog(directory, destination=archive)
     return Subject(server.settings(LANGFUSE_EXPORT_CONFIG=str(catalog)))
 
 
 def tried(server: ClickHouseServer, s3: S3Server, directory: Path) -> Finding:
     """What the check finds of the destination."""
     [finding] = check_server_mode(subject_of(server, s3, directory))
-    assert finding.what == "server mode of archive"
+    assert finding.what == "server mode of blobs"
     return finding
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from langfuse_export.day import Day
 from langfuse_export.tables import TABLES
 from tests.command import WORKER
 from tests.export.http.exporting import HOUR, JSONL, Deployment
+from tests.export.project import write_catalog
 from tests.rows import NOON, PROJECT, trace
 from tests.servers.clickhouse_http import Fault, Request
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
@@ -39,15 +39,8 @@ class Worker:
         store = self.deployment.project.destination
         names = ("url", "endpoint", "region", "access_key_id", "secret_access_key")
         bucket = {name: getattr(store, name) for name in names} | destination
-        project = {
-            "id": PROJECT,
-            "destination": "bucket",
-            "tables": ["traces"],
-            "start": "2026-06-01",
-            "format": str(self.deployment.encoding.format),
-        }
-        catalog = {"destinations": {"bucket": bucket}, "projects": [project]}
-        (self.directory / "exports.yaml").write_text(yaml.safe_dump(catalog))
+        project = {"tables": ["traces"], "format": str(self.deployment.encoding.format)}
+        write_catalog(self.directory, project, destination=bucket)
 
     def start(self, until: str = "2026-06-01T13:00") -> subprocess.Popen[str]:
         """Start it, for the windows from noon."""

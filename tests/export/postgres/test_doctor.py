@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from langfuse_export.doctor import export_checks
 from langfuse_export.doctor.postgres import check_owners, check_postgres, check_set_up_twice
@@ -13,6 +12,7 @@ from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from tests.export.postgres.deployment import Deployment
+from tests.export.project import write_catalog
 from tests.servers.notifications import MailServer
 
 
@@ -94,12 +94,7 @@ def test_a_project_of_exports_yaml_that_langfuse_exports_too_is_named(
 ) -> None:
     deployment.add("p1", enabled=enabled)
     deployment.add("p2")
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
-        "projects": [{"id": "p1", "destination": "blobs", "start": "2026-06-01"}],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(tmp_path / "exports.yaml"))
+    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(write_catalog(tmp_path)))
 
     [found] = check_set_up_twice(Subject(Settings()), database)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -19,6 +18,7 @@ from langfuse_worker.settings import Settings
 from tests.command import langfuse_worker
 from tests.export.http.exporting import HOUR, PARQUET, read_rows
 from tests.export.postgres.deployment import Deployment
+from tests.export.project import write_catalog
 from tests.rows import event, score
 
 SETTING = "LANGFUSE_BLOB_STORAGE_EXPORT_PRICES"
@@ -41,16 +41,6 @@ def in_bucket(deployment: Deployment) -> Manifest:
     [row] = read_rows(deployment.s3.read("exports", file.key), PARQUET)
     assert [row[name] for name in COLUMNS[:3]] == ["0.03", None, None]
     return manifest
-
-
-def set_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **project: object) -> None:
-    """An exports.yaml with one project."""
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{tmp_path}/blobs/"}},
-        "projects": [{"id": "p1", "destination": "blobs", "start": "2026-06-01", **project}],
-    }
-    (tmp_path / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(tmp_path / "exports.yaml"))
 
 
 def test_projects_of_postgres_have_prices_if_the_deployment_says_so(
@@ -99,7 +89,8 @@ def test_what_leaves_prices_out_in_langfuse_leaves_them_out_here(
 def test_an_exports_yaml_with_prices_needs_a_database(
     tmp_path: Path, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_catalog(tmp_path, monkeypatch, prices=True)
+    path = write_catalog(tmp_path, {"prices": True})
+    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(path))
     [project] = load_catalog(Settings()).projects
     for name in ("observations", "events"):
         assert project.table(name).column_names == [*TABLES[name].column_names, *COLUMNS]

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 from structlog.testing import capture_logs
 
 from langfuse_export import definitions
@@ -18,8 +17,9 @@ from langfuse_export.sensors import cost
 from langfuse_export.tables import TABLES
 from langfuse_worker.settings import settings
 from tests.export.http.heavy import HEAVY_ROWS, MEMORY, OBSERVATIONS, insert_heavy_observations
+from tests.export.project import write_catalog
 from tests.export.sensors.deployment import TRACES, Deployment
-from tests.rows import PROJECT, score, trace
+from tests.rows import score, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.otlp import OtlpReceiver
 
@@ -363,12 +363,7 @@ def test_a_cursor_of_another_version_begins_anew(watch: Watch) -> None:
 def test_the_code_location_has_the_sensor_where_there_is_a_log(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalog = {
-        "destinations": {"blobs": {"url": f"file://{deployment.home}/blobs/"}},
-        "projects": [{"id": PROJECT, "destination": "blobs", "start": "2026-06-01"}],
-    }
-    (deployment.home / "exports.yaml").write_text(yaml.safe_dump(catalog))
-    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(deployment.home / "exports.yaml"))
+    monkeypatch.setenv("LANGFUSE_EXPORT_CONFIG", str(write_catalog(deployment.home)))
     assert "query_cost_sensor" not in _sensors()  # the embedded engine keeps none
 
     for name, value in deployment.server.environment_of_a_worker.items():
