@@ -9,6 +9,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
+from langfuse_export.errors import WindowError
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.parts import PartSize
 from langfuse_export.tables import TABLES
@@ -44,6 +47,14 @@ def insert_observations(deployment: Deployment, count: int = 20) -> None:
     ids = [f"o{n:03d}" for n in range(count)]
     for half in (ids[: count // 2], ids[count // 2 :]):
         deployment.insert("observations", *[observation(id, input=f"of {id}") for id in half])
+
+
+def fail_in_the_second_part(deployment: Deployment) -> WindowError:
+    """Export with the first part staged and the second one refused; how that ends."""
+    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
+    with pytest.raises(WindowError) as failure:
+        deployment.export(tables=[OBSERVATIONS])
+    return failure.value
 
 
 def exporter_within(deployment: Deployment, memory: int) -> WindowExporter:

@@ -9,6 +9,7 @@ from tests.export.http.heavy import (
     OBSERVATIONS,
     SECOND_PART,
     TOO_MUCH_AT_ONCE,
+    fail_in_the_second_part,
     insert_observations,
     killed_worker,
     payload_queries,
@@ -23,10 +24,7 @@ from tests.servers.clickhouse_http import Fault
 def test_progress_survives_a_failure_in_the_second_half(deployment: Deployment) -> None:
     """The fork reads the first half again."""
     insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError) as failure:
-        deployment.export(tables=[OBSERVATIONS])
-    assert is_transient(failure.value)
+    assert is_transient(fail_in_the_second_part(deployment))
     assert len(staged(deployment)) == 2
     assert staged(deployment) == deployment.files()  # no object, no manifest
     seen = len(deployment.server.requests)
@@ -62,9 +60,7 @@ def test_another_worker_goes_on_where_one_was_killed(deployment: Deployment) -> 
 @pytest.mark.defect("F1")
 def test_a_part_whose_rows_changed_since_is_read_again(deployment: Deployment) -> None:
     insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
+    fail_in_the_second_part(deployment)
     deployment.insert("observations", observation("o001", version=2, input="newer"))
 
     deployment.export(tables=[OBSERVATIONS])
@@ -77,9 +73,7 @@ def test_a_part_whose_rows_changed_since_is_read_again(deployment: Deployment) -
 
 def test_parts_of_other_columns_or_formats_are_not_used(deployment: Deployment) -> None:
     insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
+    fail_in_the_second_part(deployment)
     narrow = OBSERVATIONS.only(columns=["input"])
     changed = deployment.with_(tables=[narrow])
 
@@ -94,9 +88,7 @@ def test_a_part_that_is_lost_or_damaged_is_read_again_by_the_retry(
     deployment: Deployment, damage: str
 ) -> None:
     insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
+    fail_in_the_second_part(deployment)
     part = deployment.blobs / staged(deployment)[0]
     part.unlink() if damage == "delete" else part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(WindowError) as failure:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langfuse_export.errors import WindowError
 from langfuse_export.exporter import NoProgress
 from langfuse_export.formats import Encoding
 from langfuse_export.parts import PartSize
@@ -23,10 +22,10 @@ from tests.export.http.heavy import (
     KEY,
     MEMORY,
     OBSERVATIONS,
-    SECOND_PART,
     TOO_MUCH_AT_ONCE,
     exporter_of_parts,
     exporter_within,
+    fail_in_the_second_part,
     insert_heavy_observations,
     insert_observations,
     payload_queries,
@@ -35,7 +34,6 @@ from tests.export.http.heavy import (
 from tests.export.http.strategies import MAKERS, versions
 from tests.export.http.test_final import SLOW, exported_rows, true_rows
 from tests.rows import NOON, Row, observation
-from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import S3Server
 
 
@@ -114,9 +112,7 @@ def test_every_table_is_cut_by_its_own_key(deployment: Deployment, name: str) ->
 
 def test_a_file_of_parts_says_when_its_first_part_was_read(deployment: Deployment) -> None:
     insert_observations(deployment)
-    deployment.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        deployment.export(tables=[OBSERVATIONS])
+    fail_in_the_second_part(deployment)
     plan = json.loads((deployment.blobs / staged(deployment)[-1]).read_text())
 
     file = deployment.export(tables=[OBSERVATIONS]).exported["observations"].file

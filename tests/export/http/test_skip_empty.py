@@ -20,7 +20,7 @@ from langfuse_export.tables import OBSERVATIONS, SCORES, TABLES, TRACES
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreAccessError
 from tests.export.http.exporting import HOUR, JSONL, PARQUET, Deployment
-from tests.export.http.heavy import SECOND_PART, TOO_MUCH_AT_ONCE, insert_observations
+from tests.export.http.heavy import fail_in_the_second_part, insert_observations
 from tests.export.http.server_mode import BUCKET as ARCHIVE
 from tests.export.http.server_mode import COLLECTION, to_bucket, writing_to_s3
 from tests.rows import PROJECT, observation, score, trace
@@ -165,9 +165,7 @@ def test_a_window_that_failed_before_it_had_a_manifest_leaves_nothing_behind(
 
 def test_parts_of_a_window_that_has_become_empty_go(skipping: Deployment, s3: S3Server) -> None:
     insert_observations(skipping, count=4)
-    skipping.server.break_next(TOO_MUCH_AT_ONCE, Fault("refuse", match=SECOND_PART, code=210))
-    with pytest.raises(WindowError):
-        skipping.export(tables=[OBSERVATIONS])
+    fail_in_the_second_part(skipping)
     assert s3.keys(BUCKET) != []
     skipping.insert("observations", *(observation(f"o{n:03d}", version=2, deleted=True) for n in range(4)))
 
