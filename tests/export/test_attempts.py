@@ -10,14 +10,11 @@ from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import SIDE_BY_SIDE
 from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreConfig
-from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouseError
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+from tests.export.dagster.deployment import NETWORK, START, Deployment, FlakyClickHouse
 from tests.rows import observation, trace
-
-NETWORK = 210
-UNKNOWN_TABLE = 60
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from langfuse_worker.settings import Settings
 from tests.export.project import START, project_export
 from tests.rows import PROJECT, insert
 
+NETWORK = 210  # ClickHouse's code of a connection that broke
+
 
 @dataclass
 class FlakyClickHouse:
@@ -120,6 +122,14 @@ class Deployment:
             tags={RANGE_START_TAG: first, RANGE_END_TAG: last, **(tags or {})},
             raise_on_error=False,
         )
+
+    def tick(self, schedule: str, at: datetime) -> Sequence[dg.RunRequest]:
+        """What a schedule asks for then, as the daemon evaluates it."""
+        repository = self.defs.get_repository_def()
+        with dg.build_schedule_context(
+            instance=self.instance, scheduled_execution_time=at, repository_def=repository
+        ) as context:
+            return repository.get_schedule_def(schedule).evaluate_tick(context).run_requests or []
 
     def insert(self, table: str, *rows: dict[str, Any]) -> None:
         """Insert rows as one part."""

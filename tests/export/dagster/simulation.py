@@ -13,6 +13,7 @@ from langfuse_export.naming import schedule_name
 from langfuse_export.partitions import partitions_def
 from langfuse_export.sensors.recovery import RecoveryTick
 from tests.export.dagster.deployment import Deployment
+from tests.export.requests import bounds, tags_of
 
 STEP = timedelta(minutes=5)
 
@@ -49,11 +50,13 @@ class Simulation:
 
     def until(self, end: datetime) -> None:
         """Let the time go on; every tick of the schedule happens, and one of the sensor in five minutes."""
-        ticks = ticks_from(self._schedule, self.now)
+        project = self.deployment.first
+        schedule = schedule_name(project.frequency, project.timing)
+        ticks = ticks_from(self.deployment.defs.get_repository_def().get_schedule_def(schedule), self.now)
         next_tick = next(ticks)
         while self.now <= end:
             if self.now >= next_tick:
-                self._execute(self._scheduled(next_tick))
+                self._execute(self.deployment.tick(schedule, next_tick))
                 next_tick = next(ticks)
             self._execute(self.recover())
             self.now += STEP
@@ -66,24 +69,7 @@ class Simulation:
         partitions = {frequency: partitions_def(frequency, start) for frequency, start in frequencies.items()}
         return RecoveryTick(deployment.instance, projects, partitions, deployment.options).evaluate().requests
 
-    @property
-    def _schedule(self) -> dg.ScheduleDefinition:
-        project = self.deployment.first
-        name = schedule_name(project.frequency, project.timing)
-        return self.deployment.defs.get_repository_def().get_schedule_def(name)
-
-    def _scheduled(self, at: datetime) -> Sequence[dg.RunRequest]:
-        with dg.build_schedule_context(
-            instance=self.deployment.instance,
-            scheduled_execution_time=at,
-            repository_def=self.deployment.defs.get_repository_def(),
-        ) as context:
-            return self._schedule.evaluate_tick(context).run_requests or []
-
     def _execute(self, requests: Sequence[dg.RunRequest]) -> None:
         for request in requests:
-            first = request.tags.get("dagster/asset_partition_range_start", request.partition_key or "")
-            last = request.tags.get("dagster/asset_partition_range_end", first)
-            self.attempts.append((self.now, first, last))
-            tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
-            self.deployment.run(first, last, tags=tags)
+            self.attempts.append((self.now, *bounds(request)))
+            self.deployment.run(*bounds(request), tags=tags_of(request))

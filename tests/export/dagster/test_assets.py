@@ -9,12 +9,9 @@ import pytest
 from langfuse_export.naming import SCHEDULE_TAG, asset_key
 from langfuse_export.tables import TABLES
 from langfuse_worker.blobstore import StoreConfig
-from langfuse_worker.clickhouse import ClickHouseError
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse, hour
+from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouseError
+from tests.export.dagster.deployment import NETWORK, START, Deployment, FlakyClickHouse, hour
 from tests.rows import PROJECT, event, observation, trace
-
-NETWORK = 210
-UNKNOWN_TABLE = 60
 
 
 def _hourly_events(deployment: Deployment, hours: int) -> None:

@@ -8,11 +8,8 @@ from langfuse_export.naming import asset_key
 from langfuse_export.tables import EVENTS, OBSERVATIONS, TRACES
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+from tests.export.dagster.deployment import NETWORK, START, Deployment, FlakyClickHouse
 from tests.rows import event, observation, trace
-
-NETWORK = 210
-
 
 MANY = 101  # in a window, so that one by itself is worth a query
 

@@ -23,9 +23,9 @@ def _export_two_hours(deployment: Deployment) -> dg.ExecuteInProcessResult:
     return deployment.run("2026-06-01T00", LAST)
 
 
-def _execute_alone(deployment: Deployment, name: str) -> dg.AssetCheckEvaluation:
-    """What the UI's button `Execute` on a check of traces does."""
-    check = dg.AssetCheckKey(asset_key(deployment.first, TABLES["traces"]), name)
+def _execute_alone(deployment: Deployment, name: str, table: str = "traces") -> dg.AssetCheckEvaluation:
+    """What the UI's button `Execute` on a check of a table does."""
+    check = dg.AssetCheckKey(asset_key(deployment.first, TABLES[table]), name)
     job = deployment.defs.resolve_implicit_global_asset_job_def()
     subset = job.get_subset(asset_selection=set(), asset_check_selection={check})
     [evaluation] = subset.execute_in_process(instance=deployment.instance).get_asset_check_evaluations()
@@ -68,10 +68,7 @@ def test_windows_without_rows_and_objects_pass_their_checks(deployment: Deployme
     materializations = [event.materialization for event in result.get_asset_materialization_events()]
     with_object = [m.asset_key.path[-1] for m in materializations if "dagster/uri" in m.metadata]
     assert (len(materializations), with_object) == (8, ["traces", "traces"])
-    check = dg.AssetCheckKey(asset_key(deployment.first, TABLES["scores"]), MANIFEST_CHECK)
-    job = deployment.defs.resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=set(), asset_check_selection={check})
-    [alone] = subset.execute_in_process(instance=deployment.instance).get_asset_check_evaluations()
+    alone = _execute_alone(deployment, MANIFEST_CHECK, "scores")
     assert alone.passed
     assert alone.metadata["windows"].value == 1
 

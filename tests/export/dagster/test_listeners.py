@@ -11,12 +11,9 @@ from langfuse_export.listeners import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
-from langfuse_worker.clickhouse import ClickHouseError
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouseError
+from tests.export.dagster.deployment import NETWORK, START, Deployment, FlakyClickHouse
 from tests.rows import trace
-
-NETWORK = 210
-UNKNOWN_TABLE = 60
 
 
 @dataclass

@@ -15,9 +15,9 @@ from langfuse_export.notify.notifier import Notifier
 from langfuse_export.tables import TABLES
 from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency
-from langfuse_worker.clickhouse import ClickHouseError
+from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouseError
 from langfuse_worker.settings import Settings
-from tests.export.dagster.deployment import Deployment, FlakyClickHouse
+from tests.export.dagster.deployment import NETWORK, Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation
 from tests.export.killing import kill_a_run
 from tests.servers.notifications import WebhookReceiver
@@ -25,7 +25,6 @@ from tests.servers.otlp import OtlpReceiver
 
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 6, 10, tzinfo=UTC)
-NETWORK, NO_TABLE = 210, 60
 
 
 def _with_one_table(deployment: Deployment, **changes: Any) -> Deployment:
@@ -90,7 +89,9 @@ def test_windows_missed_in_an_outage_longer_than_the_look_back_follow_in_runs_of
 
 def test_a_window_that_fails_by_itself_is_tried_again_while_the_others_go_on(deployment: Deployment) -> None:
     _with_one_table(deployment, start=MIDNIGHT)
-    deployment.clickhouse = FlakyClickHouse(deployment.engine, [ClickHouseError("no such table", NO_TABLE)])
+    deployment.clickhouse = FlakyClickHouse(
+        deployment.engine, [ClickHouseError("no such table", UNKNOWN_TABLE)]
+    )
     simulation = Simulation(deployment, MIDNIGHT + timedelta(hours=1, minutes=20))
     simulation.until(simulation.now)
     assert simulation.health is not None

@@ -14,6 +14,7 @@ from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from langfuse_worker.clickhouse import ClickHouseError
 from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+from tests.export.requests import bounds, tags_of
 
 # 20 minutes after the end of the window 09:00 to 10:00.
 TEN_TWENTY = datetime(2026, 6, 1, 10, 20, tzinfo=UTC)
@@ -28,21 +29,7 @@ def traces_only(deployment: Deployment) -> Deployment:
 
 
 def _tick(deployment: Deployment, at: datetime, frequency: str = "hourly") -> Sequence[dg.RunRequest]:
-    """Evaluate the schedule as the daemon does; runs that it asks for are in the answer."""
-    repository = deployment.defs.get_repository_def()
-    with dg.build_schedule_context(
-        instance=deployment.instance,
-        scheduled_execution_time=at,
-        repository_def=repository,
-    ) as context:
-        schedule = repository.get_schedule_def(f"export_{frequency}_schedule")
-        return schedule.evaluate_tick(context).run_requests or []
-
-
-def _asked(request: dg.RunRequest) -> tuple[str, str]:
-    """First and last partition of a request."""
-    first = request.tags.get("dagster/asset_partition_range_start", request.partition_key or "")
-    return first, request.tags.get("dagster/asset_partition_range_end", first)
+    return deployment.tick(f"export_{frequency}_schedule", at)
 
 
 def _set_projects(deployment: Deployment, *projects: ProjectExport) -> None:
@@ -52,14 +39,12 @@ def _set_projects(deployment: Deployment, *projects: ProjectExport) -> None:
 
 
 def _execute(deployment: Deployment, request: dg.RunRequest) -> None:
-    first, last = _asked(request)
-    tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
-    deployment.run(first, last, tags=tags)
+    deployment.run(*bounds(request), tags=tags_of(request))
 
 
 def _launch(deployment: Deployment, request: dg.RunRequest) -> dg.DagsterRun:
     """A run that has started and goes on."""
-    first, last = _asked(request)
+    first, last = bounds(request)
     tags = dict(request.tags) | ({"dagster/partition": first} if first == last else {})
     return deployment.instance.create_run_for_job(
         deployment.defs.resolve_job_def("export_hourly"),
@@ -91,7 +76,7 @@ def test_after_a_downtime_the_missed_windows_are_asked_for_without_a_person(trac
 
     requests = _tick(traces_only, TEN_TWENTY + timedelta(hours=5))
 
-    assert [_asked(request) for request in requests] == [
+    assert [bounds(request) for request in requests] == [
         ("2026-06-01T14", "2026-06-01T14"),
         ("2026-06-01T10", "2026-06-01T13"),
     ]
@@ -107,7 +92,7 @@ def test_one_missed_hour_is_asked_for_too(traces_only: Deployment) -> None:
 
     requests = _tick(traces_only, TEN_TWENTY + timedelta(hours=2))
 
-    assert [_asked(request)[0] for request in requests] == ["2026-06-01T11", "2026-06-01T10"]
+    assert [bounds(request)[0] for request in requests] == ["2026-06-01T11", "2026-06-01T10"]
 
 
 def test_windows_of_unfinished_runs_are_not_asked_for_again(traces_only: Deployment) -> None:
@@ -126,7 +111,7 @@ def test_a_window_that_failed_is_left_to_its_retries_and_to_people(traces_only: 
     _catch_up(traces_only, TEN_TWENTY)
     assert NINE not in traces_only.materialized()
 
-    assert [_asked(request)[0] for request in _tick(traces_only, TEN_TWENTY + timedelta(hours=1))] == [
+    assert [bounds(request)[0] for request in _tick(traces_only, TEN_TWENTY + timedelta(hours=1))] == [
         "2026-06-01T10"
     ]
 
@@ -134,14 +119,14 @@ def test_a_window_that_failed_is_left_to_its_retries_and_to_people(traces_only: 
 def test_no_window_is_asked_for_before_a_projects_start_or_the_look_back(traces_only: Deployment) -> None:
     starts = START + timedelta(hours=7)
     traces_only.projects = [traces_only.project(tables=(TABLES["traces"],), start=starts)]
-    assert [_asked(request) for request in _tick(traces_only, TEN_TWENTY)] == [
+    assert [bounds(request) for request in _tick(traces_only, TEN_TWENTY)] == [
         (NINE, NINE),
         ("2026-06-01T07", "2026-06-01T08"),
     ]
 
 
 def test_the_first_tick_looks_back_over_some_hours_only(traces_only: Deployment) -> None:
-    assert [_asked(request) for request in _tick(traces_only, TEN_TWENTY + timedelta(days=3))] == [
+    assert [bounds(request) for request in _tick(traces_only, TEN_TWENTY + timedelta(days=3))] == [
         ("2026-06-04T09", "2026-06-04T09"),
         ("2026-06-03T09", "2026-06-04T08"),
     ]
@@ -156,14 +141,14 @@ def test_after_a_downtime_longer_than_the_look_back_every_missed_window_is_asked
     lost = _tick(traces_only, up_again)  # with the daemon, before it launches a run
     requests = _tick(traces_only, up_again + timedelta(hours=1))
 
-    assert [_asked(request) for request in lost] == [
+    assert [bounds(request) for request in lost] == [
         ("2026-06-10T09", "2026-06-10T09"),
         ("2026-06-01T10", "2026-06-04T09"),
         ("2026-06-04T10", "2026-06-07T09"),
         ("2026-06-07T10", "2026-06-10T08"),
     ]
     assert [request.tags["dagster/max_runtime"] for request in lost] == ["14400", "43200", "43200", "42600"]
-    assert [_asked(request)[0] for request in requests] == [
+    assert [bounds(request)[0] for request in requests] == [
         "2026-06-10T10",
         "2026-06-01T10",
         "2026-06-04T10",
@@ -193,7 +178,7 @@ def test_what_a_project_missed_while_it_was_paused_is_asked_for(traces_only: Dep
     _set_projects(traces_only, replace(traces_only.first, enabled=True))
     requests = _tick(traces_only, TEN_TWENTY + timedelta(days=3, hours=1))
 
-    assert [_asked(request) for request in requests] == [
+    assert [bounds(request) for request in requests] == [
         ("2026-06-04T10", "2026-06-04T10"),
         ("2026-06-01T10", "2026-06-04T09"),
     ]
@@ -208,7 +193,7 @@ def test_a_project_that_joins_others_is_remembered_too(traces_only: Deployment) 
     _set_projects(traces_only, joined)
     requests = _tick(traces_only, TEN_TWENTY + timedelta(days=3))
 
-    assert [_asked(request) for request in requests] == [
+    assert [bounds(request) for request in requests] == [
         ("2026-06-04T09", "2026-06-04T09"),
         ("2026-06-01T10", "2026-06-04T08"),
     ]
@@ -224,7 +209,7 @@ def test_a_project_that_comes_back_to_a_frequency_begins_anew(traces_only: Deplo
     _set_projects(traces_only, hourly)
     requests = _tick(traces_only, datetime(2026, 6, 9, 10, 20, tzinfo=UTC))
 
-    assert [_asked(request) for request in requests] == [
+    assert [bounds(request) for request in requests] == [
         ("2026-06-09T09", "2026-06-09T09"),
         ("2026-06-08T09", "2026-06-09T08"),
     ]
@@ -239,7 +224,7 @@ def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Dep
 
     requests = _tick(traces_only, TEN_TWENTY + timedelta(days=6))
 
-    assert [_asked(request)[0] for request in requests] == ["2026-06-07T09", "2026-06-01T11", "2026-06-04T11"]
+    assert [bounds(request)[0] for request in requests] == ["2026-06-07T09", "2026-06-01T11", "2026-06-04T11"]
 
 
 def test_a_project_that_is_paused_is_never_asked_for(deployment: Deployment) -> None:
@@ -272,7 +257,7 @@ def test_a_window_of_which_somebody_exported_one_table_gets_the_others(deploymen
     _catch_up(deployment, TEN_TWENTY - timedelta(hours=1))
     assert deployment.run(NINE, NINE, tables=[TABLES["traces"]]).success
 
-    assert [_asked(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
+    assert [bounds(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
     _catch_up(deployment, TEN_TWENTY)
 
     assert NINE in deployment.materialized("scores")
@@ -291,4 +276,4 @@ def test_tables_of_a_window_whose_run_somebody_terminated_in_between_are_asked_f
 
     deployment.instance.report_run_canceled(run)
 
-    assert [_asked(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
+    assert [bounds(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]

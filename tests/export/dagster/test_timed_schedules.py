@@ -8,18 +8,19 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from langfuse_export.naming import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG, schedule_name
+from langfuse_export.naming import PRIORITY_TAG, schedule_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES
 from langfuse_export.tick import NEWEST_PRIORITY
 from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
 from langfuse_worker.clickhouse import ClickHouseError
-from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
+from tests.export.dagster.deployment import NETWORK, START, Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation, ticks_from
+from tests.export.requests import bounds
 
 AT_NIGHT = Timing("0 2 * * *", "Europe/Berlin")
-NETWORK = 210
+NIGHTLY = schedule_name(Frequency.HOURLY, AT_NIGHT)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_night_exports_the_hours_of_the_day_before_in_one_run_and_the_day_asks
 def test_a_night_that_was_missed_is_made_up_for_by_the_next(nightly: Deployment) -> None:
     requests = _tick(nightly, datetime(2026, 6, 3, 0, 0, tzinfo=UTC))
 
-    assert [(*_asked(request), request.tags[PRIORITY_TAG]) for request in requests] == [
+    assert [(*bounds(request), request.tags[PRIORITY_TAG]) for request in requests] == [
         ("2026-06-01T23", "2026-06-02T22", "10"),
         ("2026-06-01T20", "2026-06-01T22", "5"),
     ]
@@ -63,7 +64,10 @@ def test_no_hour_is_lost_or_asked_for_twice_when_clocks_change(
 ) -> None:
     """In spring there is no two o'clock: the tick is at three, which is the same moment."""
     deployment.projects = [_project(deployment, "p1", AT_NIGHT, start=before - timedelta(days=7))]
-    ticks = ticks_from(_schedule(deployment, AT_NIGHT), before)
+    schedule = deployment.defs.get_repository_def().get_schedule_def(
+        schedule_name(Frequency.HOURLY, AT_NIGHT)
+    )
+    ticks = ticks_from(schedule, before)
     nights = [next(ticks) for _ in range(4)]
 
     asked = [_newest(_tick(deployment, night)) for night in nights]
@@ -89,7 +93,7 @@ def test_projects_share_a_schedule_if_frequency_cron_and_zone_are_the_same(deplo
 
     by_name = {s.name: (s.job_name, s.cron_schedule, s.execution_timezone) for s in schedules}
     assert by_name == {
-        schedule_name(Frequency.HOURLY, AT_NIGHT): ("export_hourly", "0 2 * * *", "Europe/Berlin"),
+        NIGHTLY: ("export_hourly", "0 2 * * *", "Europe/Berlin"),
         schedule_name(Frequency.HOURLY, Timing("0 2 * * *")): ("export_hourly", "0 2 * * *", "UTC"),
         schedule_name(Frequency.DAILY, AT_NIGHT): ("export_daily", "0 2 * * *", "Europe/Berlin"),
         "export_hourly_schedule": ("export_hourly", "20 * * * *", "UTC"),
@@ -130,28 +134,12 @@ def _project(deployment: Deployment, id: str, timing: Timing | None, **changes: 
     return deployment.project(id, tables=(TABLES["traces"],), timing=timing, **changes)
 
 
-def _schedule(deployment: Deployment, timing: Timing) -> dg.ScheduleDefinition:
-    return deployment.defs.get_repository_def().get_schedule_def(schedule_name(Frequency.HOURLY, timing))
-
-
 def _tick(deployment: Deployment, at: datetime) -> Sequence[dg.RunRequest]:
-    """Evaluate the nightly schedule as the daemon does."""
-    with dg.build_schedule_context(
-        instance=deployment.instance,
-        scheduled_execution_time=at,
-        repository_def=deployment.defs.get_repository_def(),
-    ) as context:
-        return _schedule(deployment, AT_NIGHT).evaluate_tick(context).run_requests or []
-
-
-def _asked(request: dg.RunRequest) -> tuple[str, str]:
-    """First and last partition of a request."""
-    first = request.tags.get(RANGE_START_TAG, request.partition_key or "")
-    return first, request.tags.get(RANGE_END_TAG, first)
+    return deployment.tick(NIGHTLY, at)
 
 
 def _newest(requests: Sequence[dg.RunRequest]) -> list[Window]:
     """The windows that are asked for first."""
-    spans = [_asked(request) for request in requests if request.tags[PRIORITY_TAG] == NEWEST_PRIORITY]
-    bounds = [(Frequency.HOURLY.window_of_key(a), Frequency.HOURLY.window_of_key(b)) for a, b in spans]
-    return [window for a, b in bounds for window in Frequency.HOURLY.windows(a.start, b.end)]
+    spans = [bounds(request) for request in requests if request.tags[PRIORITY_TAG] == NEWEST_PRIORITY]
+    windows = [(Frequency.HOURLY.window_of_key(a), Frequency.HOURLY.window_of_key(b)) for a, b in spans]
+    return [window for a, b in windows for window in Frequency.HOURLY.windows(a.start, b.end)]

@@ -11,13 +11,13 @@ import time_machine
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 
 from langfuse_export.naming import (
-    PARTITION_TAG,
     PRIORITY_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
     SCHEDULE_TAG,
 )
 from tests.export.dagster.simulation import ticks_from
+from tests.export.requests import bounds, tags_of
 
 MINUTE = timedelta(minutes=1)
 SENSOR_TAG = "dagster/sensor_name"
@@ -121,9 +121,8 @@ class Daemon:
                 yield request.with_replaced_attrs(tags={**request.tags, tag: name})
 
     def _run(self, request: dg.RunRequest) -> Asked:
-        first = request.tags.get(RANGE_START_TAG) or request.partition_key or ""
-        last = request.tags.get(RANGE_END_TAG, first)
-        tags = {name: value for name, value in request.tags.items() if name != PARTITION_TAG}
+        first, last = bounds(request)
+        tags = tags_of(request)
         assets = list(request.asset_selection or ())
         assert request.job_name is not None
         result = self.definitions.resolve_job_def(request.job_name).execute_in_process(

@@ -30,6 +30,7 @@ from langfuse_worker.clickhouse import ClickHouse, connect
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from tests.export.project import project_export
+from tests.export.requests import bounds, tags_of
 from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -48,12 +49,6 @@ class Look:
     def asked(self) -> list[tuple[str, str, list[str]]]:
         """First and last partition and the tables of each request."""
         return [(*bounds(r), [key.path[-1] for key in r.asset_selection or ()]) for r in self.requests]
-
-
-def bounds(request: dg.RunRequest) -> tuple[str, str]:
-    """First and last partition of a request."""
-    first = request.tags.get(RANGE_START_TAG) or request.partition_key or ""
-    return first, request.tags.get(RANGE_END_TAG, first)
 
 
 @dataclass
@@ -173,8 +168,7 @@ class Deployment:
     def work_off(self, look: Look, project: ProjectExport | None = None) -> None:
         """Run what a tick asked for, of one project."""
         for request in look.requests:
-            tags = {name: value for name, value in request.tags.items() if name != "dagster/partition"}
-            assert self.export(*bounds(request), request.asset_selection, tags, project).success
+            assert self.export(*bounds(request), request.asset_selection, tags_of(request), project).success
 
     def manifest(self, window: Window) -> Manifest:
         """The window's manifest."""

@@ -16,7 +16,8 @@ from langfuse_export.sensors.recovery import RecoveryTick
 from langfuse_export.tables import TABLES
 from langfuse_worker.settings.schedule import LATE_PREFIX
 from tests.export.killing import kill_a_run
-from tests.export.sensors.deployment import TRACES, Deployment, bounds
+from tests.export.requests import bounds
+from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import PROJECT, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.otlp import OtlpReceiver
