@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -230,11 +231,13 @@ class SlowWriter(Writer):
     def __init__(self, clickhouse: ClickHouse, before: Callable[[], None]) -> None:
         super().__init__(clickhouse, 1, lambda *_: None)
         self._before: Callable[[], None] | None = before
+        self._lock = threading.Lock()  # rows of several tables are written at once
 
     def write(self, table: str, rows: Sequence[PendingRow]) -> list[RefusedRow]:
-        before, self._before = self._before, None
-        if before is not None:
-            before()
+        with self._lock:
+            before, self._before = self._before, None
+            if before is not None:
+                before()
         return super().write(table, rows)
 
 
