@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langfuse_export import definitions
 from langfuse_export.naming import LATE, MODE_TAG, op_name, safe_name
-from langfuse_worker.settings import SettingsError, settings
+from langfuse_worker.settings import SettingsError
 from tests.export.dagster.deployment import START, Deployment
+from tests.export.location import load_location
 from tests.rows import trace
 
 ROOT = Path(__file__).parents[3]
@@ -43,9 +43,8 @@ def test_roles_that_export_load_assets_jobs_and_schedules(
 ) -> None:
     deployment.insert("traces", trace("t", START))
     monkeypatch.setenv("LANGFUSE_WORKER_ROLE", role)
-    settings.cache_clear()
 
-    repository = _load().get_repository_def()
+    repository = load_location().get_repository_def()
 
     assert "export_hourly" in repository.job_names
     assert [schedule.name for schedule in repository.schedule_defs] == ["export_hourly_schedule"]
@@ -58,9 +57,8 @@ def test_the_ingestion_role_has_nothing_that_exports(
 ) -> None:
     deployment.insert("traces", trace("t", START))
     monkeypatch.setenv("LANGFUSE_WORKER_ROLE", "ingestion")
-    settings.cache_clear()
 
-    repository = _load().get_repository_def()
+    repository = load_location().get_repository_def()
 
     assert list(repository.job_names) == []
     assert list(repository.schedule_defs) == []
@@ -70,12 +68,11 @@ def test_the_ingestion_role_has_nothing_that_exports(
 def test_a_wrong_setting_keeps_the_location_from_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGFUSE_WORKER_ROLE", "exports")
     with pytest.raises(SettingsError, match="LANGFUSE_WORKER_ROLE='exports'"):
-        _load()
+        load_location()
 
 
 def test_an_empty_engine_gives_a_location_without_projects(deployment: Deployment) -> None:
-    settings.cache_clear()
-    assert list(_load().get_repository_def().asset_graph.get_all_asset_keys()) == []
+    assert list(load_location().get_repository_def().asset_graph.get_all_asset_keys()) == []
 
 
 def test_two_hundred_projects_share_one_job_and_one_schedule(deployment: Deployment) -> None:
@@ -123,9 +120,3 @@ def test_the_instance_file_limits_pools_runs_and_backfills(tmp_path: Path) -> No
             {"key": "dagster/backfill", "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
             {"key": MODE_TAG, "value": LATE, "limit": 2},
         ]
-
-
-def _load() -> dg.Definitions:
-    loaded = definitions.defs()
-    assert isinstance(loaded, dg.Definitions)
-    return loaded

@@ -8,12 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from langfuse_export import definitions
 from langfuse_export.windows import Frequency
-from langfuse_worker.settings import settings
 from tests.export.day.daemon import Daemon
 from tests.export.day.deployment import BUCKET, EXPORTS, PROJECTS, Deployment
 from tests.export.day.traffic import Traffic
+from tests.export.location import load_location
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.langfuse_postgres import LangfusePostgres
 from tests.servers.s3 import S3Proxy, S3Server
@@ -77,13 +76,6 @@ def deployment(
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        daemon = Daemon(instance, _load, day)
+        daemon = Daemon(instance, load_location, day)
         traffic = Traffic(clickhouse.execute, PROJECTS, day)
         yield Deployment(clickhouse, langfuse, s3, s3_proxy, daemon, traffic, tmp_path)
-
-
-def _load() -> dg.Definitions:
-    settings.cache_clear()
-    loaded = definitions.defs()
-    assert isinstance(loaded, dg.Definitions)
-    return loaded

@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from langfuse_export import definitions
 from langfuse_export.catalog import load_catalog
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
-from langfuse_worker.settings import Settings, settings
+from langfuse_worker.settings import Settings
+from tests.export.location import load_location
 from tests.rows import insert
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.langfuse_postgres import LangfusePostgres
@@ -60,10 +60,7 @@ class Deployment:
 
     def load(self) -> dg.Definitions:
         """The code location, as every run process loads it."""
-        settings.cache_clear()
-        loaded = definitions.defs()
-        assert isinstance(loaded, dg.Definitions)
-        return loaded
+        return load_location()
 
     def run(
         self, first: str, last: str, *, project: str = "p1", tables: Sequence[str] = ("scores", "events")

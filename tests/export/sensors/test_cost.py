@@ -9,14 +9,13 @@ import dagster as dg
 import pytest
 from structlog.testing import capture_logs
 
-from langfuse_export import definitions
 from langfuse_export.naming import asset_key
 from langfuse_export.query_cost import QueryCost, query_costs
 from langfuse_export.resources import ExportOptions, utc_now
 from langfuse_export.sensors import cost
 from langfuse_export.tables import TABLES
-from langfuse_worker.settings import settings
 from tests.export.http.heavy import HEAVY_ROWS, MEMORY, OBSERVATIONS, insert_heavy_observations
+from tests.export.location import load_location
 from tests.export.project import write_catalog
 from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import score, trace
@@ -374,7 +373,4 @@ def test_the_code_location_has_the_sensor_where_there_is_a_log(
 
 def _sensors() -> dict[str, dg.SensorDefinition]:
     """The sensors of the code location, as the environment says."""
-    settings.cache_clear()
-    loaded = definitions.defs()
-    assert isinstance(loaded, dg.Definitions)
-    return {sensor.name: sensor for sensor in loaded.get_repository_def().sensor_defs}
+    return {sensor.name: sensor for sensor in load_location().get_repository_def().sensor_defs}
