@@ -58,15 +58,11 @@ class Deployment:
         """The project as the catalog has it now."""
         return load_catalog(Settings()).project(project)
 
-    def load(self) -> dg.Definitions:
-        """The code location, as every run process loads it."""
-        return load_location()
-
     def run(
         self, first: str, last: str, *, project: str = "p1", tables: Sequence[str] = ("scores", "events")
     ) -> dg.ExecuteInProcessResult:
         """A run of the windows between two partition keys, both included, in a fresh code location."""
-        return self.run_loaded(self.load(), self.project(project), first, last, tables)
+        return self.run_loaded(load_location(), self.project(project), first, last, tables)
 
     def run_loaded(
         self,

@@ -12,6 +12,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key
 from langfuse_export.windows import Frequency
 from tests.export.killing import kill_a_run
+from tests.export.location import load_location
 from tests.export.postgres.deployment import Deployment
 
 SENSOR = "export_hourly_catch_up_sensor"
@@ -67,7 +68,7 @@ def test_it_goes_on_where_langfuse_stopped_until_little_is_left_for_the_schedule
 ) -> None:
     stopped = now - 100 * HOUR
     deployment.add(export_mode="FULL_HISTORY", last_sync_at=(stopped + HOUR / 3).replace(tzinfo=None))
-    location = deployment.load()
+    location = load_location()
 
     asked = []
     while request := _ask(deployment, location):
@@ -88,11 +89,11 @@ def test_a_project_that_is_up_to_date_paused_or_in_trouble_asks_for_nothing(
 ) -> None:
     deployment.add(last_sync_at=now.replace(tzinfo=None))
     deployment.add("behind", last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
-    location = deployment.load()
+    location = load_location()
     assert len(_ask(deployment, location)) == 1
 
     deployment.postgres.change("behind", bucket_name="missing")
-    location = deployment.load()
+    location = load_location()
     [(first, last)] = _ask(deployment, location)
     assert not deployment.run_loaded(location, deployment.project("behind"), _key(first), _key(last)).success
     assert _ask(deployment, location) == []
@@ -102,7 +103,7 @@ def test_windows_whose_run_was_killed_are_not_passed_over_for_good(
     deployment: Deployment, now: datetime
 ) -> None:
     deployment.add(last_sync_at=(now - 9 * HOUR).replace(tzinfo=None))
-    location = deployment.load()
+    location = load_location()
     [(first, last)] = _ask(deployment, location)
     killed = _kill_a_run(deployment, location, first, last)
 
@@ -116,7 +117,7 @@ def test_windows_of_a_killed_run_that_has_exported_some_tables_are_not_passed_ov
     deployment: Deployment, now: datetime
 ) -> None:
     deployment.add(last_sync_at=(now - 60 * HOUR).replace(tzinfo=None))
-    location = deployment.load()
+    location = load_location()
     [(first, last)] = _ask(deployment, location)
     assert _run(deployment, location, first, last)
     last_table = asset_key(deployment.project(), deployment.project().tables[-1])
@@ -132,7 +133,7 @@ def test_all_windows_of_killed_runs_that_a_tick_finds_are_one_failure(
     deployment: Deployment, now: datetime
 ) -> None:
     deployment.add(last_sync_at=(now - 200 * HOUR).replace(tzinfo=None))
-    location = deployment.load()
+    location = load_location()
     [(first, _)] = _ask(deployment, location)
     killed = _kill_a_run(deployment, location, first, now - 10 * HOUR)
 
@@ -146,5 +147,5 @@ def test_all_windows_of_killed_runs_that_a_tick_finds_are_one_failure(
 def test_what_langfuse_exported_before_is_not_asked_for(deployment: Deployment, now: datetime) -> None:
     """Nor after its frequency has changed: only what comes is exported with the new one."""
     deployment.add(last_sync_at=(now - 5 * HOUR).replace(tzinfo=None), export_start_date=datetime(2026, 1, 1))
-    [(first, _)] = _ask(deployment, deployment.load())
+    [(first, _)] = _ask(deployment, load_location())
     assert first == now - 5 * HOUR

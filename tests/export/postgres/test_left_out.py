@@ -14,6 +14,7 @@ from langfuse_export.notify.notifier import Notifier
 from langfuse_worker.doctor import Status
 from langfuse_worker.settings import Settings
 from tests.command import langfuse_worker
+from tests.export.location import load_location
 from tests.export.postgres.deployment import Deployment
 from tests.servers.notifications import WebhookReceiver
 
@@ -41,7 +42,7 @@ def test_the_doctor_names_it(with_a_bad_row: Deployment) -> None:
 def test_the_ticks_of_the_sensor_name_it_while_it_has_no_assets(
     with_a_bad_row: Deployment, webhook: WebhookReceiver
 ) -> None:
-    repository = with_a_bad_row.load().get_repository_def()
+    repository = load_location().get_repository_def()
     sensor = repository.get_sensor_def("export_catalog_sensor")
     notifier = Notifier((Webhook(webhook.url, None),))
     with dg.build_sensor_context(

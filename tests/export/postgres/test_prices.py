@@ -17,6 +17,7 @@ from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from tests.command import langfuse_worker
 from tests.export.http.exporting import HOUR, PARQUET, read_rows
+from tests.export.location import load_location
 from tests.export.postgres.deployment import Deployment
 from tests.export.project import write_catalog
 from tests.rows import event, score
@@ -107,7 +108,7 @@ def test_a_run_without_postgres_is_retried_and_writes_nothing_without_prices(
     monkeypatch.setenv(SETTING, "true")
     deployment.add()
     fill(deployment)
-    location, project = deployment.load(), deployment.project()
+    location, project = load_location(), deployment.project()
 
     with deployment.postgres.closed():
         result = deployment.run_loaded(location, project, NOON, NOON)

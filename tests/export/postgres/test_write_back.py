@@ -10,6 +10,7 @@ from langfuse_export.project import ProjectExport
 from langfuse_export.write_back import PostgresWriteBack
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
+from tests.export.location import load_location
 from tests.export.postgres.deployment import Deployment
 from tests.rows import PROJECT, event, score
 from tests.servers.langfuse_postgres import encrypted
@@ -80,7 +81,7 @@ def test_a_window_that_lacks_a_table_does_not_move_the_cursor(deployment: Deploy
 def test_two_workers_of_one_window_agree(deployment: Deployment) -> None:
     deployment.add()
     deployment.run("2026-06-01T00", "2026-06-01T02")
-    deployment.load()
+    load_location()
     runs = [
         threading.Thread(target=deployment.run, args=keys)
         for keys in (("2026-06-01T00", "2026-06-01T02"), ("2026-06-01T03", "2026-06-01T04"))
@@ -171,7 +172,7 @@ def test_a_changed_destination_applies_at_the_next_run(deployment: Deployment) -
 
 def test_postgres_that_goes_away_during_a_run_fails_no_export(deployment: Deployment) -> None:
     deployment.add()
-    job = deployment.load()
+    job = load_location()
     project = deployment.project()
     with capture_logs() as logs, deployment.postgres.closed():
         assert deployment.run_loaded(job, project, "2026-06-01T00", "2026-06-01T00").success
@@ -185,7 +186,7 @@ def test_postgres_that_goes_away_during_a_run_fails_no_export(deployment: Deploy
 
 def test_a_project_deleted_meanwhile_is_no_error(deployment: Deployment) -> None:
     deployment.add()
-    job = deployment.load()
+    job = load_location()
     project = deployment.project()
     deployment.postgres.empty()
     with capture_logs() as logs:
