@@ -3,6 +3,8 @@
 `DagsterInstance.get_status_by_partition` takes several queries and some 20 ms for each asset, which a tick
 over hundreds of projects cannot afford. Almost every window has been exported or was never asked for, and the
 newest events of a partition say so by themselves; only the rest is asked for asset by asset.
+
+Each function raises TypeError if Dagster's event log is not in SQLite, Postgres or MySQL.
 """
 
 from collections import defaultdict
@@ -14,6 +16,7 @@ import sqlalchemy as db
 from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+from sqlalchemy.engine import Connection
 
 _EXPORTED = dg.DagsterEventType.ASSET_MATERIALIZATION.value
 _PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
@@ -22,6 +25,7 @@ _ASSETS_AT_ONCE = 1_000
 _KEYS_AT_ONCE = 30_000
 
 Statuses = dict[str, AssetPartitionStatus | None]
+_Events = db.Select[Any, Any, Any]
 
 
 def partition_statuses(
@@ -30,11 +34,7 @@ def partition_statuses(
     keys: Sequence[str],
     partitions: dg.TimeWindowPartitionsDefinition,
 ) -> dict[dg.AssetKey, Statuses]:
-    """The status of partitions of each asset; None for one that was never attempted.
-
-    Raises:
-        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
-    """
+    """The status of partitions of each asset; None for one that was never attempted."""
     newest = _newest_events(instance, assets, keys)
     found: dict[dg.AssetKey, Statuses] = {}
     for asset in assets:
@@ -53,11 +53,7 @@ def failed_partitions(
     keys: Sequence[str],
     partitions: dg.TimeWindowPartitionsDefinition,
 ) -> set[str]:
-    """Those of an asset's partitions whose last attempt failed; without keys there is no query.
-
-    Raises:
-        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
-    """
+    """Those of an asset's partitions whose last attempt failed; without keys there is no query."""
     if not keys:
         return set()
     statuses = partition_statuses(instance, [asset], keys, partitions)[asset]
@@ -67,11 +63,7 @@ def failed_partitions(
 def exported_partitions(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> set[str]:
-    """Those of the partitions that each of the assets has, whatever became of later attempts.
-
-    Raises:
-        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
-    """
+    """Those of the partitions that each of the assets has, whatever became of later attempts."""
     newest = _newest_events(instance, assets, keys)
     by_asset = [newest.get(asset.to_string(), {}) for asset in assets]
     return {key for key in keys if all(_EXPORTED in events.get(key, {}) for events in by_asset)}
@@ -83,51 +75,36 @@ def unfinished_partitions(
     """Of the partitions, those whose last attempt has left no materialization: it failed, or goes on.
 
     A statement for a thousand assets, which answers with these few alone.
-
-    Raises:
-        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
     """
-    columns = SqlEventLogStorageTable.c
-    found: dict[dg.AssetKey, set[str]] = {asset: set() for asset in assets}
-    by_name = {asset.to_string(): asset for asset in assets}
-    with _storage(instance).index_connection() as connection:
-        for names in _chunks(list(by_name), _ASSETS_AT_ONCE):
-            for some_keys in _chunks(keys, _KEYS_AT_ONCE):
-                newest = _events(names, some_keys).group_by(columns.asset_key, columns.partition)
-                statement = newest.with_only_columns(columns.asset_key, columns.partition).having(
-                    _newest(_PLANNED) > _newest(_EXPORTED)
-                )
-                for name, key in connection.execute(statement):
-                    found[by_name[name]].add(key)
-    return found
+    columns = (SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition)
+    is_unfinished = _newest(_PLANNED) > _newest(_EXPORTED)
+    found: dict[str, set[str]] = defaultdict(set)
+    for connection, events, _, _ in _in_chunks(instance, assets, keys):
+        newest = events.group_by(*columns).with_only_columns(*columns).having(is_unfinished)
+        for name, key in connection.execute(newest):
+            found[name].add(key)
+    return {asset: found[asset.to_string()] for asset in assets}
 
 
 def unattempted_partitions(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> dict[dg.AssetKey, set[str]]:
-    """Of the partitions, those that no run was ever meant to export; of other assets' runs nothing is said.
+    """Of the partitions, those that no run was ever meant to export.
 
     Most assets have an event of every partition, which their number says without reading them.
-
-    Raises:
-        TypeError: Dagster's event log is not in SQLite, Postgres or MySQL.
     """
-    columns = SqlEventLogStorageTable.c
-    counted = (columns.asset_key, db.func.count(columns.partition.distinct()))
-    found: dict[dg.AssetKey, set[str]] = {asset: set() for asset in assets}
-    by_name = {asset.to_string(): asset for asset in assets}
-    with _storage(instance).index_connection() as connection:
-        for names in _chunks(list(by_name), _ASSETS_AT_ONCE):
-            for some_keys in _chunks(keys, _KEYS_AT_ONCE):
-                count = _events(names, some_keys).group_by(columns.asset_key).with_only_columns(*counted)
-                known = dict(connection.execute(count).tuples().all())
-                lacking = [name for name in names if known.get(name, 0) < len(some_keys)]
-                for name in lacking:
-                    found[by_name[name]].update(some_keys)
-                each = _events(lacking, some_keys).with_only_columns(columns.asset_key, columns.partition)
-                for name, key in connection.execute(each.distinct()) if lacking else ():
-                    found[by_name[name]].discard(key)
-    return found
+    name_of, key_of = SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition
+    found: dict[str, set[str]] = defaultdict(set)
+    for connection, events, names, some_keys in _in_chunks(instance, assets, keys):
+        count = events.group_by(name_of).with_only_columns(name_of, db.func.count(key_of.distinct()))
+        known = dict(connection.execute(count).tuples().all())
+        lacking = [name for name in names if known.get(name, 0) < len(some_keys)]
+        for name in lacking:
+            found[name].update(some_keys)
+        each = events.where(name_of.in_(lacking)).with_only_columns(name_of, key_of).distinct()
+        for name, key in connection.execute(each) if lacking else ():
+            found[name].discard(key)
+    return {asset: found[asset.to_string()] for asset in assets}
 
 
 def _newest(kind: str) -> db.ColumnElement[int]:
@@ -139,14 +116,28 @@ def _newest_events(
     instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
 ) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     """By asset, partition and type of event, the id of the newest one that no wipe has forgotten."""
+    columns = SqlEventLogStorageTable.c
+    by = (columns.asset_key, columns.partition, columns.dagster_event_type)
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for connection, events, _, _ in _in_chunks(instance, assets, keys):
+        newest = events.group_by(*by).with_only_columns(*by, db.func.max(columns.id))
+        for name, key, kind, newest_id in connection.execute(newest):
+            found[name][key][kind] = newest_id
+    return found
+
+
+def _in_chunks(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> Iterator[tuple[Connection, _Events, Sequence[str], Sequence[str]]]:
+    """What was planned and exported of some of the assets and keys at a time, and which those are.
+
+    What a wipe has forgotten is not among it.
+    """
     names = [asset.to_string() for asset in assets]
     with _storage(instance).index_connection() as connection:
         for some in _chunks(names, _ASSETS_AT_ONCE):
             for some_keys in _chunks(keys, _KEYS_AT_ONCE):
-                for row in connection.execute(_statement(some, some_keys)).mappings():
-                    found[row["asset_key"]][row["partition"]][row["dagster_event_type"]] = row["newest"]
-    return found
+                yield connection, _events(some, some_keys), some, some_keys
 
 
 def _storage(instance: dg.DagsterInstance) -> SqlEventLogStorage:
@@ -161,14 +152,7 @@ def _chunks(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield values[at : at + size]
 
 
-def _statement(assets: Sequence[str], keys: Sequence[str]) -> db.Executable:
-    events = SqlEventLogStorageTable.c
-    columns = (events.asset_key, events.partition, events.dagster_event_type)
-    return _events(assets, keys).add_columns(db.func.max(events.id).label("newest")).group_by(*columns)
-
-
-def _events(assets: Sequence[str], keys: Sequence[str]) -> db.Select[Any, Any, Any]:
-    """What was planned and exported, as far as no wipe has forgotten it."""
+def _events(assets: Sequence[str], keys: Sequence[str]) -> _Events:
     events, known = SqlEventLogStorageTable.c, AssetKeyTable.c
     return (
         db.select(events.asset_key, events.partition, events.dagster_event_type)

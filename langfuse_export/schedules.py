@@ -61,7 +61,7 @@ def build_schedule(
             (project, due.windows(min(now, last_ticks.get(project.project_id, now)), now, lookback))
             for project in working
         ]
-        tick.read_statuses(working, max((windows for _, windows in looks), key=len, default=[]))
+        tick.read(working, max((windows for _, windows in looks), key=len, default=[]))
         asked_until = due.asked_until(now)
         requests = [r for project, windows in looks for r in tick.requests(project, windows, asked_until)]
         for project, windows in looks:

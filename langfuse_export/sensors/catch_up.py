@@ -98,9 +98,9 @@ class CatchUpTick:
         looked, missing = list[Window](), list[Window]()
         for _ in range(MAX_LOOKS):
             windows = self._next_windows(attempted_until[project.project_id])
-            self._tick.read_statuses([project], windows)
+            self._tick.read([project], windows)
             looked += windows
-            missing = self._tick.never_attempted(project, windows)
+            missing = self._tick.missing(project, windows)
             if missing or not windows:
                 break
             attempted_until[project.project_id] = windows[-1].end

@@ -152,7 +152,9 @@ class RecoveryTick:
             return [], health
         tick = self._tick(project.frequency)
         policy = self._options.health
-        missing = tick.never_attempted(project, self._owed(project, health))
+        owed = self._owed(project, health)
+        tick.read([project], owed)
+        missing = tick.missing(project, owed)
         if health.waits:
             window = self._probe(project, health, missing)
             if not tick.not_requested(project, [window]):
@@ -178,8 +180,7 @@ class RecoveryTick:
     def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
         """Windows that a schedule would have asked for since the trouble began, had it not waited."""
         lookback = timedelta(hours=self._options.lookback_hours)
-        windows = self._due(project).windows(health.since or self._now, self._now, lookback)
-        return [window for window in windows if window.start >= project.scheduled_from]
+        return self._due(project).windows(health.since or self._now, self._now, lookback)
 
     def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
         """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""
