@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from langfuse_export import sql
-from langfuse_export.manifest import ManifestFile
 from langfuse_export.tables import Table
 from langfuse_export.windows import EPOCH, Window
 from langfuse_worker.clickhouse import ACCESS_DENIED, ClickHouse, ClickHouseError, Query, QueryComment
@@ -24,23 +23,6 @@ SLOT = timedelta(milliseconds=sql.SLOT_MS)
 LOOK_TIMEOUT_S = 40
 # Beyond that their names would make the query longer than the rows that they save.
 _MAX_NAMED_PROJECTS = 100
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """How many rows a window has, and a number that says which version of which rows."""
-
-    rows: int = 0
-    value: int = 0
-
-    def __add__(self, other: "Fingerprint") -> "Fingerprint":
-        return Fingerprint(self.rows + other.rows, (self.value + other.value) % 2**64)
-
-    def differs_from(self, file: ManifestFile) -> bool:
-        """Whether the window has other rows than the file was made of."""
-        if file.source_fingerprint is None:  # of a version that did not write any
-            return self.rows != file.row_count
-        return self.value != int(file.source_fingerprint, 16)
 
 
 @dataclass(frozen=True)
@@ -123,10 +105,8 @@ class Changes:
             for project, slot, changed in self.source.rows(query)
         }
 
-    def fingerprints(
-        self, project_id: str, table: Table, windows: Sequence[Window]
-    ) -> Mapping[Window, Fingerprint]:
-        """What each of the windows holds now, in one query. Raises ClickHouseError."""
+    def fingerprints(self, project_id: str, table: Table, windows: Sequence[Window]) -> Mapping[Window, int]:
+        """Which version of which rows each of the windows holds now, in one query. Raises ClickHouseError."""
         span = Window(min(w.start for w in windows), max(w.end for w in windows))
         query = Query(
             sql.fingerprints(table),
@@ -135,12 +115,12 @@ class Changes:
             sql.FINAL_SETTINGS,
         )
         ordered = sorted(windows)
-        found = {window: Fingerprint() for window in ordered}
-        for slot, rows, value in self.source.rows(query):
+        found = dict.fromkeys(ordered, 0)
+        for slot, value in self.source.rows(query):
             at = EPOCH + slot * SLOT
             window = ordered[bisect_right(ordered, at, key=lambda w: w.start) - 1]
             if at < window.end:
-                found[window] += Fingerprint(rows, value)
+                found[window] = (found[window] + value) % 2**64
         return found
 
 

@@ -60,4 +60,4 @@ def _is_older(store: BlobStore, key: str, empty: ManifestFile) -> bool:
         written_at = store.modified_at(key)
     except ObjectNotFoundError:
         return False
-    return empty.read_at is not None and written_at < datetime.fromisoformat(empty.read_at) - _CLOCKS
+    return written_at < datetime.fromisoformat(empty.read_at) - _CLOCKS

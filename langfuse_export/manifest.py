@@ -72,9 +72,9 @@ class ManifestFile(_Model):
     max_time: str | None
     query_id: str
     duration_ms: int
-    read_at: str | None = None  # manifests written before there were revisions have neither
-    source_fingerprint: str | None = None
-    parts: int = 1
+    read_at: str
+    source_fingerprint: str
+    parts: int
     has_object: bool = Field(default=True, exclude_if=_is_true)
     query_ids: list[str] | None = Field(default=None, exclude_if=_is_none)
     prices_as_of: str | None = Field(default=None, exclude_if=_is_none)
@@ -125,8 +125,8 @@ class Manifest(_Model):
     tables: list[str]
     files: list[ManifestFile]
     # Beyond version 1 of Langfuse:
-    revision: int = 1
-    mode: str | None = None
+    revision: int
+    mode: str
     empty_tables: list[ManifestFile] = Field(default_factory=list, exclude_if=lambda tables: not tables)
 
     @property
@@ -145,8 +145,8 @@ def build_manifest(
     entries: list[ManifestFile],
     created_at: datetime,
     *,
-    revision: int = 1,
-    mode: str | None = None,
+    revision: int,
+    mode: str,
 ) -> Manifest:
     """The manifest of a window whose tables are all committed, or empty."""
     bounds = ManifestWindow.of(window)

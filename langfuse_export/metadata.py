@@ -48,8 +48,6 @@ def window_metadata(
     optional: dict[str, dg.MetadataValue] = {}
     if revision is not None:
         optional["revision"] = dg.MetadataValue.int(revision)
-    if file.read_at is not None:
-        optional["read_at"] = dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at))
     if file.sha256 is not None:
         optional["sha256"] = dg.MetadataValue.text(file.sha256)
     if exported.uri is not None:
@@ -69,6 +67,7 @@ def window_metadata(
         "window_end": dg.MetadataValue.timestamp(window.end),
         "window_lag_s": dg.MetadataValue.float((datetime.now(UTC) - window.end).total_seconds()),
         "mode": dg.MetadataValue.text(mode),
+        "read_at": dg.MetadataValue.timestamp(datetime.fromisoformat(file.read_at)),
         "format": dg.MetadataValue.text(file.format),
         "query_id": dg.MetadataValue.text(file.query_id),
         MANIFEST_ENTRY: dg.MetadataValue.text(file.model_dump_json(by_alias=True)),

@@ -154,9 +154,9 @@ def row_bytes(table: Table) -> str:
 
 
 def fingerprints(table: Table) -> str:
-    """Number since the epoch, row count and fingerprint of each slot of a window that has rows."""
+    """Number since the epoch and fingerprint of each slot of a window that has rows."""
     slot = f"{_slot(table)} AS slot"
-    return f"SELECT {slot}, count(), {_fingerprint(table)}\n{_from_window(table)}\nGROUP BY slot"
+    return f"SELECT {slot}, {_fingerprint(table)}\n{_from_window(table)}\nGROUP BY slot"
 
 
 def changes(table: Table, project_ids: Collection[str] | None, *, recent_parts: bool) -> str:

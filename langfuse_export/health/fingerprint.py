@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from langfuse_export.layout import LANGFUSE
 from langfuse_export.project import ProjectExport
 
 
@@ -27,9 +26,8 @@ def fingerprint(project: ProjectExport, salt: str) -> str:
         "frequency": project.frequency,
         "extension": project.encoding.extension,
         "row_group_rows": project.row_group_rows,
-        # Only where they are set: earlier versions wrote fingerprints without them.
-        **({} if project.layout == LANGFUSE else {"layout": project.layout.text}),
-        **({"named_collection": project.named_collection} if project.named_collection else {}),
+        "layout": project.layout.text,
+        "named_collection": project.named_collection,
     }
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()[:32]

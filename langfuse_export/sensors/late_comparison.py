@@ -121,9 +121,7 @@ class Comparison:
             self.clickhouse.with_limits(project.limits), self.time.left_of(late_time.TICK_FOR_S)
         )
         now = changes.fingerprints(project.project_id, table, list(files))
-        return [window for window, file in files.items() if now[window].differs_from(file)]
+        return [window for window, file in files.items() if now[window] != int(file.source_fingerprint, 16)]
 
     def _may_miss(self, file: ManifestFile, changed: datetime | None) -> bool:
-        if changed is None or file.read_at is None:
-            return True
-        return changed >= datetime.fromisoformat(file.read_at) - self.time.margin
+        return changed is None or changed >= datetime.fromisoformat(file.read_at) - self.time.margin

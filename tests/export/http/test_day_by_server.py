@@ -112,7 +112,7 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
         for table in TABLES:
             old, new = expected[window][table.name].file, exported[window][table.name].file
             assert {name: getattr(new, name) for name in SHARED} == {n: getattr(old, n) for n in SHARED}
-            assert str(new.read_at) > str(old.read_at)
+            assert new.read_at > old.read_at
     assert [exported[w]["traces"].file.row_count for w in WINDOWS] == [8, 8, 0, 8, 0]
     # One query for the windows with rows; the others take one that reads nothing.
     assert len({exported[w]["traces"].file.query_id for w in WINDOWS}) == 3

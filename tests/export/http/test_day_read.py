@@ -86,7 +86,7 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
             old, new = expected[window][table.name].file, exported[window][table.name].file
             for name in ("row_count", "min_time", "max_time", "source_fingerprint", "columns", "format"):
                 assert getattr(new, name) == getattr(old, name), name
-            assert str(new.read_at) > str(old.read_at)
+            assert new.read_at > old.read_at
     assert [len(rows[window, "traces"]) for window in WINDOWS] == [8, 8, 0, 8, 0]
     if encoding is PARQUET:
         assert [parquet_schema(deployment, table, HOUR) for table in TABLES] == schemas
