@@ -16,7 +16,7 @@ from langfuse_export.inspectors import (
     ParquetInspector,
 )
 from langfuse_export.parts import WHOLE, Part
-from langfuse_export.sql import select, select_by_window
+from langfuse_export.sql import Render, csv_text, native, select, select_by_window, text
 from langfuse_export.tables import Table
 from langfuse_worker.clickhouse import Scalar
 
@@ -97,15 +97,16 @@ class Encoding:
 
     def sql(self, table: Table, part: Part = WHOLE) -> str:
         """The query whose result is the file, or the file of a part."""
-        is_text, is_csv = self.format is not FileFormat.PARQUET, self.format is FileFormat.CSV
-        return select(table, part, as_text=is_text, as_csv=is_csv)
+        return select(table, part, self._render)
 
     def sql_by_window(self, table: Table) -> str:
         """The query of the rows of several windows; text comes as one column of finished lines."""
-        if self.format is FileFormat.PARQUET:
-            return select_by_window(table, None)
-        row_format = "CSV" if self.format is FileFormat.CSV else "JSONEachRow"
-        return select_by_window(table, row_format, as_text=True, as_csv=self.format is FileFormat.CSV)
+        row_formats = {FileFormat.PARQUET: None, FileFormat.CSV: "CSV"}
+        return select_by_window(table, row_formats.get(self.format, "JSONEachRow"), self._render)
+
+    @property
+    def _render(self) -> Render:
+        return {FileFormat.PARQUET: native, FileFormat.CSV: csv_text}.get(self.format, text)
 
     def settings(self, row_group_rows: int, rows: int = 0, *, is_part: bool = False) -> Mapping[str, Scalar]:
         """ClickHouse settings of the format.

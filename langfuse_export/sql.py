@@ -62,39 +62,55 @@ def part_parameters(part: Part) -> dict[str, Scalar]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def select(table: Table, part: Part = WHOLE, *, as_text: bool = False, as_csv: bool = False) -> str:
+Render = Callable[[Column], str]
+"""SQL of a column's value as a file format needs it."""
+
+
+def native(column: Column) -> str:
+    """The value as ClickHouse has it."""
+    return column.sql
+
+
+def text(column: Column) -> str:
+    """Times in UTC, whatever the server's time zone."""
+    return f"toTimeZone({column.sql}, 'UTC')" if "DateTime64" in column.type else column.sql
+
+
+def csv_text(column: Column) -> str:
+    """The string that CSV quotes; NULL is the empty one."""
+    value, kind = text(column), column.type
+    if kind.startswith(("Map(", "Array(")):
+        return f"toJSONString({value})"
+    if kind == "Nullable(String)":
+        return f"ifNull({value}, '')"
+    if kind.startswith("Nullable("):
+        return f"ifNull(toString({value}), '')"
+    return value if kind in ("String", "LowCardinality(String)") else f"toString({value})"
+
+
+def select(table: Table, part: Part = WHOLE, render: Render = native) -> str:
     """The rows of a window.
 
     FINAL decides in a subquery, over the columns of the sorting key alone, which rows these are; their other
     columns are then read without it. FINAL over payload holds blocks of every part in every thread.
-
-    Args:
-        table: what to read.
-        part: the part of the window, by default all of it.
-        as_text: render times in UTC whatever the server's time zone.
-        as_csv: render every value as the string that CSV quotes; NULL as the empty string.
     """
-    render = _csv if as_csv else _text if as_text else _native
     return f"{_select(table, render)}\n{_chosen_rows(table, part)}"
 
 
 def select_no_rows(table: Table) -> str:
     """The columns of `select` without any rows; it reads nothing."""
-    return f"{_select(table, _native)}\nFROM `{table.source}` AS t\nLIMIT 0"
+    return f"{_select(table, native)}\nFROM `{table.source}` AS t\nLIMIT 0"
 
 
-def select_by_window(
-    table: Table, row_format: str | None, *, as_text: bool = False, as_csv: bool = False
-) -> str:
+def select_by_window(table: Table, row_format: str | None, render: Render) -> str:
     """The rows of several consecutive windows of `length_ms`, each with the index of its window.
 
     Args:
         table: what to read.
         row_format: ClickHouse's format of a row of text, such as JSONEachRow; None for columns.
-        as_text: see `select`.
-        as_csv: see `select`.
+        render: each value.
     """
-    rows = select(table, as_text=as_text, as_csv=as_csv)
+    rows = select(table, render=render)
     rows = rows.replace(
         "SELECT\n", f"SELECT\n  {_window_index(f't.{table.time_column}')} AS `{WINDOW_INDEX}`,\n", 1
     )
@@ -211,7 +227,7 @@ _START, _END = "fromUnixTimestamp64Milli({start_ms:Int64})", "fromUnixTimestamp6
 CLOCK = "toUnixTimestamp64Milli(now64(3))"
 
 
-def _select(table: Table, render: Callable[[Column], str]) -> str:
+def _select(table: Table, render: Render) -> str:
     columns = ",\n  ".join(f"{render(column)} AS `{column.name}`" for column in table.columns)
     return f"{_with(table)}SELECT\n  {columns}"
 
@@ -320,22 +336,3 @@ def _window_conditions(table: Table) -> list[str]:
 
 def _bounds(time: str) -> list[str]:
     return ["t.project_id = {project:String}", f"{time} >= {_START}", f"{time} < {_END}"]
-
-
-def _native(column: Column) -> str:
-    return column.sql
-
-
-def _text(column: Column) -> str:
-    return f"toTimeZone({column.sql}, 'UTC')" if "DateTime64" in column.type else column.sql
-
-
-def _csv(column: Column) -> str:
-    value, kind = _text(column), column.type
-    if kind.startswith(("Map(", "Array(")):
-        return f"toJSONString({value})"
-    if kind == "Nullable(String)":
-        return f"ifNull({value}, '')"
-    if kind.startswith("Nullable("):
-        return f"ifNull(toString({value}), '')"
-    return value if kind in ("String", "LowCardinality(String)") else f"toString({value})"

@@ -18,7 +18,7 @@ from langfuse_worker.clickhouse import ClickHouse, Parameter, Query, QueryCommen
 
 
 class Cancellation:
-    """Stops the exports of a window: streams end at their next chunk, their queries are killed."""
+    """Stops exports: streams end at their next chunk, their queries are killed."""
 
     def __init__(self, source: ClickHouse) -> None:
         self._source = source
@@ -146,8 +146,7 @@ class WindowSource:
 
     def query_without_rows(self) -> Query:
         """The query whose result is the Parquet file of a window without rows; it reads nothing."""
-        query = self.query()
-        return replace(query, sql=sql.select_no_rows(self.table))
+        return replace(self.query(), sql=sql.select_no_rows(self.table))
 
     @contextmanager
     def stream(self, query: Query) -> Iterator[Iterator[bytes]]:
@@ -163,8 +162,7 @@ class WindowSource:
         query = Query(
             sql.row_bytes(self.table), self._comment("estimate"), parameters, lists=sql.lists(self.table)
         )
-        with self.cancellation.watching(query):
-            [(row_bytes,)] = self.clickhouse.rows(query)
+        [(row_bytes,)] = self._rows(query)
         return row_bytes
 
     def _counting(self, text: str, purpose: str, part: Part) -> Query:
