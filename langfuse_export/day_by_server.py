@@ -5,24 +5,19 @@ takes the same way: verified by its footer, then copied to its key.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-
-import structlog
 
 from langfuse_export import sql
 from langfuse_export.day import Day, read_together
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.resources import ExportOptions
 from langfuse_export.server_transfer import PARTITION_ID, StagedWindow, write_by_server
-from langfuse_export.staging import Staging
+from langfuse_export.staging import Staging, discard
 from langfuse_export.tables import Table
 from langfuse_export.window_source import SourceSummary
 from langfuse_export.windows import Window
-from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
 from langfuse_worker.clickhouse import Query, Scalar
-
-log = structlog.get_logger()
 
 # All objects of the day are open until its last row is read, so each may hold little. By default several
 # threads encode, with a row group each, and an upload holds 16 MB, or 32 MB while it could still become a
@@ -131,11 +126,5 @@ class DayByServer:
         """Delete what nobody has taken. What cannot be deleted stays for its window's next export."""
         store = self.day.exporter.store
         for window in windows:
-            if window.is_taken:
-                continue
-            try:
-                with suppress(ObjectNotFoundError):
-                    store.delete(window.key)
-            except StoreError as error:  # the others would wait as long for the same answer
-                log.warning("blob_export_staging_not_removed", uri=store.uri(window.key), error=str(error))
-                return
+            if not window.is_taken and not discard(store, window.key):
+                return  # the others would wait as long for the same answer

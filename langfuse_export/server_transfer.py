@@ -4,21 +4,16 @@ Nothing but the footer of the file passes through the worker. ClickHouse has the
 named collection, so that no query text holds them.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
-
-import structlog
 
 from langfuse_export.errors import ConflictError, VerificationError, server_transfer_error
 from langfuse_export.inspectors import FOOTER_TAIL_BYTES, parquet_content
 from langfuse_export.parquet_footer import TRAILER_BYTES, FooterError, footer_bytes
-from langfuse_export.staging import Staging
+from langfuse_export.staging import Staging, discard
 from langfuse_export.verified_stream import Verified
 from langfuse_export.window_source import SourceSummary, WindowSource
-from langfuse_worker.blobstore import BlobStore, ObjectEnd, ObjectNotFoundError, StoreError, WrittenObject
+from langfuse_worker.blobstore import BlobStore, ObjectEnd, ObjectNotFoundError, WrittenObject
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
-
-log = structlog.get_logger()
 
 # The table function of each store, and its argument for the key.
 _FUNCTIONS = {"s3": ("s3", "filename"), "az": ("azureBlobStorage", "blob_path")}
@@ -125,7 +120,7 @@ class ServerTransfer:
         try:
             self._write(query, staged)
         except BaseException:
-            self._discard(staged)
+            discard(self._store, staged)
             raise
         return self.put_in_place(staged, key, before)
 
@@ -143,7 +138,7 @@ class ServerTransfer:
             self.source.cancellation.check()
             committed = self._commit(staged, key, end)
         except BaseException:
-            self._discard(staged)
+            discard(self._store, staged)
             raise
         self.staging.remove()
         store = self._store
@@ -177,13 +172,6 @@ class ServerTransfer:
         if (committed.data, committed.bytes) != (end.data, end.bytes):
             raise ConflictError(f"another run wrote {self._store.uri(key)} at the same time")
         return committed
-
-    def _discard(self, staged: str) -> None:
-        try:
-            with suppress(ObjectNotFoundError):
-                self._store.delete(staged)
-        except StoreError as error:
-            log.warning("blob_export_staging_not_removed", uri=self._store.uri(staged), error=str(error))
 
     @property
     def _store(self) -> BlobStore:

@@ -3,6 +3,7 @@
 A plan beside them says which parts there are and how each was read, so that any later attempt can go on.
 """
 
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
@@ -124,6 +125,17 @@ class Plan(_Model):
             )
         in_vain = (*self.in_vain, query_id)
         return self.model_copy(update={"parts": tuple(parts), "reason": reason, "in_vain": in_vain})
+
+
+def discard(store: BlobStore, key: str) -> bool:
+    """Delete an object that nobody needs, if it is there; False if that cannot be done now."""
+    try:
+        with suppress(ObjectNotFoundError):
+            store.delete(key)
+    except StoreError as error:
+        log.warning("blob_export_staging_not_removed", uri=store.uri(key), error=str(error))
+        return False
+    return True
 
 
 class Staging:
