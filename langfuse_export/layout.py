@@ -1,10 +1,12 @@
 """Where objects lie below a destination: templates of their keys, and which of them are safe."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from string import Formatter
+from typing import Self
 
 from langfuse_export.windows import Frequency, Window
 
@@ -132,23 +134,37 @@ def hive(frequency: Frequency) -> KeyTemplate:
     return KeyTemplate("/".join([_HIVE_DAY, *(["hour={start:%H}"] if has_hours else []), _HIVE_NAME]))
 
 
-def first_clash(shapes: Iterable[tuple[str, tuple[str, KeyTemplate], str]]) -> tuple[str, str] | None:
-    """Two projects of different templates or prefixes that could share a key.
+@dataclass(frozen=True)
+class KeyShape:
+    """The keys that a project writes of one table, whatever the window, or of its manifests.
 
-    Args:
-        shapes: project, its destination and template, and the shape of keys that it writes, both included.
+    Attributes:
+        place: store, bucket and prefix.
+        template: what the keys are made with.
+        text: place and keys, with a NUL for every digit of a time.
     """
-    alike: dict[str, set[tuple[str, tuple[str, KeyTemplate], str]]] = {}
-    for project, origin, shape in shapes:
-        alike.setdefault(re.sub(r"[0-9]", _DIGIT, shape), set()).add((project, origin, shape))
+
+    project_id: str
+    place: str
+    template: KeyTemplate
+    text: str
+
+    def may_meet(self, other: Self) -> bool:
+        """Whether the other one, as long and of another place or template, could have one of its keys."""
+        if (self.place, self.template) == (other.place, other.template):
+            return False
+        return all(a == b or _DIGIT in (a, b) for a, b in zip(self.text, other.text, strict=True))
+
+
+def first_clash(shapes: Iterable[KeyShape]) -> tuple[str, str] | None:
+    """Two projects of different templates or prefixes that could share a key."""
+    alike: dict[str, set[KeyShape]] = defaultdict(set)
+    for shape in shapes:
+        alike[re.sub(r"[0-9]", _DIGIT, shape.text)].add(shape)
     for group in alike.values():
-        if len({origin for _, origin, _ in group}) == 1:
+        if len({(shape.place, shape.template) for shape in group}) == 1:
             continue
-        for (project, origin, shape), (other, other_origin, other_shape) in combinations(
-            sorted(group, key=lambda entry: entry[0]), 2
-        ):
-            if origin != other_origin and all(
-                a == b or _DIGIT in (a, b) for a, b in zip(shape, other_shape, strict=True)
-            ):
-                return project, other
+        for one, other in combinations(sorted(group, key=lambda shape: shape.project_id), 2):
+            if one.may_meet(other):
+                return one.project_id, other.project_id
     return None

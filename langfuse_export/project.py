@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from langfuse_export.formats import Encoding
-from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyTemplate
+from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyShape, KeyTemplate
 from langfuse_export.tables import Table
 from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
@@ -87,13 +87,13 @@ class ProjectExport:
         """Key of the window's manifest below the destination's prefix."""
         return self.layout.key(self.project_id, MANIFESTS, window, "json")
 
-    def key_shapes(self) -> list[tuple[str, tuple[str, KeyTemplate], str]]:
-        """What it writes, objects and manifests, whatever the window, as `first_clash` compares it."""
+    def key_shapes(self) -> list[KeyShape]:
+        """What it writes, objects and manifests, whatever the window."""
         store = self.destination
         place = f"{store.endpoint} {store.account_name} {store.scheme}://{store.bucket}/{store.path}"
         names = [(table.path, self.encoding.extension) for table in self.tables] + [(MANIFESTS, "json")]
-        shapes = [place + self.layout.shape(self.project_id, *name) for name in names]
-        return [(self.project_id, (place, self.layout), shape) for shape in shapes]
+        shapes = [self.layout.shape(self.project_id, *name) for name in names]
+        return [KeyShape(self.project_id, place, self.layout, place + shape) for shape in shapes]
 
     def table(self, name: str) -> Table:
         """The project's table of that name; raises KeyError."""
