@@ -19,6 +19,7 @@ from langfuse_export.naming import (
     safe_name,
 )
 from langfuse_export.project import ProjectExport
+from langfuse_export.run_requests import consecutive
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window, iso
 
@@ -94,11 +95,11 @@ def run_windows(
     windows: Sequence[Window],
     windows_per_run: int,
 ) -> RunReport:
-    """Materialize the windows, in runs of at most `windows_per_run`, and sum up what they recorded."""
+    """Materialize windows, oldest first, in runs of at most `windows_per_run`; sum up what they recorded."""
     started = time.monotonic()
     report = RunReport(project.project_id, len(windows))
-    for at in range(0, len(windows), windows_per_run):
-        _run(defs, instance, project, tables, windows[at : at + windows_per_run], report)
+    for first, last in consecutive(windows, windows_per_run):
+        _run(defs, instance, project, tables, first, last, report)
     report.duration_s = round(time.monotonic() - started, 3)
     return report
 
@@ -108,16 +109,17 @@ def _run(
     instance: dg.DagsterInstance,
     project: ProjectExport,
     tables: Sequence[Table],
-    windows: Sequence[Window],
+    first: Window,
+    last: Window,
     report: RunReport,
 ) -> None:
-    frequency = project.frequency
-    first, last = frequency.key(windows[0]), frequency.key(windows[-1])
+    key = project.frequency.key
+    bounds = {RANGE_START_TAG: key(first), RANGE_END_TAG: key(last)}
     try:
-        result = defs.resolve_job_def(job_name(frequency)).execute_in_process(
+        result = defs.resolve_job_def(job_name(project.frequency)).execute_in_process(
             instance=instance,
             asset_selection=[asset_key(project, table) for table in tables],
-            tags={PROJECT_TAG: safe_name(project.project_id), RANGE_START_TAG: first, RANGE_END_TAG: last},
+            tags={PROJECT_TAG: safe_name(project.project_id), **bounds},
             # The bar and our own log lines say it; Dagster's console log would say it again.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
