@@ -2,6 +2,7 @@
 as they finish and the op has no outputs. Executed by themselves, they look at the newest exported window."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
@@ -13,10 +14,13 @@ from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.runs import ProjectRun
 from langfuse_export.windows import Window
+from langfuse_worker.blobstore import BlobStore, StoreError
 
 ROWS_CHECK = "rows_match_source"
 MANIFEST_CHECK = "manifest_present"
 HEALTH_CHECK = "project_is_exported"
+
+_READERS = 8  # of manifests, side by side; a request to a bucket takes some 20 ms
 
 
 def check_specs(project: ProjectExport) -> list[dg.AssetCheckSpec]:
@@ -50,7 +54,8 @@ def check_results(
     """The results of the selected checks, over all windows of the run."""
     yield from health_results(context, project, run.health)
     selected = context.selected_asset_check_keys
-    manifests = run.standing_manifests() if any(key.name == MANIFEST_CHECK for key in selected) else {}
+    wants_manifests = any(key.name == MANIFEST_CHECK for key in selected)
+    manifests = _standing_manifests(project, run.exported) if wants_manifests else {}
     for table in project.tables:
         key = asset_key(project, table)
         exported = run.exported.get(table.name, {})
@@ -64,14 +69,14 @@ def health_results(
     context: dg.AssetExecutionContext, project: ProjectExport, health: Health | None
 ) -> Iterator[dg.AssetCheckResult]:
     """The selected checks of the project's health; those of a run that fails, too."""
-    state = health.state if health else State.HEALTHY
-    waits = state in (State.STOPPED, State.BACKING_OFF)
+    waits = health is not None and health.waits
+    retries = health is not None and health.state is State.RETRYING
     for key in (asset_key(project, table) for table in project.tables):
         if dg.AssetCheckKey(key, HEALTH_CHECK) in context.selected_asset_check_keys:
             yield dg.AssetCheckResult(
                 asset_key=key,
                 check_name=HEALTH_CHECK,
-                passed=not waits and state is not State.RETRYING,
+                passed=not waits and not retries,
                 severity=dg.AssetCheckSeverity.ERROR if waits else dg.AssetCheckSeverity.WARN,
                 description=describe(health) if health else None,
                 metadata=_health_metadata(health) if health else {},
@@ -129,6 +134,24 @@ def _manifest_result(
             **({"missing": dg.MetadataValue.json(missing)} if missing else {}),
         },
     )
+
+
+def _standing_manifests(
+    project: ProjectExport, exported: Mapping[str, Mapping[Window, ExportedTable]]
+) -> dict[Window, Manifest]:
+    """The manifests that stand in the store now, of windows that have been exported."""
+    store, windows = BlobStore(project.destination), sorted(set().union(*exported.values()))
+
+    def read(window: Window) -> Manifest | None:
+        try:
+            return Manifest.model_validate_json(store.read(project.manifest_key(window)))
+        except (StoreError, ValueError):
+            return None
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
+        return {
+            window: found for window, found in zip(windows, pool.map(read, windows), strict=True) if found
+        }
 
 
 def _describes(manifest: Manifest, file: ManifestFile) -> bool:

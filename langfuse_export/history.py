@@ -47,13 +47,17 @@ def newest_record(
 
 
 @dataclass(frozen=True)
-class InstanceHistory:
-    """Implements `langfuse_export.listeners.History`."""
+class History:
+    """What has been exported, a run's own windows included."""
 
     instance: dg.DagsterInstance
 
     def exported_until(self, project: ProjectExport, since: datetime) -> datetime:
-        """See `History`."""
+        """End of the unbroken row of exported windows from the one that holds `since` on, UTC.
+
+        A window counts once every table of the project has its object. Without any, the start of the
+        window that holds `since`.
+        """
         end = project.frequency.floor(since)
         all_keys: set[str] | None = None
         for count, window in enumerate(project.frequency.windows(end, datetime.now(UTC))):

@@ -1,28 +1,16 @@
-"""Who hears of runs as they go, such as what reports them elsewhere. Plain Python, no Dagster."""
+"""Who hears of runs as they go, such as what reports them elsewhere."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 import structlog
 
+from langfuse_export.history import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Window
 
 log = structlog.get_logger()
-
-
-class History(Protocol):
-    """Which windows have been exported, this run's included."""
-
-    def exported_until(self, project: ProjectExport, since: datetime) -> datetime:
-        """End of the unbroken row of exported windows from the one that holds `since` on, UTC.
-
-        A window counts once every table of the project has its object. Without any, the start of the
-        window that holds `since`.
-        """
-        ...
 
 
 class RunListener(Protocol):

@@ -1,7 +1,7 @@
 """One Dagster run of a project: its windows one after the other, each recorded as it finishes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -25,9 +25,9 @@ from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
-from langfuse_export.history import InstanceHistory, newest_record
+from langfuse_export.history import History, newest_record
 from langfuse_export.listeners import RunListener
-from langfuse_export.manifest import Manifest, ManifestFile
+from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry, object_uri, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
@@ -38,7 +38,7 @@ from langfuse_export.side_by_side import side_by_side
 from langfuse_export.tables import Table
 from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
-from langfuse_worker.blobstore import BlobStore, StoreError
+from langfuse_worker.blobstore import BlobStore
 from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.dagster_storage.transactions import one_transaction
 from langfuse_worker.postgres import Database
@@ -48,7 +48,6 @@ log = structlog.get_logger()
 
 # Windows on their way to the store. Some ten requests of each come one after the other, of 20 ms in a bucket.
 SIDE_BY_SIDE = 4
-_READERS = 8  # of manifests, side by side; a request to a bucket takes some 20 ms
 
 
 class ProjectRun:
@@ -87,7 +86,7 @@ class ProjectRun:
             run_id=context.run_id,
             table_concurrency=options.table_concurrency,
             progress=progress,
-            part_sizes=InstanceHistory(context.instance).part_sizes(project),
+            part_sizes=History(context.instance).part_sizes(project),
         )
         selected = context.selected_asset_keys
         self._tables = [table for table in project.tables if asset_key(project, table) in selected]
@@ -179,7 +178,7 @@ class ProjectRun:
             raise
         self._record(key, window, result.exported, result.revision)
         if result.manifest_uri is not None:
-            self._listener.window_exported(self._project, window, InstanceHistory(self._context.instance))
+            self._listener.window_exported(self._project, window, History(self._context.instance))
         self._outcome.finished(key)
 
     def _windows(self) -> Iterator[Window]:
@@ -202,19 +201,6 @@ class ProjectRun:
                     uri = self._store.uri(key) if file.has_object else None
                     rows = self._exporter.count(table, window)
                     self.exported[table.name] = {window: ExportedTable(table.name, uri, None, rows, file)}
-
-    def standing_manifests(self) -> dict[Window, Manifest]:
-        """The manifests that stand in the store now, of windows that this run has exported."""
-        windows = sorted({window for done in self.exported.values() for window in done})
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
-            manifests = pool.map(self._standing_manifest, windows)
-            return {window: manifest for window, manifest in zip(windows, manifests, strict=True) if manifest}
-
-    def _standing_manifest(self, window: Window) -> Manifest | None:
-        try:
-            return Manifest.model_validate_json(self._store.read(self._project.manifest_key(window)))
-        except (StoreError, ValueError):
-            return None
 
     def _record(
         self, key: str, window: Window, exported: Mapping[str, ExportedTable], revision: int | None

@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 
 from langfuse_export.catalog.postgres import INTEGRATIONS, START_KEY
 from langfuse_export.errors import CancelledError
-from langfuse_export.listeners import History
+from langfuse_export.history import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Window, iso
 from langfuse_worker.postgres import Database, prisma_time

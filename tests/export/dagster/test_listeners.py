@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from langfuse_export.listeners import History
+from langfuse_export.history import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window

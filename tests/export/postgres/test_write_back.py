@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from langfuse_export.history import History
 from langfuse_export.project import ProjectExport
 from langfuse_export.write_back import PostgresWriteBack
 from langfuse_worker.postgres import Database
@@ -242,7 +243,7 @@ def test_a_worker_that_is_overtaken_while_it_looks_does_not_move_the_cursor_back
     project = deployment.project()
     [window] = project.frequency.windows(project.start, project.start + project.frequency.length)
 
-    class Overtaken:
+    class Overtaken(History):
         """Meanwhile another worker, which knows of more windows, writes the cursor."""
 
         def exported_until(self, project: ProjectExport, since: datetime) -> datetime:
@@ -251,6 +252,10 @@ def test_a_worker_that_is_overtaken_while_it_looks_does_not_move_the_cursor_back
 
     url = Settings().database_url
     assert url is not None
-    PostgresWriteBack(Database(url), timedelta(minutes=20)).window_exported(project, window, Overtaken())
+    write_back, history = (
+        PostgresWriteBack(Database(url), timedelta(minutes=20)),
+        Overtaken(deployment.instance),
+    )
+    write_back.window_exported(project, window, history)
 
     assert deployment.cursor() == "01T09:00"
