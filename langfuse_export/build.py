@@ -1,13 +1,13 @@
 """Puts a catalog's projects together into Dagster definitions."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
 from langfuse_export.assets import build_project_assets
 from langfuse_export.catalog import Catalog
 from langfuse_export.naming import job_name
-from langfuse_export.partitions import partitions_def
+from langfuse_export.partitions import Partitions, partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.schedules import build_schedule
@@ -16,8 +16,6 @@ from langfuse_export.sensors.lag import build_lag_sensor
 from langfuse_export.sensors.late import build_late_sensor
 from langfuse_export.sensors.recovery import build_recovery_sensor
 from langfuse_export.windows import Frequency
-
-Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
 
 
 def build_defs(*, catalog: Catalog, options: ExportOptions, resources: ExportResources) -> dg.Definitions:

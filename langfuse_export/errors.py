@@ -62,7 +62,7 @@ class PricesError(ExportError):
 
 
 class CancelledError(ExportError):
-    """The run was cancelled, or a sibling table failed first."""
+    """The run was cancelled."""
 
     reason = "cancelled"
 
@@ -167,11 +167,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether a retry with some delay makes sense; unknown faults do not retry."""
     if isinstance(error, WindowError):
         # One table that can never succeed makes retrying the window pointless.
-        return all(
-            is_transient(failure)
-            for failure in error.failures.values()
-            if not isinstance(failure, CancelledError)
-        )
+        return all(map(is_transient, error.failures.values()))
     if isinstance(error, ExportError):
         return error.transient
     if isinstance(error, ClickHouseError):

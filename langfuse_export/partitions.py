@@ -1,10 +1,14 @@
 """Frequencies as Dagster partitions: one window is one partition key is one object per table."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import dagster as dg
 
 from langfuse_export.windows import Frequency
+
+# By frequency, of all its projects.
+Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
 
 _CRON = {
     Frequency.EVERY_20_MINUTES: "*/20 * * * *",

@@ -54,14 +54,14 @@ class QueryCosts:
     by_id: Mapping[str, QueryCost] = field(default_factory=dict)
     unavailable: str | None = None
 
-    def of(self, query_ids: Sequence[str]) -> QueryCost | None:
+    def of(self, query_ids: Iterable[str]) -> QueryCost | None:
         """What those of the queries that the log has cost together; None if it has none of them."""
         known = [self.by_id[query_id] for query_id in query_ids if query_id in self.by_id]
-        return total(known) if known else None
+        return _total(known) if known else None
 
 
-def total(costs: Sequence[QueryCost]) -> QueryCost:
-    """What queries cost together: sums, and the largest of their peaks."""
+def _total(costs: Sequence[QueryCost]) -> QueryCost:
+    """Sums, and the largest of the peaks."""
     return QueryCost(
         read_rows=sum(cost.read_rows for cost in costs),
         read_bytes=sum(cost.read_bytes for cost in costs),

@@ -46,6 +46,7 @@ class ExportOptions:
     """How runs behave, from the settings.
 
     Attributes:
+        lag: how long after its end a window may be exported at the earliest.
         scratch: directory for the rows of a day on their way into its windows.
         catchup_buffer_bytes: rows of a day that are held in memory meanwhile, bytes.
         run_lease_s: seconds after which a run that is not heard of counts as killed.
@@ -56,7 +57,7 @@ class ExportOptions:
     windows_per_run: int | None
     table_concurrency: int
     retry_delay_s: float
-    lag_ms: int
+    lag: timedelta
     lookback_hours: int
     scratch: Path
     catchup_buffer_bytes: int
@@ -72,7 +73,7 @@ class ExportOptions:
             windows_per_run=settings.export_windows_per_run,
             table_concurrency=settings.export_table_concurrency,
             retry_delay_s=settings.export_retry_delay_s,
-            lag_ms=settings.export_lag_ms,
+            lag=timedelta(milliseconds=settings.export_lag_ms),
             lookback_hours=settings.export_lookback_hours,
             scratch=settings.home / "scratch",
             catchup_buffer_bytes=settings.export_catchup_buffer_bytes,
@@ -86,11 +87,6 @@ class ExportOptions:
             ),
             health=HealthPolicy.from_settings(settings),
         )
-
-    @property
-    def lag(self) -> timedelta:
-        """How long after its end a window may be exported at the earliest."""
-        return timedelta(milliseconds=self.lag_ms)
 
     def windows_per_run_of(self, frequency: Frequency) -> int:
         """Windows of one run at most; by default those of three days: a process takes seconds to start."""

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 from langfuse_export.catalog.errors import CatalogError
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.windows import Frequency
-from langfuse_worker.postgres import Database, DatabaseError
+from langfuse_worker.postgres import Database, DatabaseError, prisma_time
 
 log = structlog.get_logger()
 
@@ -156,7 +156,7 @@ def read_integrations(database: Database) -> list[Integration | Rejection]:
 def report_rejections(database: Database, rejections: Sequence[Rejection]) -> None:
     """Log them, and write them where Langfuse's settings page shows them, once each."""
     statement = _REPORT.format(integrations=database.table(INTEGRATIONS))
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = prisma_time(datetime.now(UTC))
     for rejection in rejections:
         log.error("catalog_row_rejected", projectId=rejection.project_id, error=rejection.error)
         parameters = {"project": rejection.project_id, "error": rejection.error[:1000], "now": now}

@@ -6,7 +6,7 @@ observation for each table of a run, whatever the number of its windows.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ from pydantic import Field
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
-from langfuse_export.query_cost import QueryCost, query_costs, total
+from langfuse_export.query_cost import QueryCost, QueryCosts, query_costs
 from langfuse_export.resources import ExportOptions
 from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.telemetry import Telemetry
@@ -212,7 +212,7 @@ class CostTick:
         if costs.unavailable:
             return Outcome(cursor, tables=len(tables), unavailable=costs.unavailable)
         is_reading = any(not read.is_whole for read in self._begun.values())
-        return Outcome(after, list(_known(tables, costs.by_id)), len(tables), is_reading=is_reading)
+        return Outcome(after, list(_known(tables, costs)), len(tables), is_reading=is_reading)
 
     def _not_recorded(self, tables: Sequence[RunTable]) -> list[RunTable]:
         """Those that no tick has recorded: a killed one leaves observations, and the cursor as it was."""
@@ -305,9 +305,8 @@ def _recorded_run(entry: dg.EventLogEntry) -> tuple[dg.AssetKey, str] | None:
     return (event.asset_key, str(run.value)) if event and run else None
 
 
-def _known(tables: Iterable[RunTable], costs: Mapping[str, QueryCost]) -> Iterator[TableCost]:
+def _known(tables: Iterable[RunTable], costs: QueryCosts) -> Iterator[TableCost]:
     """The tables that the log knows anything of; it forgets, and other servers' queries are not in it."""
     for table in tables:
-        known = [costs[query_id] for query_id in table.queries if query_id in costs]
-        if known:
-            yield TableCost(table, total(known), len(known))
+        if cost := costs.of(table.queries):
+            yield TableCost(table, cost, len(table.queries.keys() & costs.by_id.keys()))

@@ -16,10 +16,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from langfuse_export.health.recorder import adopt_failed
 from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import LATE, MODE_TAG, PRIORITY_TAG
+from langfuse_export.partitions import Partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import RequestedPartitions, consecutive, run_request
-from langfuse_export.sensors.late_comparison import Comparison, Partitions
+from langfuse_export.sensors.late_comparison import Comparison
 from langfuse_export.sensors.late_cursor import LateCursor, cursor_of
 from langfuse_export.sensors.late_search import ProjectTable, Search
 from langfuse_export.sensors.late_time import TickTime

@@ -13,6 +13,7 @@ from langfuse_export.history import newest_files
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.naming import asset_key
 from langfuse_export.partition_statuses import failed_partitions
+from langfuse_export.partitions import Partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.run_requests import RequestedPartitions
 from langfuse_export.sensors import late_time
@@ -23,8 +24,6 @@ from langfuse_export.windows import Frequency, Window
 from langfuse_worker.clickhouse import ClickHouse, ClickHouseError
 
 log = structlog.get_logger()
-
-Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
 
 
 @dataclass

@@ -5,7 +5,7 @@ growing distances. Once that succeeds it asks for everything that waited: the wi
 that no schedule has asked for since, however long ago the trouble began.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -22,6 +22,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PRIORITY_TAG, asset_key
 from langfuse_export.notify.notifier import Notifier, tell_people
 from langfuse_export.partition_statuses import exported_partitions
+from langfuse_export.partitions import Partitions
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions
 from langfuse_export.run_requests import consecutive, run_request
@@ -34,8 +35,6 @@ log = structlog.get_logger()
 INTERVAL_S = 60
 # Runs of one project that a tick asks for at most; the rest follows when these are done.
 MAX_REQUESTS = 20
-
-Partitions = Mapping[Frequency, dg.TimeWindowPartitionsDefinition]
 
 
 def build_recovery_sensor(
