@@ -197,7 +197,7 @@ def _relay(client: socket.socket, upstream: socket.socket) -> None:
 
 def _pass(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
-        (_splice if hasattr(os, "splice") else _copy)(source, sink)
+        _splice(source, sink)
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
@@ -215,9 +215,3 @@ def _splice(source: socket.socket, sink: socket.socket) -> None:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    buffer = memoryview(bytearray(_PIPE_BYTES))
-    while count := source.recv_into(buffer):
-        sink.sendall(buffer[:count])

@@ -17,9 +17,7 @@ from dagster_postgres import (
     PostgresScheduleStorage,
 )
 from dagster_postgres.auth import PgTokenProvider
-from dagster_postgres.utils import (
-    create_pg_connection,
-)
+from dagster_postgres.utils import create_pg_connection
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.engine import Connection
@@ -62,16 +60,11 @@ def _upsert(asset_key: str, entry: Mapping[str, Any]) -> Insert:
 class PostgresEventLog(OncePlannedChecks, KeptConnections, PostgresEventLogStorage):
     """Dagster's event log in Postgres. A batch of events is one connection and one transaction."""
 
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: ConfigurableClassData | None = None,
-        token_provider: PgTokenProvider | None = None,
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Args: those of `KeptConnections`."""
         self._open = OpenTransactions()
         self._assets = AssetEntries()
-        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
+        super().__init__(*args, **kwargs)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of a run in one transaction."""
