@@ -34,10 +34,14 @@ class ExportJournal:
 
     def window_exported(self, window: Window, started: float) -> None:
         """A window has all its objects."""
-        log.info("blob_export_window_exported", **self._fields(window, milliseconds_since(started)))
+        duration_ms = milliseconds_since(started)
+        self.telemetry.job_finished(self.mode, "success", duration_ms)
+        log.info("blob_export_window_exported", **self._fields(window, duration_ms))
 
     def window_failed(self, window: Window, started: float, error: BaseException) -> None:
         """A window has failed, as a whole or some of its tables."""
+        duration_ms = milliseconds_since(started)
+        self.telemetry.job_finished(self.mode, "failure", duration_ms)
         if not isinstance(error, WindowError):  # whose tables have been counted
             self.telemetry.window_failed(self.mode, reason_of(error))
         log.error(
@@ -45,7 +49,7 @@ class ExportJournal:
             table=",".join(error.failures) if isinstance(error, WindowError) else "*",
             reason=reason_of(error),
             error=str(error),
-            **self._fields(window, milliseconds_since(started)),
+            **self._fields(window, duration_ms),
         )
 
     def window_split(self, table: Table, window: Window, error: Exception, parts: int) -> None:

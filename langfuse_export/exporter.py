@@ -9,7 +9,7 @@ from typing import Protocol
 
 from langfuse_export.emptied import remove_emptied, standing_tag
 from langfuse_export.errors import ConflictError, OccupiedError, WindowError
-from langfuse_export.export_journal import ExportJournal, milliseconds_since
+from langfuse_export.export_journal import ExportJournal
 from langfuse_export.exported_table import ExportedTable
 from langfuse_export.manifest import CONTENT_TYPE, Manifest, ManifestFile, build_manifest
 from langfuse_export.parts import PartSize
@@ -61,14 +61,11 @@ class WindowResult:
     """A window's committed objects by table name.
 
     Attributes:
-        manifest_uri: None while other tables are missing.
-        revision: the manifest's, None without one.
+        revision: of the window's manifest, None while other tables are missing.
     """
 
-    window: Window
     exported: dict[str, ExportedTable]
-    manifest_uri: str | None
-    revision: int | None = None
+    revision: int | None
 
 
 @dataclass
@@ -123,24 +120,22 @@ class WindowExporter:
             ConflictError: another run wrote the same objects meanwhile.
         """
         started = time.monotonic()
-        outcome = "failure"
         try:
             result = self._export(window, tables, known or {}, read_ahead or {})
-            outcome = "success"
-            return result
         except BaseException as error:
             self._journal.window_failed(window, started, error)
             raise
         finally:
-            self.telemetry.job_finished(self.mode, outcome, milliseconds_since(started))
             self.progress.window_finished(window)
-            if outcome == "success":
-                self._journal.window_exported(window, started)
+        self._journal.window_exported(window, started)
+        return result
 
     def count(self, table: Table, window: Window) -> int:
         """Rows that ClickHouse has in the window now. Raises ClickHouseError."""
-        source = WindowSource(self.source, self.project, table, window, self.run_id, self.cancellation)
-        return source.summarise().rows
+        return self._source(table, window).summarise().rows
+
+    def _source(self, table: Table, window: Window) -> WindowSource:
+        return WindowSource(self.source, self.project, table, window, self.run_id, self.cancellation)
 
     @property
     def _journal(self) -> ExportJournal:
@@ -159,11 +154,13 @@ class WindowExporter:
         files = {**self._files_of(existing, window), **known}
         files |= {name: table.file for name, table in exported.items()}
         # A failed table must not leave a manifest that contradicts the tables that were overwritten.
-        manifest_uri = self._write_manifest(window, files, exported, revision) if exported else None
-        written_revision = revision if manifest_uri else None
+        is_whole = files.keys() == {table.name for table in self.project.tables}
+        if exported and is_whole:
+            self._write_manifest(window, files, exported, revision)
+        written_revision = revision if exported and is_whole else None
         if failures:
             raise _window_error(self.project, window, failures, exported, written_revision)
-        return WindowResult(window, exported, manifest_uri, written_revision)
+        return WindowResult(exported, written_revision)
 
     def _export_tables(
         self, window: Window, tables: Sequence[Table], read_ahead: Mapping[str, WindowRows]
@@ -189,13 +186,8 @@ class WindowExporter:
         started = time.monotonic()
         try:
             exported = TableExport(
-                self.source,
+                self._source(self.prices.put_into(table), window),
                 self.store,
-                self.project,
-                self.prices.put_into(table),
-                window,
-                self.run_id,
-                self.cancellation,
                 on_bytes=self.progress.bytes_read,
                 read_ahead=read_ahead,
                 on_split=lambda error, parts: self._journal.window_split(table, window, error, parts),
@@ -243,9 +235,7 @@ class WindowExporter:
         files: Mapping[str, ManifestFile],
         exported: Mapping[str, ExportedTable],
         revision: int,
-    ) -> str | None:
-        if set(files) != {table.name for table in self.project.tables}:
-            return None
+    ) -> None:
         self._check_unchanged(window, exported)
         ordered = sorted(files.values(), key=lambda file: _FILE_ORDER.get(file.table, len(_FILE_ORDER)))
         manifest = build_manifest(
@@ -261,7 +251,6 @@ class WindowExporter:
         # Another run may have written its object just before the removal, and its manifest since.
         if has_removed and written.e_tag is not None and standing_tag(self.store, key) != written.e_tag:
             raise ConflictError(f"another run wrote {written.uri} at the same time")
-        return written.uri
 
     def _check_unchanged(self, window: Window, exported: Mapping[str, ExportedTable]) -> None:
         """Raises ConflictError if another object stands where one of the window's has been committed."""

@@ -177,7 +177,7 @@ class ProjectRun:
             self._record(key, window, error.exported, error.revision)
             raise
         self._record(key, window, result.exported, result.revision)
-        if result.manifest_uri is not None:
+        if result.revision is not None:
             self._listener.window_exported(self._project, window, History(self._context.instance))
         self._outcome.finished(key)
 

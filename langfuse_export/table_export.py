@@ -15,15 +15,13 @@ from langfuse_export.inspectors import Content
 from langfuse_export.manifest import ManifestColumn, ManifestFile
 from langfuse_export.part_reader import LostPartError, PartReader
 from langfuse_export.parts import PartSize
-from langfuse_export.project import ProjectExport
 from langfuse_export.server_transfer import ServerTransfer, StagedWindow
 from langfuse_export.staging import Plan, Staging
-from langfuse_export.tables import Table
 from langfuse_export.verified_stream import Verified, VerifiedStream
-from langfuse_export.window_source import Cancellation, SourceSummary, WindowSource
-from langfuse_export.windows import EPOCH, Window, iso
+from langfuse_export.window_source import SourceSummary, WindowSource
+from langfuse_export.windows import EPOCH, iso
 from langfuse_worker.blobstore import BlobStore, WrittenObject
-from langfuse_worker.clickhouse import ClickHouse, ClickHouseError, Query
+from langfuse_worker.clickhouse import ClickHouseError, Query
 
 _FILE_CHUNK_BYTES = 1 << 20
 
@@ -61,19 +59,15 @@ class TableExport:
     """The export of one table of one window.
 
     Attributes:
+        source: the table and the window.
         on_bytes: hears of bytes that came from ClickHouse.
         read_ahead: the window's rows, if they have been read already.
         on_split: hears of an error that made the window be read in parts, and of their number.
         part_size: what the table's last window left.
     """
 
-    source: ClickHouse
+    source: WindowSource
     store: BlobStore
-    project: ProjectExport
-    table: Table
-    window: Window
-    run_id: str | None
-    cancellation: Cancellation
     on_bytes: Callable[[int], None]
     read_ahead: WindowRows | None = None
     on_split: Callable[[ClickHouseError, int], None] = _ignore
@@ -91,14 +85,14 @@ class TableExport:
         """
         started = time.monotonic()
         read = self.read_ahead
-        before = read.counted if read else self._source.summarise()
-        if before.read_at_ms < self.window.end_ms:
+        before = read.counted if read else self.source.summarise()
+        if before.read_at_ms < self.source.window.end_ms:
             clock = iso(EPOCH + timedelta(milliseconds=before.read_at_ms))
             raise TooEarlyError(f"it is {clock} by ClickHouse's clock; this machine's must be ahead")
-        if self.project.skip_empty and before.rows == 0:
+        if self.source.project.skip_empty and before.rows == 0:
             left = standing_tag(self.store, self._key)
             if left is not None:  # counted after the object was there, so that it cannot be what is new
-                read, before = None, self._source.summarise()
+                read, before = None, self.source.summarise()
             if before.rows == 0:
                 return self._leave_empty(started, before, left)
         if isinstance(read, WindowFile):
@@ -110,7 +104,7 @@ class TableExport:
     def _export_from_source(self, started: float, before: SourceSummary) -> ExportedTable:
         plan = self._parts.begin(before.rows, self.part_size)
         if plan is None:
-            query = self._source.query(rows=before.rows)
+            query = self.source.query(rows=before.rows)
             try:
                 return self._export_at_once(started, before, query)
             except ClickHouseError as error:
@@ -128,18 +122,18 @@ class TableExport:
 
     def _export_staged(self, started: float, staged: StagedWindow) -> ExportedTable:
         if not staged.has_object:
-            return self._export_by_server(started, staged.counted, self._source.query_without_rows())
+            return self._export_by_server(started, staged.counted, self.source.query_without_rows())
         staged.is_taken = True
         written, verified = self._server_transfer.put_in_place(staged.key, self._key, staged.counted)
         self.on_bytes(written.bytes)
         return self._exported(started, staged.counted, verified, written, staged.query_id)
 
     def _export_at_once(self, started: float, before: SourceSummary, query: Query) -> ExportedTable:
-        if self.project.named_collection is not None:
+        if self.source.project.named_collection is not None:
             return self._export_by_server(started, before, query)
-        expected_bytes = self._source.expected_bytes(before.rows)
+        expected_bytes = self.source.expected_bytes(before.rows)
         stream = self._verified_stream(self.on_bytes)
-        with self._source.stream(query) as chunks:
+        with self.source.stream(query) as chunks:
             written = self._write(stream, chunks, before, expected_bytes)
         return self._exported(started, before, stream.verified, written, query.query_id)
 
@@ -163,45 +157,41 @@ class TableExport:
     def _leave_empty(self, started: float, counted: SourceSummary, left: str | None) -> ExportedTable:
         """Nothing is written. What is left of earlier revisions goes once the manifest says so."""
         # What a killed attempt of the server's left has no plan.
-        if self.project.named_collection is not None or self._staging.load() is not None:
+        if self.source.project.named_collection is not None or self._staging.load() is not None:
             self._staging.remove()
-        verified = Verified(Content(rows=0), counted, None, self.project.encoding.content_type)
+        verified = Verified(Content(rows=0), counted, None, self.source.project.encoding.content_type)
         nothing = WrittenObject(self.store.whole_key(self._key), "", 0, left)
         exported = self._exported(started, counted, verified, nothing, counted.query_id)
         file = exported.file.model_copy(update={"has_object": False, "parts": 0})
         return replace(exported, uri=None, file=file)
 
     def _verified_stream(self, on_bytes: Callable[[int], None]) -> VerifiedStream:
-        return VerifiedStream(self.project.encoding, self.table, self.cancellation, on_bytes)
+        return VerifiedStream(
+            self.source.project.encoding, self.source.table, self.source.cancellation, on_bytes
+        )
 
     def _write(
         self, stream: VerifiedStream, chunks: Iterator[bytes], before: SourceSummary, expected_bytes: int
     ) -> WrittenObject:
-        checked = stream.pass_through(chunks, lambda rows: self._source.agree(rows, before))
-        return self.store.write(self._key, checked, self.project.encoding.content_type, expected_bytes)
+        checked = stream.pass_through(chunks, lambda rows: self.source.agree(rows, before))
+        return self.store.write(self._key, checked, self.source.project.encoding.content_type, expected_bytes)
 
     @property
     def _key(self) -> str:
-        return self.project.object_key(self.table, self.window)
+        return self.source.project.object_key(self.source.table, self.source.window)
 
     @property
     def _server_transfer(self) -> ServerTransfer:
-        assert self.project.named_collection is not None
-        return ServerTransfer(self._source, self._staging, self.project.named_collection)
-
-    @cached_property
-    def _source(self) -> WindowSource:
-        return WindowSource(
-            self.source, self.project, self.table, self.window, self.run_id, self.cancellation
-        )
+        assert self.source.project.named_collection is not None
+        return ServerTransfer(self.source, self._staging, self.source.project.named_collection)
 
     @cached_property
     def _staging(self) -> Staging:
-        return Staging(self.store, self.project.staging_folder(self.table, self.window))
+        return Staging(self.store, self.source.project.staging_folder(self.source.table, self.source.window))
 
     @cached_property
     def _parts(self) -> PartReader:
-        return PartReader(self._source, self._staging, self.on_bytes, self.on_split)
+        return PartReader(self.source, self._staging, self.on_bytes, self.on_split)
 
     def _exported(
         self,
@@ -212,15 +202,15 @@ class TableExport:
         query_id: str,
         plan: Plan | None = None,
     ) -> ExportedTable:
-        encoding, summary, content = self.project.encoding, verified.agreed, verified.content
+        encoding, summary, content = self.source.project.encoding, verified.agreed, verified.content
         low, high = self._times(content) or (summary.min_us, summary.max_us)
         has_rows = content.rows > 0
-        prices_as_of = plan.prices_as_of if plan else self._source.prices_as_of
+        prices_as_of = plan.prices_as_of if plan else self.source.prices_as_of
         # Of the first look, whatever the stream agreed with: later changes may not be in it.
         read_at = EPOCH + timedelta(milliseconds=before.read_at_ms)
         file = ManifestFile(
             key=written.key,
-            table=self.table.path,
+            table=self.source.table.path,
             file_type=encoding.format.upper(),
             format=encoding.manifest_name,
             compressed=encoding.compression != "none",
@@ -228,7 +218,7 @@ class TableExport:
             size_bytes=written.bytes,
             row_count=content.rows,
             sha256=verified.sha256,
-            time_column=self.table.time_column,
+            time_column=self.source.table.time_column,
             min_time=self._iso(low) if has_rows else None,
             max_time=self._iso(high) if has_rows else None,
             query_id=query_id,
@@ -238,11 +228,11 @@ class TableExport:
             parts=len(plan.parts) if plan else 1,
             query_ids=plan.queries if plan else None,
             prices_as_of=iso(prices_as_of) if prices_as_of else None,
-            where=self.table.chosen_rows or None,
-            columns=[ManifestColumn.of(column) for column in self.table.columns],
+            where=self.source.table.chosen_rows or None,
+            columns=[ManifestColumn.of(column) for column in self.source.table.columns],
         )
         size = self._next_part_size(plan)
-        return ExportedTable(self.table.name, written.uri, written.e_tag, summary.rows, file, size)
+        return ExportedTable(self.source.table.name, written.uri, written.e_tag, summary.rows, file, size)
 
     def _next_part_size(self, plan: Plan | None) -> PartSize | None:
         if plan is None:
@@ -258,12 +248,12 @@ class TableExport:
         """
         for nanoseconds in (1_000_000, 1_000, 1) if content.times else ():
             low, high = (time * nanoseconds // 1_000 for time in content.times or ())
-            if self.window.start_ms * 1_000 <= low <= high < self.window.end_ms * 1_000:
+            if self.source.window.start_ms * 1_000 <= low <= high < self.source.window.end_ms * 1_000:
                 return low, high
         return None
 
     def _iso(self, microseconds: int) -> str:
         moment = EPOCH + timedelta(microseconds=microseconds)
-        is_rounded = self.table.has_millisecond_time and microseconds % 1_000 == 0
+        is_rounded = self.source.table.has_millisecond_time and microseconds % 1_000 == 0
         precision = "milliseconds" if is_rounded else "microseconds"
         return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")

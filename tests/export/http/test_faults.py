@@ -11,7 +11,7 @@ from langfuse_export.exported_table import ExportedTable
 from langfuse_export.exporter import NoProgress
 from langfuse_export.table_export import TableExport
 from langfuse_export.tables import TABLES
-from langfuse_export.window_source import Cancellation
+from langfuse_export.window_source import Cancellation, WindowSource
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import StoreAccessError, StoreConfig, StoreError
 from langfuse_worker.clickhouse import QueryLimits
@@ -121,16 +121,8 @@ def test_a_cancelled_export_kills_its_query_and_commits_nothing(deployment: Depl
     deployment.server.break_next(Fault("stall", match="t.input", after_bytes=100_000))
     cancellation = Cancellation(deployment.source)
     started = threading.Event()
-    export = TableExport(
-        deployment.source,
-        deployment.store,
-        deployment.project,
-        TABLES["traces"],
-        HOUR,
-        None,
-        cancellation,
-        lambda _: started.set(),
-    )
+    source = WindowSource(deployment.source, deployment.project, TABLES["traces"], HOUR, None, cancellation)
+    export = TableExport(source, deployment.store, lambda _: started.set())
     failures: list[Exception] = []
 
     def run() -> None:
