@@ -195,7 +195,7 @@ def changes(table: Table, project_ids: Collection[str] | None, *, recent_parts: 
         f"({' OR '.join(f't.{column} >= {since}' for column in CHANGE_COLUMNS)})",
     ]
     if recent_parts:
-        parts = f"SELECT name FROM {_active_parts([table])} AND modification_time >= toDateTime({since})"
+        parts = f"SELECT name FROM {_parts_of([table])} AND modification_time >= toDateTime({since})"
         conditions.append(f"t._part IN ({parts})")
     if project_ids is not None:
         conditions.append(f"t.project_id IN ({', '.join(map(quoted, sorted(project_ids)))})")
@@ -208,9 +208,7 @@ def changes(table: Table, project_ids: Collection[str] | None, *, recent_parts: 
 
 def newest_parts(tables: Sequence[Table]) -> str:
     """By ClickHouse table, when its newest part was written or merged: seconds since the epoch, UTC."""
-    return (
-        f"SELECT table, toUnixTimestamp(max(modification_time)) FROM {_active_parts(tables)} GROUP BY table"
-    )
+    return f"SELECT table, toUnixTimestamp(max(modification_time)) FROM {_parts_of(tables)} GROUP BY table"
 
 
 def projects(tables: Sequence[Table]) -> str:
@@ -255,9 +253,10 @@ def _slot(table: Table) -> str:
     return f"intDiv(toUnixTimestamp64Milli(t.{table.time_column}), {SLOT_MS})"
 
 
-def _active_parts(tables: Sequence[Table]) -> str:
+def _parts_of(tables: Sequence[Table]) -> str:
+    """Those that are merged already among them: a query goes on reading the ones that it began with."""
     names = ", ".join(quoted(table.source) for table in tables)
-    return f"system.parts WHERE active AND database = currentDatabase() AND table IN ({names})"
+    return f"system.parts WHERE database = currentDatabase() AND table IN ({names})"
 
 
 def _chosen_rows(table: Table, part: Part) -> str:
