@@ -18,7 +18,6 @@ from langfuse_worker.clickhouse import ACCESS_DENIED, ClickHouse, ClickHouseErro
 
 log = structlog.get_logger()
 
-SLOT = timedelta(milliseconds=sql.SLOT_MS)
 # So that a look fits into a sensor's tick, which Dagster ends after 60 s.
 LOOK_TIMEOUT_S = 40
 # Beyond that their names would make the query longer than the rows that they save.
@@ -101,7 +100,7 @@ class Changes:
             {**parameters, "since_ms": round(since.timestamp() * 1000)},
         )
         return {
-            Slot(project, EPOCH + slot * SLOT): _moment(changed)
+            Slot(project, EPOCH + slot * sql.SLOT): _moment(changed)
             for project, slot, changed in self.source.rows(query)
         }
 
@@ -117,7 +116,7 @@ class Changes:
         ordered = sorted(windows)
         found = dict.fromkeys(ordered, 0)
         for slot, value in self.source.rows(query):
-            at = EPOCH + slot * SLOT
+            at = EPOCH + slot * sql.SLOT
             window = ordered[bisect_right(ordered, at, key=lambda w: w.start) - 1]
             if at < window.end:
                 found[window] = (found[window] + value) % 2**64

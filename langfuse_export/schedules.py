@@ -53,9 +53,9 @@ def build_schedule(
         memory = TickMemory(context.instance, frequency)
         last_ticks = memory.read(enabled)
         health = HealthStore(context.instance).read(project.project_id for project in enabled)
-        waiting = {id: h for id, h in health.items() if h.waits}
-        for project_id, trouble in waiting.items():
-            context.log.warning(f"{project_id} waits: {describe(trouble)}")
+        waiting = {id: f"{id} waits: {describe(trouble)}" for id, trouble in health.items() if trouble.waits}
+        for line in waiting.values():
+            context.log.warning(line)
         working = [project for project in enabled if project.project_id not in waiting]
         looks = [
             (project, due.windows(min(now, last_ticks.get(project.project_id, now)), now, lookback))
@@ -72,8 +72,9 @@ def build_schedule(
         memory.write(settled, min(now, options.now()))  # people try ticks of tomorrow in the UI
         yield from requests
         if not requests:
-            lines = [f"{project_id} waits: {describe(trouble)}" for project_id, trouble in waiting.items()]
-            yield dg.SkipReason("\n".join(lines) or "every due window has been exported or is on its way")
+            yield dg.SkipReason(
+                "\n".join(waiting.values()) or "every due window has been exported or is on its way"
+            )
 
     return schedule
 

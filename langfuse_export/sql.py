@@ -1,11 +1,12 @@
 """Renders every query of the export path from the table specs."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 
 from langfuse_export.parts import WHOLE, Part
 from langfuse_export.tables import Column, Condition, Table
 from langfuse_export.tables.price_list import AS_OF, definitions
-from langfuse_export.windows import Window
+from langfuse_export.windows import Frequency, Window
 from langfuse_worker.clickhouse import Parameter, Scalar
 from langfuse_worker.clickhouse.literals import quoted
 
@@ -13,8 +14,7 @@ WINDOW_INDEX = "__window"  # the column that says which of several windows a row
 # Each version of a row carries them; `event_ts` decides which one counts.
 CHANGE_COLUMNS = ("event_ts", "updated_at", "created_at")
 
-# The shortest window. Longer ones are made of them.
-SLOT_MS = 20 * 60 * 1000
+SLOT = Frequency.EVERY_20_MINUTES.length  # the shortest windows, which longer ones are made of
 
 FINAL_SETTINGS: Mapping[str, Scalar] = {
     # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
@@ -250,7 +250,7 @@ def _fingerprint(table: Table) -> str:
 
 
 def _slot(table: Table) -> str:
-    return f"intDiv(toUnixTimestamp64Milli(t.{table.time_column}), {SLOT_MS})"
+    return f"intDiv(toUnixTimestamp64Milli(t.{table.time_column}), {SLOT // timedelta(milliseconds=1)})"
 
 
 def _parts_of(tables: Sequence[Table]) -> str:
