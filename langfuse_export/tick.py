@@ -1,7 +1,7 @@
 """What an evaluation of a schedule or a sensor knows of windows: attempted, on their way, to be asked for."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
@@ -69,12 +69,14 @@ class Tick:
         Somebody may have exported some tables alone, or cancelled the others. Windows that are on their way
         are left out.
         """
+        wanted = [window for window in windows if window.start >= project.scheduled_from]
+        by_key = {self._frequency.key(window): window for window in self.not_requested(project, wanted)}
         found: set[str] = set()
         for asset in _assets(project):
             found |= self._unattempted[asset]
-            found |= {key for key, status in self._unfinished_statuses(asset).items() if status is None}
-        wanted = [window for window in windows if window.start >= project.scheduled_from]
-        return [w for w in self.not_requested(project, wanted) if self._frequency.key(w) in found]
+            statuses = self._unfinished_statuses(asset, by_key.keys() - found)
+            found |= {key for key, status in statuses.items() if status is None}
+        return [window for key, window in by_key.items() if key in found]
 
     def is_settled(self, project: ProjectExport, windows: Sequence[Window]) -> bool:
         """Whether the schedule has none of the windows to ask for, and none is on its way."""
@@ -94,8 +96,8 @@ class Tick:
         orphans = {
             key
             for asset in _assets(project)
-            for key, status in self._unfinished_statuses(asset).items()
-            if key in keys and status is AssetPartitionStatus.FAILED
+            for key, status in self._unfinished_statuses(asset, keys).items()
+            if status is AssetPartitionStatus.FAILED
         }
         store, now = HealthStore(self._instance), options.now()
         adopt_failed(store, project.project_id, orphans, options.health, now)
@@ -112,14 +114,14 @@ class Tick:
     def _requested_keys(self, project: ProjectExport) -> set[str]:
         return set().union(*(self._requested.by_asset.get(asset, ()) for asset in _assets(project)))
 
-    def _unfinished_statuses(self, asset: dg.AssetKey) -> Statuses:
+    def _unfinished_statuses(self, asset: dg.AssetKey, keys: Set[str]) -> Statuses:
         """Of partitions whose last attempt is over and has left nothing; without any there is no query."""
-        over = self._unfinished[asset] - self._requested.by_asset.get(asset, set())
+        over = self._unfinished[asset] & keys - self._requested.by_asset.get(asset, set())
         known = self._statuses[asset]
         if unknown := sorted(over - known.keys()):
             found = self._instance.get_status_by_partition(asset, unknown, self._partitions) or {}
             known |= {key: found.get(key) for key in unknown}
-        return known
+        return {key: known[key] for key in over}
 
 
 def _assets(project: ProjectExport) -> list[dg.AssetKey]:

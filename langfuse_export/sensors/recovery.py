@@ -177,9 +177,14 @@ class RecoveryTick:
         return self._ticks[frequency]
 
     def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
-        """Windows that a schedule would have asked for since the trouble began, had it not waited."""
+        """Windows that a schedule would have asked for since the trouble began, had it not waited.
+
+        Those that are known to have failed are not among them.
+        """
         lookback = timedelta(hours=self._options.lookback_hours)
-        return self._due(project).windows(health.since or self._now, self._now, lookback)
+        windows = self._due(project).windows(health.since or self._now, self._now, lookback)
+        failed = set(health.windows)
+        return [window for window in windows if project.frequency.key(window) not in failed]
 
     def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
         """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""
