@@ -14,7 +14,7 @@ import structlog
 
 log = structlog.get_logger()
 
-LEASE_TAG = "langfuse/lease_until"
+LEASE_TAG = ".dagster/langfuse_lease_until"  # the prefix keeps it out of lists in the UI
 _RENEWALS = 10  # in the time of a lease, so that clocks may differ by most of it
 
 

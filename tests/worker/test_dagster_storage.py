@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -136,14 +137,11 @@ def test_a_run_plans_and_records_the_same_events_in_batches_of_any_size(
     assert run.status is dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_of_many_partitions_has_one_row_for_each_check_and_its_evaluation_fills_it(
-    instance: dg.DagsterInstance,
+@pytest.mark.parametrize("partitions", [{"tags": _ALL_KEYS}, {"partition_key": _KEYS[0]}], ids=["all", "one"])
+def test_a_run_has_one_row_for_each_check_and_its_evaluation_fills_it(
+    instance: dg.DagsterInstance, partitions: dict[str, Any]
 ) -> None:
-    result = dg.materialize(
-        [checked],
-        instance=instance,
-        tags=_ALL_KEYS,
-    )
+    result = dg.materialize([checked], instance=instance, **partitions)
 
     assert result.success
     [execution] = instance.event_log_storage.get_asset_check_execution_history(

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,10 +16,12 @@ import yaml
 
 from langfuse_export import definitions
 from langfuse_export.catalog import load_catalog
+from langfuse_export.checks import check_specs
 from langfuse_export.manifest import Manifest
 from langfuse_export.naming import asset_key
 from langfuse_export.project import ProjectExport
 from langfuse_export.windows import Frequency, Window
+from langfuse_worker.run_lease import lease_until
 from langfuse_worker.settings import Settings
 from tests.command import WORKER
 from tests.export.project import write_catalog
@@ -150,7 +152,7 @@ class Deployment:
 
     def times_exported(self) -> dict[dg.AssetKey, Counter[str]]:
         """How often each partition of each table was exported, as Dagster recorded it."""
-        with dg.DagsterInstance.from_config(str(self.directory / "home" / "dagster")) as instance:
+        with self._instance() as instance:
             return {
                 asset: Counter(
                     record.partition_key
@@ -159,6 +161,26 @@ class Deployment:
                 )
                 for asset in self.assets()
             }
+
+    def lease_of(self, run_id: str) -> datetime | None:
+        """Until when a run has promised to live."""
+        with self._instance() as instance:
+            run = instance.get_run_by_id(run_id)
+            return lease_until(run) if run else None
+
+    def checks_of(self, run_ids: Collection[str]) -> Counter[str]:
+        """How many checks these runs have planned, by what became of them."""
+        with self._instance() as instance:
+            return Counter(
+                record.status.value
+                for project in self.exports()
+                for spec in check_specs(project)
+                for record in instance.event_log_storage.get_asset_check_execution_history(spec.key, 10_000)
+                if record.run_id in run_ids
+            )
+
+    def _instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.directory / "home" / "dagster"))
 
     def manifests(self) -> dict[tuple[str, Window], Manifest]:
         """Every manifest, by its project and window."""

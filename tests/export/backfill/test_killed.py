@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from langfuse_worker.run_lease import LEASE_TAG
 from tests.export.backfill.deployment import FREQUENCY, Deployment
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_http import Fault
@@ -38,7 +37,9 @@ def test_a_run_that_was_killed_with_everything_around_it_is_noticed_and_exported
     deployment.clickhouse.break_next(Fault("stall", match="t.input", times=-1))
     with deployment.started() as dagster:
         backfill = dagster.launch(deployment.assets(), [FREQUENCY.key(window)])
-        dagster.wait_for(lambda: any(LEASE_TAG in run.tags for run in with_status(dagster, "STARTED")))
+        dagster.wait_for(
+            lambda: any(deployment.lease_of(run.run_id) for run in with_status(dagster, "STARTED"))
+        )
         dagster.kill()
     deployment.clickhouse.break_next()
     assert deployment.manifests() == {}
