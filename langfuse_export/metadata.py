@@ -13,6 +13,7 @@ from langfuse_export.manifest import ManifestFile
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
+from langfuse_export.tables.descriptions import description
 from langfuse_export.windows import Window
 
 MANIFEST_ENTRY = "manifest_entry"
@@ -101,6 +102,7 @@ def _columns_and_query(encoding: Encoding, table: Table) -> tuple[dg.MetadataVal
         dg.TableColumn(
             column.name,
             column.type,
+            description(table.name, column.name),
             constraints=dg.TableColumnConstraints(nullable=column.type.startswith("Nullable")),
         )
         for column in table.columns

@@ -8,6 +8,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from langfuse_export.catalog.yaml_file import read_yaml
+from langfuse_export.tables import ALL_TABLES, Table
+from langfuse_export.tables.descriptions import description
 from langfuse_ingest.queues import QUEUES
 from langfuse_worker.settings import Settings
 
@@ -40,6 +42,23 @@ def queue_rows() -> list[str]:
 def test_the_table_of_queues_is_complete_and_right() -> None:
     text = (ROOT / "docs/operations.md").read_text("utf-8")
     assert "\n".join(queue_rows()) in text
+
+
+def column_rows(table: Table) -> list[str]:
+    """The lines of a table's columns; further ones are named."""
+    further = {column.name for column in (*table.extra, *table.price_columns)}
+    columns = (*table.columns, *table.extra, *table.price_columns)
+    return [
+        f"| `{column.name}`{' *' if column.name in further else ''} | `{column.type}` | "
+        f"{description(table.name, column.name)} |"
+        for column in columns
+    ]
+
+
+@pytest.mark.parametrize("table", ALL_TABLES.values(), ids=list(ALL_TABLES))
+def test_the_columns_of_each_table_are_explained(table: Table) -> None:
+    section = (ROOT / "docs/columns.md").read_text("utf-8").split(f"## `{table.name}`")[1].split("## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == column_rows(table)
 
 
 def test_the_settings_table_is_complete_and_right() -> None:

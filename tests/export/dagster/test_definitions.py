@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langfuse_export.naming import LATE, MODE_TAG, op_name, safe_name
+from langfuse_export.naming import LATE, MODE_TAG, asset_key, op_name, safe_name
+from langfuse_export.tables import TABLES
 from langfuse_worker.settings import SettingsError
 from tests.export.dagster.deployment import START, Deployment
 from tests.export.location import load_location
@@ -50,6 +51,16 @@ def test_roles_that_export_load_assets_jobs_and_schedules(
     assert [schedule.name for schedule in repository.schedule_defs] == ["export_hourly_schedule"]
     assert len(repository.asset_graph.materializable_asset_keys) == 4
     assert repository.schedule_defs[0].default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_the_columns_of_an_asset_are_explained(deployment: Deployment) -> None:
+    key = asset_key(deployment.first, TABLES["scores"])
+
+    schema = deployment.defs.resolve_assets_def(key).metadata_by_key[key]["dagster/column_schema"].schema
+
+    assert [column.name for column in schema.columns] == TABLES["scores"].column_names
+    [source] = [column for column in schema.columns if column.name == "source"]
+    assert source.description == "`API`, `EVAL` or `ANNOTATION`."
 
 
 def test_the_ingestion_role_has_nothing_that_exports(
