@@ -1,8 +1,11 @@
 """Values that are spread over attributes such as `gen_ai.prompt.0.content`."""
 
+from itertools import islice
 from typing import Any
 
-_MAX_DEPTH = 64  # names in a path
+# A path of two bytes a name makes objects of 240 bytes, so that a span of some MB could fill the memory.
+_MAX_ATTRIBUTES = 10_000
+_MAX_DEPTH = 16  # names in a path; those of OpenInference have eight
 _MAX_DIGITS = 9  # of an index
 
 
@@ -13,16 +16,16 @@ class _Branch(dict[str, Any]):
 def gathered(span: dict[str, Any], prefix: str) -> Any:
     """What the attributes of a prefix say together; None if there are none.
 
-    One that is called like the prefix says it all. Numbered names are a list, without the gaps.
+    One that is called like the prefix says it all. Numbered names are a list, without the gaps. What lies too
+    deep stays one name; what is beyond the first 10 000 attributes is left out.
     """
     if span.get(prefix) not in (None, ""):
         return span[prefix]
-    root = _Branch()
-    for name, value in span.items():
-        if name.startswith(f"{prefix}."):
-            path = name.removeprefix(f"{prefix}.").split(".")
-            if len(path) <= _MAX_DEPTH and all(map(_is_name, path)):
-                _put(root, path, value)
+    root, start = _Branch(), f"{prefix}."
+    for name in islice((name for name in span if name.startswith(start)), _MAX_ATTRIBUTES):
+        path = name.removeprefix(start).split(".", _MAX_DEPTH - 1)
+        if all(map(_is_name, path)):
+            _put(root, path, span[name])
     return _whole(root) if root else None
 
 

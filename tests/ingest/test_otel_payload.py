@@ -1,6 +1,7 @@
 """Input and output of spans, wherever frameworks put them."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -126,6 +127,23 @@ def test_input_and_output_are_found_where_frameworks_put_them(
     span: dict[str, Any], payload: dict[str, Any]
 ) -> None:
     assert payload_of(span, []) == payload
+
+
+def test_what_is_spread_over_too_many_names_takes_little_memory() -> None:
+    deep = ".a" * 100
+    span = {f"gen_ai.prompt.{n}{deep}": n for n in range(12_000)}
+
+    tracemalloc.start()
+    payload = payload_of(span, [])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 100_000_000
+    assert len(payload["input"]) == 10_000
+    said: Any = {".".join("a" * 86): 7}
+    for _ in range(14):
+        said = {"a": said}
+    assert payload["input"][7] == said
 
 
 def test_messages_may_be_in_an_event_of_the_span() -> None:
