@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
+from pydantic import ValidationError
 
 from langfuse_export.exported_table import ExportedTable
 from langfuse_export.formats import Encoding
@@ -76,9 +77,12 @@ def window_metadata(
 
 
 def manifest_entry(materialization: dg.AssetMaterialization) -> ManifestFile | None:
-    """The manifest entry that a materialization recorded."""
+    """The manifest entry that a materialization recorded; None without one, or if it has other fields."""
     value = materialization.metadata.get(MANIFEST_ENTRY)
-    return ManifestFile.model_validate_json(str(value.value)) if value else None
+    try:
+        return ManifestFile.model_validate_json(str(value.value)) if value else None
+    except ValidationError:  # of another version: no reason to fail runs and ticks until it is forgotten
+        return None
 
 
 def object_uri(materialization: dg.AssetMaterialization) -> str | None:

@@ -4,10 +4,12 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from langfuse_export.naming import LATE, MODE_TAG
+from langfuse_export.metadata import MANIFEST_ENTRY
+from langfuse_export.naming import LATE, MODE_TAG, asset_key
 from langfuse_export.runs import run_mode
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
@@ -176,6 +178,21 @@ def test_windows_that_were_never_exported_are_left_to_the_schedule(deployment: D
     deployment.export(deployment.key(2), deployment.key(2))
 
     assert deployment.look().requests == []
+
+
+def test_what_another_version_has_recorded_of_a_window_holds_up_no_other(deployment: Deployment) -> None:
+    deployment.tables = TRACES
+    deployment.export(deployment.key(3), deployment.key(2))
+    asset = asset_key(deployment.first, TABLES["traces"])
+    recorded = {MANIFEST_ENTRY: dg.MetadataValue.text('{"key": "of other fields"}')}
+    deployment.instance.report_runless_asset_event(
+        dg.AssetMaterialization(asset, partition=deployment.key(3), metadata=recorded)
+    )
+    deployment.write("traces", *[trace(f"late{ago}", deployment.hour(ago).start) for ago in (3, 2)])
+
+    assert deployment.look().asked == [(deployment.key(2), deployment.key(2), ["traces"])]
+    assert deployment.export(deployment.key(3), deployment.key(3)).success
+    assert deployment.ids("traces", deployment.hour(3)) == ["late3"]
 
 
 def test_a_retry_of_a_late_run_is_late(deployment: Deployment) -> None:
