@@ -5,7 +5,8 @@ growing distances. Once that succeeds it asks for everything that waited: the wi
 that no schedule has asked for since, however long ago the trouble began.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -110,15 +111,16 @@ class RecoveryTick:
     def evaluate(self) -> Outcome:
         """Ask for what is due. Without a project in trouble this is one query of the instance's database."""
         outcome = Outcome()
-        for project_id, stored in self._store.read(self._projects).items():
-            project = self._projects[project_id]
-            if stored.since is None:
-                continue  # only remembers when people were told
-            health = self._revised(project, stored)
-            requests, after = self._plan(project, health)
-            if after != stored and not self._store.replace(project_id, stored, after):
+        # The others only remember when people were told.
+        stored = {id: h for id, h in self._store.read(self._projects).items() if h.since is not None}
+        troubled = {id: self._revised(self._projects[id], health) for id, health in stored.items()}
+        self._read_statuses(troubled)
+        for project_id, health in troubled.items():
+            before = stored[project_id]
+            requests, after = self._plan(self._projects[project_id], health)
+            if after != before and not self._store.replace(project_id, before, after):
                 continue  # a run has just reported; the next tick sees it
-            log_transition(project_id, stored, after)
+            log_transition(project_id, before, after)
             outcome.requests += requests
             if after is not None and after.since is not None:
                 outcome.health[project_id] = after
@@ -145,14 +147,24 @@ class RecoveryTick:
         assets = [asset_key(project, table) for table in project.tables]
         return exported_partitions(self._instance, assets, old) if old else set()
 
+    def _read_statuses(self, troubled: Mapping[str, Health]) -> None:
+        """Read what became of what is owed, at once of projects whose trouble began in the same window."""
+        alike: dict[tuple[Frequency, tuple[Window, ...]], list[ProjectExport]] = defaultdict(list)
+        for project_id, health in troubled.items():
+            project = self._projects[project_id]
+            if not health.waits or health.is_due(self._now):
+                alike[project.frequency, tuple(self._missed(project, health))].append(project)
+        for (frequency, windows), projects in alike.items():
+            self._tick(frequency).read(projects, windows)
+
     def _plan(self, project: ProjectExport, health: Health) -> tuple[list[dg.RunRequest], Health | None]:
         """The runs to ask for, and the record afterwards."""
         if health.waits and not health.is_due(self._now):
             return [], health
         tick = self._tick(project.frequency)
         policy = self._options.health
-        owed = self._owed(project, health)
-        tick.read([project], owed)
+        failed = set(health.windows)
+        owed = [w for w in self._missed(project, health) if project.frequency.key(w) not in failed]
         missing = tick.missing(project, owed)
         if health.waits:
             window = self._probe(project, health, missing)
@@ -161,8 +173,8 @@ class RecoveryTick:
             return [self._request(project, window, window, NEWEST_PRIORITY)], health.asked(policy, self._now)
         requests = []
         if health.windows and health.is_due(self._now):
-            failed = tick.not_requested(project, project.frequency.windows_of_keys(health.windows))
-            requests = self._requests(project, failed)
+            again = tick.not_requested(project, project.frequency.windows_of_keys(health.windows))
+            requests = self._requests(project, again)
             health = health.asked(policy, self._now) if requests else health
         requests += self._requests(project, missing)
         if health.state is State.CATCHING_UP and not missing and not tick.is_busy(project):
@@ -176,15 +188,10 @@ class RecoveryTick:
             self._ticks[frequency] = Tick(self._instance, frequency, partitions, per_run)
         return self._ticks[frequency]
 
-    def _owed(self, project: ProjectExport, health: Health) -> list[Window]:
-        """Windows that a schedule would have asked for since the trouble began, had it not waited.
-
-        Those that are known to have failed are not among them.
-        """
+    def _missed(self, project: ProjectExport, health: Health) -> list[Window]:
+        """Windows that a schedule would have asked for since the trouble began, had it not waited."""
         lookback = timedelta(hours=self._options.lookback_hours)
-        windows = self._due(project).windows(health.since or self._now, self._now, lookback)
-        failed = set(health.windows)
-        return [window for window in windows if project.frequency.key(window) not in failed]
+        return self._due(project).windows(health.since or self._now, self._now, lookback)
 
     def _probe(self, project: ProjectExport, health: Health, missing: Sequence[Window]) -> Window:
         """The newest window that waits; what is newest is wanted first, and changes if it is to blame."""

@@ -8,7 +8,9 @@ import dagster as dg
 import pytest
 
 from langfuse_export.errors import VerificationError
-from langfuse_export.health.state import State
+from langfuse_export.health.policy import HealthPolicy
+from langfuse_export.health.state import Failure, Health, State
+from langfuse_export.health.store import HealthStore
 from langfuse_export.naming import PARTITION_TAG, asset_key
 from langfuse_export.notify.channels import Slack
 from langfuse_export.notify.notifier import Notifier
@@ -19,7 +21,9 @@ from langfuse_worker.clickhouse import UNKNOWN_TABLE, ClickHouseError
 from langfuse_worker.settings import Settings
 from tests.export.dagster.deployment import NETWORK, Deployment, FlakyClickHouse
 from tests.export.dagster.simulation import Simulation
+from tests.export.dagster.statements import statements
 from tests.export.killing import kill_a_run
+from tests.export.requests import bounds
 from tests.servers.notifications import WebhookReceiver
 from tests.servers.otlp import OtlpReceiver
 
@@ -118,6 +122,24 @@ def test_a_table_that_fails_by_itself_holds_its_project_up_neither_for_now_nor_f
     assert simulation.health is not None
     assert simulation.health.state is State.RETRYING
     assert len(deployment.materialized("traces")) == 5
+
+
+def test_many_projects_in_trouble_take_no_more_queries_than_few(deployment: Deployment) -> None:
+    now = MIDNIGHT + timedelta(hours=9, minutes=20)
+    failure = Failure(windows=("2026-06-10T08",), reason="clickhouse_memory", error="memory", blocks=False)
+
+    def queries(count: int) -> int:
+        deployment.projects = [deployment.project(f"project-{n}", start=MIDNIGHT) for n in range(count)]
+        for project in deployment.projects:
+            HealthStore(deployment.instance).change(
+                project.project_id, lambda _: Health().failed(failure, HealthPolicy(), now)
+            )
+        with statements() as sent:
+            requests = Simulation(deployment, now).recover()
+        assert [bounds(request) for request in requests] == [("2026-06-10T00", "2026-06-10T07")] * count
+        return len([statement for statement in sent if "event_logs" in statement])
+
+    assert queries(2) == queries(12)
 
 
 def test_a_project_is_tried_while_a_backfill_of_its_history_goes_on(deployment: Deployment) -> None:

@@ -1,13 +1,8 @@
 """How far every table is, as the instance has recorded it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import dagster as dg
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from langfuse_export.catalog import Catalog
 from langfuse_export.commands.status import TableStatus, table_statuses
@@ -15,6 +10,7 @@ from langfuse_export.naming import asset_key
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency, iso
 from tests.export.dagster.deployment import START, Deployment
+from tests.export.dagster.statements import statements
 from tests.rows import trace
 
 HOUR = timedelta(hours=1)
@@ -25,21 +21,6 @@ def _statuses(deployment: Deployment) -> list[TableStatus]:
     return table_statuses(deployment.instance, Catalog(tuple(deployment.projects)), NOW)
 
 
-@contextmanager
-def _statements() -> Iterator[list[str]]:
-    """What is sent to the instance's databases meanwhile."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 def test_many_projects_take_no_more_queries_than_few(deployment: Deployment) -> None:
     def queries(count: int) -> int:
         deployment.projects = [deployment.project(f"project-{n}") for n in range(count)]
@@ -47,7 +28,7 @@ def test_many_projects_take_no_more_queries_than_few(deployment: Deployment) -> 
             for table in project.tables:
                 exported = dg.AssetMaterialization(asset_key(project, table), partition="2026-06-01T05")
                 deployment.instance.report_runless_asset_event(exported)
-        with _statements() as sent:
+        with statements() as sent:
             assert [status.exported_windows for status in _statuses(deployment)] == [1] * 4 * count
         return len([statement for statement in sent if statement.startswith("SELECT")])
 
