@@ -76,14 +76,15 @@ def unfinished_partitions(
 
     A statement for a thousand assets, which answers with these few alone.
     """
-    columns = (SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition)
-    is_unfinished = _newest(_PLANNED) > _newest(_EXPORTED)
-    found: dict[str, set[str]] = defaultdict(set)
-    for connection, events, _, _ in _in_chunks(instance, assets, keys):
-        newest = events.group_by(*columns).with_only_columns(*columns).having(is_unfinished)
-        for name, key in connection.execute(newest):
-            found[name].add(key)
-    return {asset: found[asset.to_string()] for asset in assets}
+    return _partitions_where(_newest(_PLANNED) > _newest(_EXPORTED), instance, assets, keys)
+
+
+def exported_before(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
+) -> dict[dg.AssetKey, set[str]]:
+    """Of the unfinished partitions, those that have the object of an earlier attempt."""
+    is_there = db.and_(_newest(_EXPORTED) > 0, _newest(_PLANNED) > _newest(_EXPORTED))
+    return _partitions_where(is_there, instance, assets, keys)
 
 
 def unattempted_partitions(
@@ -104,6 +105,21 @@ def unattempted_partitions(
         each = events.where(name_of.in_(lacking)).with_only_columns(name_of, key_of).distinct()
         for name, key in connection.execute(each) if lacking else ():
             found[name].discard(key)
+    return {asset: found[asset.to_string()] for asset in assets}
+
+
+def _partitions_where(
+    condition: db.ColumnElement[bool],
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetKey],
+    keys: Sequence[str],
+) -> dict[dg.AssetKey, set[str]]:
+    columns = (SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition)
+    found: dict[str, set[str]] = defaultdict(set)
+    for connection, events, _, _ in _in_chunks(instance, assets, keys):
+        chosen = events.group_by(*columns).with_only_columns(*columns).having(condition)
+        for name, key in connection.execute(chosen):
+            found[name].add(key)
     return {asset: found[asset.to_string()] for asset in assets}
 
 

@@ -1,9 +1,10 @@
 """How far every table has been exported."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 import dagster as dg
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
@@ -15,7 +16,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_record
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
-from langfuse_export.partition_statuses import Statuses, partition_statuses
+from langfuse_export.partition_statuses import Statuses, exported_before, partition_statuses
 from langfuse_export.partitions import partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
@@ -30,7 +31,7 @@ class TableStatus:
         last_window: end of the newest exported window, ISO, UTC.
         lag_s: seconds from that end to now.
         rows: rows in that window's object.
-        exported_windows: windows that have been exported.
+        exported_windows: windows that have been exported, whatever became of later attempts.
         failed_windows: windows whose last attempt failed.
         state: of the project: healthy, retrying, backing_off, stopped or catching_up.
         state_since: when the trouble began, ISO, UTC; None without any, as the following.
@@ -64,14 +65,32 @@ class TableStatus:
         return vars(self)
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """What became of a table's windows.
+
+    Attributes:
+        exported: keys of those that have an object, in order of time, whatever became of later attempts.
+        failed: how many last attempts failed.
+    """
+
+    exported: Sequence[str]
+    failed: int
+
+    @classmethod
+    def of(cls, statuses: Statuses, before: Collection[str]) -> Self:
+        done = [k for k, s in statuses.items() if s is AssetPartitionStatus.MATERIALIZED or k in before]
+        return cls(done, sum(status is AssetPartitionStatus.FAILED for status in statuses.values()))
+
+
 def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime) -> list[TableStatus]:
     """The status of every table of the catalog, from the instance's records."""
     health = HealthStore(instance).read(project.project_id for project in catalog.projects)
-    statuses = _partition_statuses(instance, catalog.projects, now)
-    latest = instance.get_latest_materialization_events(list(statuses))
+    windows = _windows(instance, catalog.projects, now)
+    latest = instance.get_latest_materialization_events(list(windows))
     return [
         _with_health(
-            _status(instance, project, table, statuses[key], latest.get(key), now),
+            _status(instance, project, table, windows[key], latest.get(key), now),
             health.get(project.project_id),
         )
         for project in catalog.projects
@@ -80,18 +99,21 @@ def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime
     ]
 
 
-def _partition_statuses(
+def _windows(
     instance: dg.DagsterInstance, projects: Sequence[ProjectExport], now: datetime
-) -> dict[dg.AssetKey, Statuses]:
-    """What became of every window of every table, by key in order of time; few queries for all projects."""
+) -> dict[dg.AssetKey, _Windows]:
+    """What became of every window of every table; few queries for all projects."""
     alike: dict[tuple[Frequency, datetime], list[dg.AssetKey]] = defaultdict(list)
     for project in projects:
         assets = [asset_key(project, table) for table in project.tables]
         alike[project.frequency, project.start] += assets
-    found: dict[dg.AssetKey, Statuses] = {}
+    found: dict[dg.AssetKey, _Windows] = {}
     for (frequency, start), assets in alike.items():
         partitions = partitions_def(frequency, start)
-        found |= partition_statuses(instance, assets, partitions.get_partition_keys(now), partitions)
+        keys = partitions.get_partition_keys(now)
+        before = exported_before(instance, assets, keys)
+        statuses = partition_statuses(instance, assets, keys, partitions)
+        found |= {asset: _Windows.of(statuses[asset], before[asset]) for asset in assets}
     return found
 
 
@@ -112,15 +134,13 @@ def _status(
     instance: dg.DagsterInstance,
     project: ProjectExport,
     table: Table,
-    statuses: Statuses,
+    windows: _Windows,
     latest: dg.EventLogEntry | None,
     now: datetime,
 ) -> TableStatus:
-    done = [key for key, status in statuses.items() if status is AssetPartitionStatus.MATERIALIZED]
-    failed = sum(status is AssetPartitionStatus.FAILED for status in statuses.values())
-    if not done:
-        return TableStatus(project.project_id, table.name, None, None, None, 0, failed)
-    key = done[-1]  # they are in the order of time
+    if not windows.exported:
+        return TableStatus(project.project_id, table.name, None, None, None, 0, windows.failed)
+    key = windows.exported[-1]
     newest = project.frequency.window_of_key(key)
     event = latest.asset_materialization if latest else None
     if event is None or event.partition != key:  # somebody exported an older window since
@@ -133,6 +153,6 @@ def _status(
         last_window=iso(newest.end),
         lag_s=(now - newest.end).total_seconds(),
         rows=file.row_count if file else None,
-        exported_windows=len(done),
-        failed_windows=failed,
+        exported_windows=len(windows.exported),
+        failed_windows=windows.failed,
     )

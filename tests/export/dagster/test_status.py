@@ -9,7 +9,8 @@ from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.naming import asset_key
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency, iso
-from tests.export.dagster.deployment import START, Deployment
+from langfuse_worker.clickhouse import ClickHouseError
+from tests.export.dagster.deployment import START, Deployment, FlakyClickHouse
 from tests.export.dagster.statements import statements
 from tests.rows import trace
 
@@ -67,3 +68,18 @@ def test_rows_are_those_of_the_newest_window_whatever_was_exported_last(deployme
     [status] = _statuses(deployment)
 
     assert (status.last_window, status.rows, status.exported_windows) == (iso(START + 2 * HOUR), 3, 2)
+
+
+def test_an_attempt_that_leaves_no_object_takes_no_earlier_one_away(deployment: Deployment) -> None:
+    deployment.clickhouse = flaky = FlakyClickHouse(deployment.engine, [])
+    deployment.projects = [deployment.project(tables=(TABLES["traces"],))]
+    deployment.insert("traces", trace("a", START + HOUR))
+    deployment.run("2026-06-01T00", "2026-06-01T01")
+    [before] = _statuses(deployment)
+    flaky.errors.append(ClickHouseError("Not enough privileges", 497))
+    assert not deployment.run("2026-06-01T01", "2026-06-01T01").success
+
+    [after] = _statuses(deployment)
+
+    assert after.failed_windows == 1
+    assert (after.last_window, after.rows, after.exported_windows) == (before.last_window, 1, 2)
