@@ -109,7 +109,6 @@ def main() -> None:
     # What stops a container is to abort uploads and kill queries as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        settings()
         app()
     except SettingsError as error:
         fail(str(error), code=2)

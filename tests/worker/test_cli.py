@@ -10,6 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from langfuse_worker.cli import app
+from tests.command import langfuse_worker
 
 
 def test_help_lists_the_commands_of_all_packages() -> None:
@@ -17,6 +18,17 @@ def test_help_lists_the_commands_of_all_packages() -> None:
     assert shown.exit_code == 0
     for name in ("start", *(entry.name for entry in entry_points(group="langfuse_worker.commands"))):
         assert f" {name} " in shown.stdout
+
+
+def test_a_wrong_setting_ends_commands_in_one_line_and_not_their_help() -> None:
+    ended = langfuse_worker("queues", LANGFUSE_WORKER_ROLE="nonsense")
+    shown = langfuse_worker("queues", "--help", LANGFUSE_WORKER_ROLE="nonsense")
+
+    assert ended.code == 2
+    assert [line for line in ended.err.splitlines() if "LANGFUSE_WORKER_ROLE='nonsense'" in line] == [
+        ended.err.strip()
+    ]
+    assert (shown.code, shown.err) == (0, "")
 
 
 def test_the_version_is_that_of_the_package() -> None:
