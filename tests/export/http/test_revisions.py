@@ -26,6 +26,14 @@ def test_manifests_count_their_revisions_and_say_why(deployment: Deployment) -> 
     assert (deployment.manifest().revision, deployment.manifest().mode) == (2, "late")
 
 
+def test_a_manifest_that_somebody_else_has_written_is_replaced_by_a_first_one(deployment: Deployment) -> None:
+    path = deployment.blobs / deployment.project.manifest_key(HOUR)
+    path.parent.mkdir(parents=True)
+    path.write_text('{"version": 1, "projectId": "p1", "tables": [], "files": []}')
+
+    assert deployment.export().revision == deployment.manifest().revision == 1
+
+
 def test_a_day_that_replaces_its_last_hour_counts_on(deployment: Deployment) -> None:
     day = Frequency.DAILY.window(HOUR.start.replace(hour=0))
     deployment.export(Frequency.HOURLY.window(HOUR.start.replace(hour=23)))
