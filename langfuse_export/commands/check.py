@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from langfuse_export import sql
 from langfuse_export.catalog import Catalog
+from langfuse_export.doctor.tables import projects_without_rows
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import Frequency
@@ -67,6 +68,8 @@ def _findings(settings: Settings, source: ClickHouse, catalog: Catalog) -> Itera
     yield Finding("catalog", count > 0, f"{count} projects" if count else none)
     version = source.rows(Query("SELECT version()", QueryComment(purpose="check")))[0][0]
     yield Finding("source", True, f"ClickHouse {version} at {shown_url(settings.export_source_url)}")
+    if without_rows := projects_without_rows(source, catalog.projects):
+        yield Finding("projects", True, f"{without_rows}: correct the id, unless a project is new")
     for project in catalog.projects:
         for table in project.tables:
             yield _table(source, project, table)

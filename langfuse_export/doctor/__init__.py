@@ -27,6 +27,7 @@ def export_checks(settings: Settings) -> Sequence[Check]:
         ),
         *_isolation_checks(subject),
         Check(CATALOG, partial(tables.check_catalog, subject)),
+        Check("projects", partial(tables.check_projects, subject), (CLICKHOUSE, CATALOG), timeout_s=60),
         Check("tables", partial(tables.check_tables, subject), (CLICKHOUSE, CATALOG), timeout_s=60),
         Check(
             "langfuse", partial(langfuse.check_other_exports, subject), (CLICKHOUSE, CATALOG), timeout_s=60

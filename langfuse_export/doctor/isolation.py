@@ -150,7 +150,7 @@ def _judged(what: str, ours: int, others: list[tuple[str, int, int]]) -> Finding
     text = f"exports ({ours}) yield to {urgent} of {total} other queries of the last hour; {count} of {user} "
     return warning(
         what,
-        text + f"have no priority between 1 and {ours - 1}",
+        text + "have no more urgent priority",
         f"give {user} a profile with priority 1; 0 is no priority: {PROFILES}",
     )
 

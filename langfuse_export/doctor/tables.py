@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from langfuse_export import sql
 from langfuse_export.catalog import CatalogError
+from langfuse_export.catalog.discovery import query_projects
 from langfuse_export.doctor.subject import Subject
+from langfuse_export.project import ProjectExport
 from langfuse_export.tables import NO_PRICES, Table
 from langfuse_export.windows import EPOCH, Frequency
 from langfuse_worker.clickhouse import (
@@ -19,6 +21,8 @@ from langfuse_worker.clickhouse import (
 )
 from langfuse_worker.doctor import Finding, Status, ok, problem, warning
 from langfuse_worker.doctor.clickhouse import connected
+
+_SHOWN = 5
 
 
 def check_catalog(subject: Subject) -> Iterator[Finding]:
@@ -37,6 +41,34 @@ def check_catalog(subject: Subject) -> Iterator[Finding]:
         yield warning("catalog", text, 'nothing is exported: add a project, or `id: "*"`')
     else:
         yield ok("catalog", text)
+
+
+def check_projects(subject: Subject) -> Iterator[Finding]:
+    """Whether ClickHouse has rows of every project; an id that is misspelt exports empty objects for ever."""
+    with connected(subject.connect) as source:
+        text = projects_without_rows(source, subject.catalog.projects)
+    if text is None:
+        yield ok("projects", "ClickHouse has rows of each")
+    else:
+        yield warning("projects", text, "correct the id; a new project will have its rows later")
+
+
+def projects_without_rows(source: ClickHouse, projects: Sequence[ProjectExport]) -> str | None:
+    """Which projects have no rows in any table that is exported, and which have; None if all have.
+
+    Raises ClickHouseError.
+    """
+    tables = {table.name: table for project in projects for table in project.tables}
+    found = query_projects(source, list(tables.values())) if tables else {}
+    lacking = [project.project_id for project in projects if project.project_id not in found]
+    if not lacking:
+        return None
+    return f"ClickHouse has no rows of {_named(lacking)}; it has rows of {_named(list(found))}"
+
+
+def _named(ids: Sequence[str]) -> str:
+    shown = ", ".join(repr(id) for id in ids[:_SHOWN]) or "no project"
+    return f"{shown} and {len(ids) - _SHOWN} others" if len(ids) > _SHOWN else shown
 
 
 def check_tables(subject: Subject) -> Iterator[Finding]:

@@ -284,6 +284,7 @@ def test_brackets_in_a_name_are_shown(home: Path, tmp_path: Path) -> None:
         shown = langfuse_worker("export", command, home=home, LANGFUSE_EXPORT_CONFIG=str(file))
         assert "[red]bot" in shown.out, shown.err
     assert "destination [red]" in shown.out
+    assert "ClickHouse has no rows of '[red]bot'" in " ".join(shown.out.split())
 
 
 def test_check_says_what_to_do_about_a_catalog_without_projects(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from langfuse_export.doctor import export_checks
 from langfuse_export.doctor.dagster import check_concurrency, check_storage
 from langfuse_export.doctor.langfuse import check_other_exports
 from langfuse_export.doctor.subject import Subject
-from langfuse_export.doctor.tables import check_catalog, check_tables
+from langfuse_export.doctor.tables import check_catalog, check_projects, check_tables
 from langfuse_export.windows import Frequency
 from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.runner import run_checks
 from langfuse_worker.settings import Settings
 from tests.export.project import write_catalog
-from tests.rows import PROJECT
+from tests.rows import PROJECT, insert, trace
 from tests.servers.clickhouse import ClickHouseServer
 
 ROOT = Path(__file__).parents[3]
@@ -84,6 +84,19 @@ def test_a_column_that_one_of_the_projects_exports_is_missing(
         [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert bad.what == "table scores"
     assert "config_id" in bad.result
+
+
+def test_a_project_that_clickhouse_does_not_know_is_named(
+    clickhouse: ClickHouseServer, subject: Subject
+) -> None:
+    insert(clickhouse.execute, "traces", [trace("t1", project_id="p1-with-another-name")])
+    [unknown] = check_projects(subject)
+    assert unknown.status is Status.WARNING
+    assert unknown.result == "ClickHouse has no rows of 'p1'; it has rows of 'p1-with-another-name'"
+
+    insert(clickhouse.execute, "traces", [trace("t2")])
+    [known] = check_projects(subject)
+    assert known.status is Status.OK
 
 
 def test_a_wrong_catalog_is_a_wrong_setting(subject: Subject, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_exports_that_yield_to_nobody_are_a_warning(clickhouse: ClickHouseServer
     clickhouse.execute("SYSTEM FLUSH LOGS query_log")
     finding = find("priorities", subject(clickhouse))
     assert finding.status is Status.WARNING
-    assert "have no priority between 1 and 1" in finding.result
+    assert "have no more urgent priority" in finding.result
     assert "a profile with priority 1" in finding.remedy
 
     off = subject(clickhouse, LANGFUSE_CLICKHOUSE_DATA_EXPORT_PRIORITY="0")
