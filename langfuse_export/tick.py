@@ -66,15 +66,15 @@ class Tick:
     def missing(self, project: ProjectExport, windows: Sequence[Window]) -> list[Window]:
         """Those of the windows that have to be asked for: a table of theirs was never attempted.
 
-        Somebody may have exported some tables alone, or cancelled the others. Windows that are on their way
-        are left out.
+        Somebody may have exported some tables alone, or cancelled the others. What is on its way has been
+        attempted, but not what others of its window need.
         """
-        wanted = [window for window in windows if window.start >= project.scheduled_from]
-        by_key = {self._frequency.key(window): window for window in self.not_requested(project, wanted)}
+        by_key = {self._frequency.key(w): w for w in windows if w.start >= project.scheduled_from}
         found: set[str] = set()
         for asset in _assets(project):
-            found |= self._unattempted[asset]
-            statuses = self._unfinished_statuses(asset, by_key.keys() - found)
+            keys = by_key.keys() - self._requested.by_asset.get(asset, set())
+            found |= self._unattempted[asset] & keys
+            statuses = self._unfinished_statuses(asset, keys - found)
             found |= {key for key, status in statuses.items() if status is None}
         return [window for key, window in by_key.items() if key in found]
 

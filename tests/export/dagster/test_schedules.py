@@ -264,6 +264,20 @@ def test_a_window_of_which_somebody_exported_one_table_gets_the_others(deploymen
     assert _tick(deployment, TEN_TWENTY) == []
 
 
+def test_a_window_of_which_somebody_exports_one_table_now_gets_the_others_in_time(
+    deployment: Deployment,
+) -> None:
+    deployment.projects = [deployment.project(tables=(TABLES["traces"], TABLES["scores"]))]
+    _catch_up(deployment, TEN_TWENTY - timedelta(hours=1))
+    for table in deployment.first.tables:
+        [request] = _tick(deployment, TEN_TWENTY)
+        alone = [asset_key(deployment.first, table)]
+        run = _launch(deployment, request.with_replaced_attrs(asset_selection=alone))
+
+        assert [bounds(request) for request in _tick(deployment, TEN_TWENTY)] == [(NINE, NINE)]
+        deployment.instance.report_run_canceled(run)
+
+
 def test_tables_of_a_window_whose_run_somebody_terminated_in_between_are_asked_for(
     deployment: Deployment,
 ) -> None:
