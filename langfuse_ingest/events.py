@@ -274,7 +274,7 @@ def _event_error(detail: ErrorDetails) -> EventError:
         sent = detail.get("ctx", {}).get("tag")
         return EventError("unknown_type", f"type: {sent!r} is not an event type")
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
-        return EventError("not_an_event", "must be an object with id, timestamp, type and body")
+        return EventError("not_an_event", "must be a JSON object with id, timestamp, type and body")
     # The first part of the location is the tag of the union.
     field = ".".join(str(part) for part in detail["loc"][1:]) or "event"
     message = detail["msg"].removeprefix("Value error, ")

@@ -38,7 +38,7 @@ def build_queue_assets(specs: Sequence[QueueSpec]) -> dg.AssetsDefinition:
                 dg.AssetSpec(
                     key,
                     group_name=GROUP,
-                    description=f"Jobs of {spec.handler}",
+                    description=spec.description,
                     kinds={"redis"},
                     metadata={"flag": spec.flag, "shards": spec.shards, "consumers": spec.consumers},
                 )

@@ -45,6 +45,7 @@ class QueueSpec:
         shards_variable: variable with the number of shards, if the queue can be sharded.
         batched: whether a consumer ingests many jobs at once; of the queues of events alone.
         timeout_s: seconds that a job, or a batch of them, may take.
+        about: what its jobs do, a sentence for people; without it they read the handler.
     """
 
     name: str
@@ -58,6 +59,12 @@ class QueueSpec:
     shards_variable: str | None = None
     batched: bool = False
     timeout_s: int = 300
+    about: str = ""
+
+    @property
+    def description(self) -> str:
+        """What its jobs do."""
+        return self.about or f"Jobs of {self.handler}"
 
     @property
     def shards(self) -> int:
@@ -101,6 +108,7 @@ QUEUES = (
         delays=exponential(6, 5),
         shards_variable="LANGFUSE_INGESTION_QUEUE_SHARD_COUNT",
         batched=True,
+        about="Merges the events of SDKs, scores and traces among them, into rows of ClickHouse.",
     ),
     QueueSpec(
         name="secondary-ingestion-queue",
@@ -110,6 +118,10 @@ QUEUES = (
         concurrency=5,
         shards_variable="LANGFUSE_INGESTION_SECONDARY_QUEUE_SHARD_COUNT",
         batched=True,
+        about=(
+            "As ingestion-queue, for the projects "
+            "that LANGFUSE_SECONDARY_INGESTION_QUEUE_ENABLED_PROJECT_IDS names."
+        ),
     ),
     QueueSpec(
         name="otel-ingestion-queue",
@@ -120,6 +132,7 @@ QUEUES = (
         delays=exponential(6, 5),
         shards_variable="LANGFUSE_OTEL_INGESTION_QUEUE_SHARD_COUNT",
         batched=True,
+        about="Merges OpenTelemetry spans into rows of ClickHouse.",
     ),
     QueueSpec(
         name="secondary-otel-ingestion-queue",
@@ -129,6 +142,10 @@ QUEUES = (
         concurrency=1,
         shards_variable="LANGFUSE_OTEL_INGESTION_SECONDARY_QUEUE_SHARD_COUNT",
         batched=True,
+        about=(
+            "As otel-ingestion-queue, for the projects "
+            "that LANGFUSE_SECONDARY_OTEL_INGESTION_QUEUE_ENABLED_PROJECT_IDS names."
+        ),
     ),
     QueueSpec(
         name="trace-delete",
@@ -136,6 +153,7 @@ QUEUES = (
         handler="langfuse_ingest.jobs.delete_traces",
         concurrency_variable="LANGFUSE_TRACE_DELETE_CONCURRENCY",
         delays=exponential(2, 30),
+        about="Deletes traces with their observations, scores and events.",
     ),
     QueueSpec(
         name="score-delete",
@@ -143,6 +161,7 @@ QUEUES = (
         handler="langfuse_ingest.jobs.delete_scores",
         concurrency_variable="LANGFUSE_SCORE_DELETE_CONCURRENCY",
         delays=exponential(2, 30),
+        about="Deletes scores.",
     ),
     QueueSpec(
         name="project-delete",
@@ -151,18 +170,21 @@ QUEUES = (
         concurrency_variable="LANGFUSE_PROJECT_DELETE_CONCURRENCY",
         delays=exponential(10, 5),
         timeout_s=3600,
+        about="Deletes every row and the whole event log of a project.",
     ),
     QueueSpec(
         name="data-retention-queue",
         flag="QUEUE_CONSUMER_DATA_RETENTION_QUEUE_IS_ENABLED",
         handler="langfuse_ingest.jobs.apply_retention",
         timeout_s=3600,
+        about="Deletes what is older than LANGFUSE_DATA_RETENTION says.",
     ),
     QueueSpec(
         name="dead-letter-retry-queue",
         flag="QUEUE_CONSUMER_DEAD_LETTER_RETRY_QUEUE_IS_ENABLED",
         handler="langfuse_ingest.jobs.retry_dead_letters",
         enabled=False,
+        about="Puts dead letters back into their queues.",
     ),
 )
 

@@ -41,7 +41,9 @@ def next_step(health: Health) -> str:
         else "It is not tried again by itself."
     )
     if health.state is State.STOPPED:
-        again += " A change of its configuration starts it again, as does `langfuse-worker export resume`."
+        again += (
+            " A change of its configuration starts it again, as does `langfuse-worker export resume PROJECT`."
+        )
     return f"{remedy} {again}" if remedy else again
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from langfuse_ingest import queues as registry
 from langfuse_ingest.enqueue import NewJob, enqueue
-from langfuse_ingest.queues import QueueSpec, decide_queues, handler_of, queue, registered_queues
+from langfuse_ingest.queue_assets import build_queue_assets, queue_key
+from langfuse_ingest.queues import QUEUES, QueueSpec, decide_queues, handler_of, queue, registered_queues
 from langfuse_worker.role import WorkerRole, decide_locations, describe
 from langfuse_worker.settings import SettingsError
 from tests.ingest import reports
@@ -98,6 +99,14 @@ def test_concurrency_and_shards_are_langfuses(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_handler_can_be_imported() -> None:
     assert all(callable(handler_of(spec)) for spec in registry.queues())
+
+
+def test_every_queue_says_in_the_ui_what_its_jobs_do() -> None:
+    described = {spec.key: spec.description for spec in build_queue_assets([*QUEUES, REPORTS]).specs}
+
+    assert described.pop(queue_key(REPORTS)) == f"Jobs of {REPORTS.handler}"
+    assert len(set(described.values())) == len(QUEUES)
+    assert not [text for text in described.values() if "langfuse_ingest." in (text or "")]
 
 
 def test_the_first_line_says_what_is_registered_and_why_the_rest_is_not() -> None:
