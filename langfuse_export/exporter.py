@@ -1,6 +1,7 @@
 """Exports a window of a project: its tables side by side, then the manifest. Plain Python, no Dagster."""
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -275,5 +276,9 @@ def _window_error(
     exported: dict[str, ExportedTable],
     revision: int | None,
 ) -> WindowError:
-    details = "; ".join(f"{name}: {error}" for name, error in failures.items())
+    # Where ClickHouse or the store is away, all tables say the same: people read it once.
+    tables: dict[str, list[str]] = defaultdict(list)
+    for name, error in failures.items():
+        tables[str(error)].append(name)
+    details = "; ".join(f"{', '.join(names)}: {error}" for error, names in tables.items())
     return WindowError(f"{project.project_id} {window}: {details}", failures, exported, revision)
