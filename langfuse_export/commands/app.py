@@ -28,6 +28,7 @@ from langfuse_export.commands.status import TableStatus, table_statuses
 from langfuse_export.health.recorder import resume_project
 from langfuse_export.instance import open_instance
 from langfuse_export.notify.owners import forget_notification
+from langfuse_export.project import ProjectExport
 from langfuse_export.recorded_tables import recorded_tables
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_worker.console import err, fail, out, print_whole
@@ -101,28 +102,40 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
-def resume(project: Annotated[str, typer.Argument(help="Project id.")]) -> None:
-    """Try a project again now that is stopped or backs off, and forget how often it has failed.
+def resume(
+    projects: Annotated[list[str] | None, typer.Argument(help="Project ids.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every project that is in trouble.")] = False,
+) -> None:
+    """Try projects again now that are stopped or back off, and forget how often they have failed.
 
     Dagster's daemon asks for one window within a minute; when that succeeds, everything that waited follows.
 
-    Exit code 0, also when the project is in no trouble; 2 when it is not in the catalog.
+    Exit code 0, also when a project is in no trouble; 2 when one is not in the catalog.
 
     Example: langfuse-worker export resume support-bot
     """
+    if bool(projects) == every:
+        fail("name projects, or say --all", code=2)
     config, catalog = _load()
     try:
-        export = catalog.project(project)
+        exports = catalog.projects if every else [catalog.project(project) for project in projects or ()]
     except CatalogError as error:
         fail(str(error), code=2)
     with open_instance() as instance:
-        resumed = resume_project(instance, project, datetime.now(UTC))
-    if resumed and export.in_postgres and config.database_url:
-        forget_notification(Database(config.database_url), project)
-    if resumed is None:
-        out.print(f"{project} is in no trouble; there is nothing to resume.", markup=False)
-    else:
-        out.print(f"{project} is tried again within a minute.", markup=False)
+        resumed = {e.project_id for e in exports if resume_project(instance, e.project_id, datetime.now(UTC))}
+    for export in exports:
+        if export.project_id in resumed:
+            _forget_notification(config, export)
+            out.print(f"{export.project_id} is tried again within a minute.", markup=False)
+        elif not every:
+            out.print(f"{export.project_id} is in no trouble; there is nothing to resume.", markup=False)
+    if every and not resumed:
+        out.print("No project is in trouble; there is nothing to resume.")
+
+
+def _forget_notification(config: Settings, export: ProjectExport) -> None:
+    if export.in_postgres and config.database_url:
+        forget_notification(Database(config.database_url), export.project_id)
 
 
 @app.command()

@@ -108,11 +108,11 @@ def tag_failure(
 
 
 def resume_project(instance: dg.DagsterInstance, project_id: str, now: datetime) -> Health | None:
-    """Have a project tried again now. None if it is in no trouble."""
+    """Have a project tried again now. None if it is in no trouble, or works again."""
     health = HealthStore(instance).change(
-        project_id, lambda before: before.resumed(now) if before and before.since else before
+        project_id, lambda before: before.resumed(now) if before and before.is_failing else before
     )
-    if health is None or health.since is None:
+    if health is None or not health.is_failing:
         return None
     log.info("project_resumed", projectId=project_id, cause="somebody asked for it")
     return health

@@ -104,6 +104,11 @@ class Health(BaseModel):
         return State.HEALTHY if self.since is None else State.CATCHING_UP
 
     @property
+    def is_failing(self) -> bool:
+        """Whether something waits to be tried again."""
+        return self.state not in (State.HEALTHY, State.CATCHING_UP)
+
+    @property
     def waits(self) -> bool:
         """Whether it fails as a whole: nobody but `recovery_sensor` asks for its windows, one at a time."""
         return self.state in (State.STOPPED, State.BACKING_OFF)

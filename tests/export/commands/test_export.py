@@ -5,10 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
 from langfuse_export.catalog.model import CatalogModel
+from langfuse_export.health.state import Health, State
+from langfuse_export.health.store import HealthStore
 from langfuse_worker.clickhouse import QueryLimits
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
@@ -285,6 +288,26 @@ def test_brackets_in_a_name_are_shown(home: Path, tmp_path: Path) -> None:
         assert "[red]bot" in shown.out, shown.err
     assert "destination [red]" in shown.out
     assert "ClickHouse has no rows of '[red]bot'" in " ".join(shown.out.split())
+
+
+def test_all_projects_that_are_in_trouble_are_resumed_at_once(tmp_path: Path) -> None:
+    home, projects = tmp_path / "home", ("stopped", "failing", "working-again", "healthy")
+    catalog = write_catalog(tmp_path, *({"id": id} for id in projects))
+    variables = {"LANGFUSE_EXPORT_CONFIG": str(catalog), "DAGSTER_HOME": ""}
+    langfuse_worker("export", "status", home=home, **variables)  # makes the instance
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        store = HealthStore(instance)
+        store.change("stopped", lambda _: Health(since=NOON, blocked=True, stopped=True, user_faults=3))
+        store.change("failing", lambda _: Health(since=NOON, windows=("2026-06-01T00",), rounds=2))
+        store.change("working-again", lambda _: Health(since=NOON))
+
+        assert langfuse_worker("export", "resume", home=home, **variables).code == 2
+        ended = langfuse_worker("export", "resume", "--all", home=home, **variables)
+
+        assert ended.code == 0, ended.err
+        assert [line.split()[0] for line in ended.out.splitlines()] == ["stopped", "failing"]
+        assert {health.rounds + health.user_faults for health in store.read(projects).values()} == {0}
+        assert store.read(["stopped"])["stopped"].state is State.BACKING_OFF
 
 
 def test_check_says_what_to_do_about_a_catalog_without_projects(tmp_path: Path) -> None:
