@@ -34,14 +34,15 @@ class Notice:
     def line(self) -> str:
         """For people: what happened, why, and what to do."""
         name = self.project.name
+        if name != self.project.project_id:
+            name += f" ({self.project.project_id})"  # which commands ask for
         if self.kind is NoticeKind.BEHIND:
             return f"{name} is behind: {behind(self.health)}"
         if self.kind is NoticeKind.CAUGHT_UP:
             return f"{name} has caught up: every window that is due has been exported."
         if self.kind is NoticeKind.RECOVERED:
-            return (
-                f"{name}: works again after {clock(self.health.since)}; windows that waited are exported now."
-            )
+            since = clock(self.health.since)
+            return f"{name} works again, after failures since {since}; windows that waited are exported now."
         what = "has stopped" if self.kind is NoticeKind.STOPPED else "is not exported"
         error = self.health.failure.error if self.health.failure else ""
         why = f"{short_reason(self.health.failure)}: {error}"

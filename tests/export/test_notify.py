@@ -96,6 +96,7 @@ def test_every_channel_carries_what_happened_and_what_to_do(
     assert notice["nextAttempt"] == "2026-06-02T12:15:00.000Z"
     slack = json.loads(by_signature[False][1])["text"]
     assert "*Langfuse export of Support has stopped*" in slack
+    assert "Support (p1) has stopped" in slack  # commands ask for the id
     assert "&lt;AccessDenied&gt; &amp; more" in slack
     [mail] = mail_server.mails
     assert mail["To"] == "a@example.com, b@example.com"
