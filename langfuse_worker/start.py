@@ -54,6 +54,9 @@ def run_parts(settings: Settings, host: str, port: int) -> int:
     # How the code location asks the webserver to be loaded again.
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     environment = {**DAEMON_VARIABLES, **os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
+    # Dagster advises `dg dev` instead of `dagster dev`, which nobody here has typed.
+    superseded = "ignore:Function `dev_command` is superseded"
+    environment["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), superseded]))
     environment["DAGSTER_WEBSERVER_URL"] = f"http://{address}:{port}"
     return _run(settings, commands, environment)
 

@@ -113,6 +113,7 @@ def test_export_registers_only_blob_storage_export(deployment: Deployment) -> No
         assert [s["name"] for s in repositories["langfuse_export"]["schedules"]] == ["export_hourly_schedule"]
         assert queues_of_workers(deployment) == set()
         assert clients_of(deployment.redis) <= before
+        assert "Use 'dg dev' instead" not in running.log.read_text()  # Dagster's advice, not the product's
 
 
 def test_ingestion_registers_no_export_and_cannot_run_one(deployment: Deployment) -> None:
