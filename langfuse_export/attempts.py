@@ -14,6 +14,7 @@ from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import run_mode
+from langfuse_export.tables import ALL_TABLES
 from langfuse_export.windows import Window, window_of_key
 
 _PAGE = 1000
@@ -34,6 +35,9 @@ _BAD_ENDS = {
     dg.DagsterEventType.RUN_FAILURE,
     dg.DagsterEventType.RUN_CANCELED,
 }
+_ONE = f"(?:{'|'.join(ALL_TABLES)})"
+# What a failed window says of its tables: those of which it says the same, and that.
+_TABLES = re.compile(rf"(?:^|; )({_ONE}(?:, {_ONE})*): ")
 
 
 class Fetch(Protocol):
@@ -236,8 +240,9 @@ def _reason(message: str, window: Window, table: str) -> str | None:
     for line in message.splitlines():
         _, found, details = line.partition(f"{window}: ")
         if found:
-            parts = re.split(r"(?:^|; )(\w+): ", details)
-            return dict(zip(parts[1::2], parts[2::2], strict=False)).get(table, details)
+            parts = _TABLES.split(details)
+            said = zip(parts[1::2], parts[2::2], strict=True)
+            return next((text for tables, text in said if table in tables.split(", ")), details)
     # An exception names a window that failed as a whole in its notes, which follow its message.
     return message.splitlines()[0] if str(window) in message else None
 

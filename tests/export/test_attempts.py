@@ -77,6 +77,17 @@ def test_a_failed_table_has_its_own_reason_and_its_sibling_is_exported(deploymen
     assert sibling.outcome == "exported"
 
 
+def test_a_reason_that_all_tables_share_is_that_of_each(deployment: Deployment) -> None:
+    error = ClickHouseError("all is lost; later: perhaps", UNKNOWN_TABLE)
+    deployment.clickhouse = FlakyClickHouse(deployment.engine, [error] * 2)
+    deployment.projects = [deployment.project(tables=(TABLES["observations"], TABLES["traces"]))]
+    deployment.run("2026-06-01T00", "2026-06-01T00")
+
+    reasons = [[a.reason for a in attempts(deployment, table)] for table in ("observations", "traces")]
+
+    assert reasons == [["all is lost; later: perhaps"]] * 2
+
+
 def test_an_attempt_that_the_run_repeats_is_there_beside_the_one_that_worked(deployment: Deployment) -> None:
     error = ClickHouseError("Connection reset", NETWORK)
     # Of both windows together, then of the first by itself.
