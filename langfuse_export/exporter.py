@@ -156,9 +156,9 @@ class WindowExporter:
         files |= {name: table.file for name, table in exported.items()}
         # A failed table must not leave a manifest that contradicts the tables that were overwritten.
         is_whole = files.keys() == {table.name for table in self.project.tables}
-        if exported and is_whole:
-            self._write_manifest(window, files, exported, revision)
         written_revision = revision if exported and is_whole else None
+        if written_revision is not None:
+            self._write_manifest(window, files, exported, written_revision)
         if failures:
             raise _window_error(self.project, window, failures, exported, written_revision)
         return WindowResult(exported, written_revision)

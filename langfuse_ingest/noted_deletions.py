@@ -6,7 +6,8 @@ rows may have come after those were deleted, and it asks for another. A segment 
 project's folder in the event log, so deletions are known by it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -49,11 +50,10 @@ def note_deletion(
     redis: Redis, project: str, entity: Entity | None = None, ids: Iterable[str] = ("",)
 ) -> None:
     """Say that a deletion of the project, or of these entities of it, begins. Raises redis.RedisError."""
-    moment = next_version(redis)
+    moment, folder = next_version(redis), project_folder(project)
     with redis.pipeline() as pipeline:
         for id in ids:
-            key = Deletable(project_folder(project), entity, id).key
-            pipeline.set(key, f"{moment} {project}", ex=_REMEMBERED_S)
+            pipeline.set(Deletable(folder, entity, id).key, f"{moment} {project}", ex=_REMEMBERED_S)
         pipeline.execute()
 
 
@@ -68,15 +68,18 @@ def deletions(redis: Redis, asked: Iterable[Deletable]) -> dict[Deletable, Delet
 
 
 def delete_again(redis: Redis, deleted: Mapping[Deletable, Deletion]) -> None:
-    """Ask for another deletion of these. Raises redis.RedisError."""
+    """Ask for another deletion of these, together of each project. Raises redis.RedisError."""
+    ids: dict[tuple[str, Entity | None], list[str]] = defaultdict(list)
     for name, deletion in deleted.items():
+        ids[deletion.project, name.entity].append(name.id)
+    for (project, entity), some in ids.items():
         # Noted again, it would keep out what came after it, and such batches would ask once more.
-        arguments: dict[str, object] = {"project": deletion.project, "is_noted": True}
-        handler = "project-delete"
-        if name.entity:
-            handler, ids = _QUEUES[name.entity]
-            arguments[ids] = [name.id]
-        enqueue(redis, queue(handler), [NewJob(arguments)])
+        arguments: dict[str, object] = {"project": project, "is_noted": True}
+        name = "project-delete"
+        if entity is not None:
+            name, argument = _QUEUES[entity]
+            arguments[argument] = some
+        enqueue(redis, queue(name), [NewJob(arguments)])
 
 
 def deletable_in(segment: Segment) -> set[Deletable]:
@@ -92,15 +95,17 @@ def gone_of(segment: Segment, deleted: Mapping[Deletable, Deletion]) -> dict[Del
     return {name: deleted[name] for name in names if segment.written_at <= deleted[name].moment}
 
 
-def without(segment: Segment, gone: Collection[Deletable]) -> Segment:
+def without(segment: Segment, gone: Mapping[Deletable, Deletion]) -> Segment:
     """The segment without the events of what is gone."""
     if not gone:
         return segment
     folder = folder_of(segment.key)
+    if Deletable(folder) in gone:
+        return replace(segment, groups={})
     groups = {
         key: group
         for key, group in segment.groups.items()
-        if Deletable(folder) not in gone and not any(name in gone for name in _entities(folder, key, group))
+        if gone.keys().isdisjoint(_entities(folder, key, group))
     }
     return replace(segment, groups=groups)
 

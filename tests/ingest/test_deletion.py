@@ -173,6 +173,23 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: 
         replay_everything(deployment)
 
 
+def test_traces_that_are_deleted_while_a_batch_is_in_work_are_deleted_again_by_one_job(
+    deployment: Deployment,
+) -> None:
+    segment = deployment.accept(list(sessions(3))).segment
+    assert segment is not None
+    traces = ["trace-1-0", "trace-1-2"]
+
+    def delete_meanwhile() -> None:
+        deletion.delete_traces(build_runtime(settings()), PROJECT, traces)
+
+    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
+    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+
+    [again] = rq_queue("trace-delete", deployment.redis.client).get_jobs()
+    assert (again.kwargs["project"], sorted(again.kwargs["trace_ids"])) == (PROJECT, traces)
+
+
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_a_score(deployment: Deployment) -> None:
     segment = deployment.accept(list(sessions(1))).segment
     assert segment is not None
