@@ -36,10 +36,10 @@ from tests.command import WORKER
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.processes import children_of, kill_tree
 from tests.servers.redis import RedisServer
+from tests.waiting import wait_for
 
 PROJECT = "p1"
 # Less than pytest waits for a test, so that the state is shown.
-_PATIENCE_S = 240
 Event = dict[str, Any]
 # Versions and times of writing differ from one ingestion to the next.
 _OF_THE_WRITE = ("created_at", "updated_at", "event_ts", "event_bytes", "blob_storage_file_path")
@@ -250,15 +250,6 @@ def work_off(name: str, connection: Redis) -> None:
     finally:
         for signum, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(signum, handler)
-
-
-def wait_for(condition: Callable[[], object], state: Callable[[], str]) -> None:
-    """Return once the condition holds, however slow the machine; raises TimeoutError with the state."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(state())
-        time.sleep(0.05)
 
 
 def _health_of(consumers: Consumers) -> bool:

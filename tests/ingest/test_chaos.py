@@ -5,8 +5,9 @@ import time
 
 from redis.exceptions import RedisError
 
-from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.deployment import Deployment
 from tests.ingest.sessions import Event, sessions
+from tests.waiting import wait_for
 
 SEED = 20260601
 ROUNDS = 8

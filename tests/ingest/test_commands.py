@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.command import WORKER, Ended, langfuse_worker
-from tests.ingest.deployment import PROJECT, Deployment, wait_for
+from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.sessions import START, event, sessions, trace
 from tests.ingest.spans import ROOT, export, span
+from tests.waiting import wait_for
 
 
 def ingest(*arguments: str, stdin: str = "") -> Ended:

@@ -15,10 +15,11 @@ from rq import Queue
 from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.deployment import Deployment
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.processes import kill_tree
+from tests.waiting import wait_for
 
 
 def writes_traces(deployment: Deployment, seen: int) -> bool:

@@ -13,10 +13,11 @@ from langfuse_ingest.event_log_index import entity_hash
 from langfuse_ingest.events import Entity
 from langfuse_ingest.ingest import IngestJob
 from langfuse_ingest.queues import queue
-from tests.ingest.deployment import Deployment, clear_caches, configure, wait_for
+from tests.ingest.deployment import Deployment, clear_caches, configure
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import REGION, S3Fault, S3Proxy, S3Server
+from tests.waiting import wait_for
 
 
 def log_to(monkeypatch: pytest.MonkeyPatch, s3: S3Server, s3_proxy: S3Proxy) -> None:

@@ -16,9 +16,10 @@ from langfuse_ingest.dead_letters import dead_letters, replay
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import queue, queues
-from tests.ingest.deployment import Deployment, Killed, wait_for, work_off
+from tests.ingest.deployment import Deployment, Killed, work_off
 from tests.ingest.sessions import trace
 from tests.servers.clickhouse_http import Fault
+from tests.waiting import wait_for
 
 QUEUE = "ingestion-queue"
 # Threads and destructors of what is `killed` in this process go on, and end as it did.

@@ -16,11 +16,12 @@ import urllib3
 from rq import Worker
 
 from tests.command import WORKER, langfuse_worker
-from tests.ingest.deployment import Deployment, wait_for
+from tests.ingest.deployment import Deployment
 from tests.ingest.sessions import sessions
 from tests.servers.port import free_port
 from tests.servers.processes import kill_tree
 from tests.servers.redis import RedisServer
+from tests.waiting import wait_for
 
 _CATALOG = """
 destinations: {{files: {{url: "file://{directory}/blobs/"}}}}

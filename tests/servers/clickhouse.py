@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import urllib3
 
 from langfuse_worker.settings import Settings
 from tests.servers.clickhouse_http import Fault, Request
+from tests.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = ("traces", "observations", "scores", "events_full", "events_core", "dataset_run_items_rmt")
@@ -168,11 +168,11 @@ class ClickHouseServer:
 
     def wait_for_running_exports(self, count: int, timeout_s: float = 120) -> None:
         """Return once so many export queries run; raises TimeoutError."""
-        deadline = time.monotonic() + timeout_s
-        while len(running := self.running_exports()) != count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(running)} queries run instead of {count}: {running}")
-            time.sleep(0.05)
+        wait_for(
+            lambda: len(self.running_exports()) == count,
+            lambda: f"other queries run than {count}: {self.running_exports()}",
+            timeout_s,
+        )
 
 
 def cores_of(server: ClickHouseServer) -> int:

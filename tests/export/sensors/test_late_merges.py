@@ -1,6 +1,5 @@
 """Looks for late rows while ClickHouse merges."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.http import HttpClickHouse
 from tests.export.sensors.deployment import TRACES, Deployment
 from tests.rows import trace
+from tests.waiting import wait_for
 
 _SLOWLY = "(SELECT sleep(3)) = 0"
 _RUNNING = "SELECT 1 FROM system.processes WHERE query LIKE '%sleep(3)%' AND query NOT LIKE '%processes%'"
@@ -34,9 +34,7 @@ def test_a_merge_during_a_look_hides_no_row(deployment: Deployment) -> None:
     deployment.source = SlowToListParts(Address.of(settings.export_source_url, settings), limits)
 
     def merge() -> None:
-        deadline = time.monotonic() + 60
-        while not server.rows(_RUNNING) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: server.rows(_RUNNING), lambda: "nobody looks for late rows", 60)
         server.execute("SYSTEM START MERGES traces")
         server.execute("OPTIMIZE TABLE traces FINAL")
 
