@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from langfuse_export.naming import asset_key
 from langfuse_export.query_cost import QueryCost, query_costs
 from langfuse_export.resources import ExportOptions, utc_now
-from langfuse_export.sensors import cost
+from langfuse_export.sensors import cost, ended_runs
 from langfuse_export.tables import TABLES
 from tests.export.http.heavy import HEAVY_ROWS, MEMORY, OBSERVATIONS, insert_heavy_observations
 from tests.export.location import load_location
@@ -171,7 +171,7 @@ def test_no_run_is_left_out_or_shown_twice(watch: Watch, monkeypatch: pytest.Mon
     deployment = watch.deployment
     deployment.tables = (TABLES["traces"], TABLES["scores"])
     monkeypatch.setattr(cost, "MAX_TABLES", 3)
-    monkeypatch.setattr(cost, "_PAGE", 2)
+    monkeypatch.setattr(ended_runs, "_PAGE", 2)
     first = [deployment.export(deployment.key(ago), deployment.key(ago)).run_id for ago in (6, 5, 4)]
     half = watch.tick()
     second = [deployment.export(deployment.key(ago), deployment.key(ago)).run_id for ago in (4, 3)]
@@ -205,8 +205,8 @@ def test_a_run_that_takes_longer_to_read_than_a_tick_has_is_read_over_several(
     deployment = watch.deployment
     deployment.tables = (TABLES["traces"], TABLES["scores"])
     run = deployment.export(deployment.key(13), deployment.key(2))
-    monkeypatch.setattr(cost, "_EVENTS_PAGE", 10)
-    monkeypatch.setattr(cost, "READ_FOR_S", -1)
+    monkeypatch.setattr(ended_runs, "_EVENTS_PAGE", 10)
+    monkeypatch.setattr(ended_runs, "READ_FOR_S", -1)
 
     assert [watch.tick(), watch.tick()] == [[], []]
     assert watch.said == "a long run has been read in part; the next tick goes on with it"
