@@ -10,11 +10,11 @@ import dagster as dg
 
 from langfuse_export.checks import check_results, check_specs, health_results
 from langfuse_export.exporter import Progress
-from langfuse_export.listeners import RunListener
+from langfuse_export.listeners import Listeners
 from langfuse_export.metadata import definition_metadata
 from langfuse_export.naming import PROJECT_TAG, asset_key, op_name, safe_name
 from langfuse_export.project import ProjectExport
-from langfuse_export.resources import ExportOptions
+from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.runs import ProjectRun
 from langfuse_export.tables import Table
 from langfuse_export.telemetry import Telemetry
@@ -49,10 +49,11 @@ def build_project_assets(
         clickhouse: dg.ResourceParam[ClickHouse],
         telemetry: dg.ResourceParam[Telemetry],
         progress: dg.ResourceParam[Progress],
-        listeners: dg.ResourceParam[RunListener],
+        listeners: dg.ResourceParam[Listeners],
         postgres: dg.ResourceParam[Database | None],
     ) -> Iterator[dg.AssetCheckResult]:
-        run = ProjectRun(context, project, clickhouse, telemetry, progress, listeners, postgres, options)
+        resources = ExportResources(clickhouse, telemetry, progress, listeners, postgres)
+        run = ProjectRun(context, project, resources, options)
         try:
             with clickhouse.hold():
                 if context.has_partition_key or context.has_partition_key_range:

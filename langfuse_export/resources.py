@@ -9,7 +9,7 @@ import dagster as dg
 
 from langfuse_export.exporter import NoProgress, Progress
 from langfuse_export.health.policy import HealthPolicy
-from langfuse_export.listeners import Listeners, RunListener
+from langfuse_export.listeners import Listeners
 from langfuse_export.notify.notifier import Notifier
 from langfuse_export.telemetry import Telemetry, build_telemetry
 from langfuse_export.windows import Frequency
@@ -101,7 +101,7 @@ class ExportResources:
         clickhouse: the one place that puts the limits on every query.
         telemetry: the metrics.
         progress: hears of bytes, objects and windows.
-        listeners: hear of runs, in this order.
+        listeners: hear of runs.
         postgres: Langfuse's, for prices of models; None where DATABASE_URL is not set.
         notifier: tells people.
     """
@@ -109,7 +109,7 @@ class ExportResources:
     clickhouse: ClickHouse
     telemetry: Telemetry
     progress: Progress = field(default_factory=NoProgress)
-    listeners: tuple[RunListener, ...] = ()
+    listeners: Listeners = field(default_factory=Listeners)
     postgres: Database | None = None
     notifier: Notifier = field(default_factory=Notifier)
 
@@ -138,7 +138,7 @@ class ExportResources:
                 self.progress, "Hears of bytes, objects and windows as they pass."
             ),
             "listeners": dg.ResourceDefinition.hardcoded_resource(
-                Listeners(self.listeners), "Hear of runs: their start, each exported window, their end."
+                self.listeners, "Hear of runs: their start, each exported window, their end."
             ),
             "postgres": dg.ResourceDefinition.hardcoded_resource(
                 self.postgres, "Langfuse's Postgres, where prices of models are."
@@ -149,9 +149,8 @@ class ExportResources:
         }
 
 
-def _listeners(settings: Settings) -> tuple[RunListener, ...]:
+def _listeners(settings: Settings) -> Listeners:
     if settings.database_url is None:
-        return ()
-    return (
-        PostgresWriteBack(Database(settings.database_url), timedelta(milliseconds=settings.export_lag_ms)),
-    )
+        return Listeners()
+    lag = timedelta(milliseconds=settings.export_lag_ms)
+    return Listeners((PostgresWriteBack(Database(settings.database_url), lag),))

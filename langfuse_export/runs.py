@@ -20,28 +20,24 @@ from langfuse_export.errors import (
     stops_project,
 )
 from langfuse_export.exported_table import ExportedTable
-from langfuse_export.exporter import Progress, WindowExporter, WindowResult
+from langfuse_export.exporter import WindowExporter, WindowResult
 from langfuse_export.health.describe import next_step
 from langfuse_export.health.recorder import RunOutcome, record_outcome, tag_failure
 from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.history import History, newest_record
-from langfuse_export.listeners import RunListener
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry, object_uri, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
 from langfuse_export.read_ahead import CommittedDay, DayRows, read_ahead, waits_for_store_alone
-from langfuse_export.resources import ExportOptions
+from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.side_by_side import side_by_side
 from langfuse_export.tables import Table
-from langfuse_export.telemetry import Telemetry
 from langfuse_export.windows import Window
 from langfuse_worker.blobstore import BlobStore
-from langfuse_worker.clickhouse import ClickHouse
 from langfuse_worker.dagster_storage.transactions import one_transaction
-from langfuse_worker.postgres import Database
 from langfuse_worker.run_lease import held, renew
 
 log = structlog.get_logger()
@@ -62,30 +58,26 @@ class ProjectRun:
         self,
         context: dg.AssetExecutionContext,
         project: ProjectExport,
-        clickhouse: ClickHouse,
-        telemetry: Telemetry,
-        progress: Progress,
-        listener: RunListener,
-        database: Database | None,
+        resources: ExportResources,
         options: ExportOptions,
     ) -> None:
         self._context = context
         self._options = options
         self._project = project
-        self._listener = listener
+        self._listener = resources.listeners
         self._store = BlobStore(project.destination)
         self._mode = run_mode(context.instance, context.run)
-        self._telemetry = telemetry
+        self._telemetry = resources.telemetry
         self._exporter = WindowExporter(
-            source=clickhouse.with_limits(project.limits),
+            source=resources.clickhouse.with_limits(project.limits),
             store=self._store,
             project=project,
-            telemetry=telemetry,
+            telemetry=resources.telemetry,
             mode=self._mode,
-            prices=AttemptPrices(database, project.project_id),
+            prices=AttemptPrices(resources.postgres, project.project_id),
             run_id=context.run_id,
             table_concurrency=options.table_concurrency,
-            progress=progress,
+            progress=resources.progress,
             part_sizes=History(context.instance).part_sizes(project),
         )
         selected = context.selected_asset_keys

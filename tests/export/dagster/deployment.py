@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog
-from langfuse_export.listeners import RunListener
+from langfuse_export.listeners import Listeners, RunListener
 from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources, utc_now
@@ -92,7 +92,7 @@ class Deployment:
         resources = ExportResources(
             self.clickhouse,  # type: ignore[arg-type]
             build_telemetry(self.settings),
-            listeners=tuple(self.listeners),
+            listeners=Listeners(tuple(self.listeners)),
         )
         return build_defs(
             catalog=Catalog(tuple(self.projects or [self.project()])),
