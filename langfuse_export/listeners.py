@@ -68,5 +68,5 @@ class Listeners:
                     "listener_failed",
                     listener=type(listener).__name__,
                     projectId=project.project_id,
-                    error=str(error)[:1000],
+                    error=str(error),
                 )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from psycopg.sql import SQL
 
-from langfuse_export.catalog.postgres import INTEGRATIONS, START_KEY
+from langfuse_export.catalog.postgres import INTEGRATIONS, MAX_ERROR_CHARS, START_KEY
 from langfuse_export.errors import CancelledError
 from langfuse_export.history import History
 from langfuse_export.project import ProjectExport
@@ -18,8 +18,6 @@ from langfuse_export.windows import Window, iso
 from langfuse_worker.postgres import Database, prisma_time
 
 log = structlog.get_logger()
-
-MAX_ERROR_CHARS = 1000
 
 _STARTED = SQL("UPDATE {integrations} SET run_started_at = %(now)s WHERE project_id = %(project)s")
 _CURSOR = SQL("SELECT last_sync_at FROM {integrations} WHERE project_id = %(project)s")

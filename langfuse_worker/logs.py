@@ -2,9 +2,13 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+# An error of somebody else's library may hold a whole statement with its parameters.
+MAX_ERROR_CHARS = 2000
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -20,6 +24,7 @@ def configure_logging(level: str = "info") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _short_error,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -31,6 +36,12 @@ def configure_logging(level: str = "info") -> None:
     )
     for noisy in ("clickhouse_connect", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _short_error(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if "error" in line:
+        line["error"] = str(line["error"])[:MAX_ERROR_CHARS]
+    return line
 
 
 def _json_renderer() -> Any:

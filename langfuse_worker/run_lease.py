@@ -24,7 +24,7 @@ def renew(instance: dg.DagsterInstance, run_id: str, seconds: float) -> None:
     try:
         instance.add_run_tags(run_id, {LEASE_TAG: until.isoformat(timespec="seconds")})
     except Exception as error:
-        log.warning("run_lease_not_renewed", runId=run_id, error=str(error)[:1000])
+        log.warning("run_lease_not_renewed", runId=run_id, error=str(error))
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from langfuse_worker.postgres import Database, DatabaseError, prisma_time
 log = structlog.get_logger()
 
 INTEGRATIONS = "blob_storage_integrations"
+# Of its `last_error`, which Langfuse's settings page shows.
+MAX_ERROR_CHARS = 1000
 # The key under `export_tuning` that remembers the first window; Langfuse ignores keys that it does not know.
 START_KEY = "exportStart"
 # Every release of Langfuse adds columns; those that an older one lacks have defaults below.
@@ -159,7 +161,7 @@ def report_rejections(database: Database, rejections: Sequence[Rejection]) -> No
     now = prisma_time(datetime.now(UTC))
     for rejection in rejections:
         log.error("catalog_row_rejected", projectId=rejection.project_id, error=rejection.error)
-        parameters = {"project": rejection.project_id, "error": rejection.error[:1000], "now": now}
+        parameters = {"project": rejection.project_id, "error": rejection.error[:MAX_ERROR_CHARS], "now": now}
         try:
             database.update(statement, parameters)
         except DatabaseError as error:

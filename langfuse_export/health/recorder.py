@@ -92,7 +92,7 @@ def record_outcome(
     try:
         return change_health(HealthStore(instance), project.project_id, change)
     except Exception as error:
-        log.error("health_not_recorded", projectId=project.project_id, error=str(error)[:1000])
+        log.error("health_not_recorded", projectId=project.project_id, error=str(error))
         return None
 
 

@@ -84,5 +84,5 @@ def _parse(key: str, value: str) -> Health | None:
     try:
         return Health.model_validate_json(value)
     except ValidationError as error:
-        log.warning("health_record_unreadable", record=key, error=str(error)[:500])
+        log.warning("health_record_unreadable", record=key, error=str(error))
         return None

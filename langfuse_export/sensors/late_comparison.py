@@ -78,7 +78,7 @@ class Comparison:
             try:
                 self._compare_table(at, suspects.by_table[at], compared)
             except ClickHouseError as error:
-                fields = {"table": name, "windows": len(windows), "error": str(error)[:1000]}
+                fields = {"table": name, "windows": len(windows), "error": str(error)}
                 log.warning("late_rows_compare_failed", projectId=project_id, **fields)
                 compared.refused.append(at)
         compared.failed += compared.refused

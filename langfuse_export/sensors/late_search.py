@@ -91,7 +91,7 @@ class Search:
             try:
                 self._look_at(name, looked_at.get(name), newest.get(name), share)
             except ClickHouseError as error:
-                log.warning("late_rows_look_failed", table=name, error=str(error)[:1000])
+                log.warning("late_rows_look_failed", table=name, error=str(error))
                 self.unread.append(name)
             else:
                 after[name] = self.time.now

@@ -60,7 +60,7 @@ class Health:
             try:
                 self._clickhouse.rows(Query("SELECT 1", QueryComment(purpose="ready")))
             except ClickHouseError as error:
-                missing["clickhouse"] = str(error)[:500]
+                missing["clickhouse"] = str(error)
         if not all(state.alive for pool in self._pools for state in pool.states()):
             missing["consumers"] = "one has died and is being restarted"
         return not missing, {"status": "ready" if not missing else "not ready", "missing": missing}

@@ -289,7 +289,7 @@ class ConsumerWorker(SimpleWorker):
         except (ClickHouseError, StoreError) as error:
             of_clickhouse = isinstance(error, ClickHouseError)
             event = "clickhouse_unavailable" if of_clickhouse else "event_log_unavailable"
-            log.warning(event, queue=self.queues[0].name, error=str(error)[:300])
+            log.warning(event, queue=self.queues[0].name, error=str(error))
             return False
         return True
 

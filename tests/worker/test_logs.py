@@ -5,7 +5,7 @@ import json
 import pytest
 import structlog
 
-from langfuse_worker.logs import configure_logging
+from langfuse_worker.logs import MAX_ERROR_CHARS, configure_logging
 
 
 def test_a_line_is_one_json_object_with_event_level_and_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +27,13 @@ def test_a_line_is_one_json_object_with_event_level_and_time(capsys: pytest.Capt
         "durationMs": 5,
         "name": "é",
     }
+
+
+def test_an_error_of_any_length_makes_a_line_that_log_stores_take(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info")
+
+    structlog.get_logger().error("run_lease_not_renewed", error="the database refused: " + "x" * 1_000_000)
+
+    fields = json.loads(capsys.readouterr().err)
+    assert fields["error"].startswith("the database refused: x")
+    assert len(fields["error"]) == MAX_ERROR_CHARS
