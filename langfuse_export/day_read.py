@@ -9,7 +9,7 @@ What that takes, and what other ways would, is in docs/benchmarks.md.
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -47,7 +47,6 @@ def day_files(
         reads: tables, each with its windows.
         options: where files go and how much memory is used.
     """
-    options.scratch.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         yield read_together(exporter, reads, lambda day, counted: DayRead(day, options).files(stack, counted))
 
@@ -70,12 +69,15 @@ class DayRead:
         day = self.day
         settings = {**TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
-        files = [stack.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
-        with day.exporter.source.stream(query, "ArrowStream") as chunks:
-            try:
-                self._split(chunks, files)
-            except pa.ArrowException as error:
-                raise VerificationError(f"ClickHouse sent no whole Arrow stream: {error}") from error
+        self.options.scratch.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:  # a table that fails leaves its room to the next one
+            files = [opened.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
+            with day.exporter.source.stream(query, "ArrowStream") as chunks:
+                try:
+                    self._split(chunks, files)
+                except pa.ArrowException as error:
+                    raise VerificationError(f"ClickHouse sent no whole Arrow stream: {error}") from error
+            stack.push(opened.pop_all())
         return {
             window: WindowFile(files[index], counted[index], query.query_id)
             for index, window in enumerate(day.windows)
@@ -98,8 +100,9 @@ class DayRead:
         while source.read(_READ_BYTES):
             pass
         held.flush()
-        for writer in writers:
+        for writer, file in zip(writers, files, strict=True):
             writer.close()
+            file.flush()  # while there is another way if the disk is full
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -116,8 +119,12 @@ class DayRead:
 @contextmanager
 def _scratch_file(directory: Path) -> Iterator[BinaryIO]:
     """A file without a name, so that a killed process leaves nothing behind."""
-    with TemporaryFile(dir=directory) as file:
+    file = TemporaryFile(dir=directory)
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # it tries once more to write what a full disk has refused
+            file.close()
 
 
 class _Writer(Protocol):

@@ -1,6 +1,9 @@
 """A day that is read once for all of its windows."""
 
 import io
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -103,6 +106,36 @@ def test_a_day_that_cannot_be_read_at_once_is_left_to_the_windows_own_queries(de
 
     assert [line["event"] for line in logs] == ["blob_export_day_read_failed"]
     assert logs[0]["table"] == "traces"
+
+
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV, JSON], ids=lambda encoding: encoding.extension)
+@pytest.mark.parametrize("row_bytes", [3_000, 30_000], ids=["in Python's buffer", "beyond it"])
+def test_a_day_that_the_disk_has_no_room_for_is_left_to_the_windows_own_queries(
+    deployment: Deployment, encoding: Encoding, row_bytes: int
+) -> None:
+    deployment = deployment.with_(encoding=encoding)
+    for window in WINDOWS:
+        deployment.insert("traces", trace(f"t{window.start:%H}", window.start, input="x" * row_bytes))
+
+    with (
+        capture_logs() as logs,
+        full_disk(),
+        day_files(deployment.exporter(), [(TRACES, WINDOWS)], options(deployment)) as files,
+    ):
+        assert not files
+
+    assert [line["event"] for line in logs] == ["blob_export_day_read_failed"]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 2000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_stream_that_ends_early_makes_no_object(deployment: Deployment) -> None:
