@@ -119,7 +119,7 @@ class DayRead:
 @contextmanager
 def _scratch_file(directory: Path) -> Iterator[BinaryIO]:
     """A file without a name, so that a killed process leaves nothing behind."""
-    file = TemporaryFile(dir=directory)
+    file = TemporaryFile(dir=directory)  # noqa: SIM115
     try:
         yield file
     finally:
