@@ -9,14 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
 from langfuse_export import sql
 from langfuse_export.tables import Table
 from langfuse_export.windows import EPOCH, Window
 from langfuse_worker.clickhouse import ACCESS_DENIED, ClickHouse, ClickHouseError, Query, QueryComment
-
-log = structlog.get_logger()
+from langfuse_worker.logs import warn_once
 
 # So that a look fits into a sensor's tick, which Dagster ends after 60 s.
 LOOK_TIMEOUT_S = 40
@@ -66,7 +63,7 @@ class Changes:
         except ClickHouseError as error:
             if error.code != ACCESS_DENIED:
                 raise
-            log.warning("late_rows_without_parts", error=str(error), grant="SELECT ON system.parts")
+            warn_once("late_rows_without_parts", error=str(error), grant="SELECT ON system.parts")
             return {}
         by_source = {source: datetime.fromtimestamp(seconds, UTC) for source, seconds in rows}
         return {table.name: by_source[table.source] for table in tables if table.source in by_source}

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import MutableMapping
+from functools import cache
 from typing import Any
 
 import structlog
@@ -36,6 +37,15 @@ def configure_logging(level: str = "info") -> None:
     )
     for noisy in ("clickhouse_connect", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@cache
+def warn_once(event: str, **fields: str) -> None:
+    """Log a warning, unless this process has logged the same before.
+
+    For what only a person can mend, and what would be said again with every tick or every load until then.
+    """
+    structlog.get_logger().warning(event, **fields)
 
 
 def _short_error(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

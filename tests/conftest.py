@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 from langfuse_worker.clickhouse.client import Address
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.clickhouse.limits import QueryLimits
+from langfuse_worker.logs import warn_once
 from langfuse_worker.settings import Settings, settings
 
 pytest_plugins = ["tests.servers.fixtures"]
@@ -35,12 +36,13 @@ _OURS = ("LANGFUSE_", "CLICKHOUSE_", "OTEL_", "DAGSTER_", "AWS_", "AZURE_", "DAT
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable and no `.env` of the person who runs the tests reaches them."""
+    """Neither variables and the `.env` of who runs the tests reach them, nor what other tests have left."""
     for name in os.environ:
         if name.startswith(_OURS):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     settings.cache_clear()
+    warn_once.cache_clear()
     yield
     settings.cache_clear()
 

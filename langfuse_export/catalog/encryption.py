@@ -2,12 +2,11 @@
 
 import re
 
-import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
-log = structlog.get_logger()
+from langfuse_worker.logs import warn_once
 
 _STORED = re.compile(r"([0-9a-f]{24}):([0-9a-f]*):([0-9a-f]{32})", re.IGNORECASE)
 
@@ -30,7 +29,7 @@ def decrypt(stored: str, key: SecretStr | None) -> str:
     if match is None:
         if stored.count(":") == 2:
             raise DecryptionError("secret_access_key is damaged: save it again in Langfuse")
-        log.warning("secret_not_encrypted", column="secret_access_key")
+        warn_once("secret_not_encrypted", column="secret_access_key")
         return stored
     if key is None:
         raise DecryptionError("ENCRYPTION_KEY is not set: secret_access_key cannot be decrypted")

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 from langfuse_export.catalog.errors import CatalogError
 from langfuse_export.formats import Compression, Encoding, FileFormat
 from langfuse_export.windows import Frequency
+from langfuse_worker.logs import warn_once
 from langfuse_worker.postgres import Database, DatabaseError, prisma_time
 
 log = structlog.get_logger()
@@ -145,7 +146,7 @@ def read_integrations(database: Database) -> list[Integration | Rejection]:
     try:
         is_readable = not database.columns_without("SELECT", "projects", [RETENTION])
         if not is_readable:
-            log.warning("retention_unknown", grant=f"GRANT SELECT ({RETENTION}) ON projects")
+            warn_once("retention_unknown", grant=f"GRANT SELECT ({RETENTION}) ON projects")
         retention = Identifier("p", RETENTION) if is_readable else SQL("NULL")
         query = _QUERY.format(**tables, retention=retention)
         with database.transaction() as cursor:

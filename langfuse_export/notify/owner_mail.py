@@ -1,7 +1,7 @@
 """Mails each project's owners what happens to their projects, and nothing of anybody else's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -10,6 +10,7 @@ from langfuse_export.health.notice_kind import NoticeKind
 from langfuse_export.notify.channels import Email
 from langfuse_export.notify.notice import Message, Notice, message_of
 from langfuse_export.notify.owners import GRANT, SENT_COLUMN, Owners
+from langfuse_worker.logs import warn_once
 from langfuse_worker.postgres import Database, DatabaseError
 from langfuse_worker.settings import Settings
 
@@ -20,7 +21,7 @@ MOST_NOTICES = 100
 WHERE = "The export is set up in Langfuse, in the project's settings under Integrations, Blob Storage."
 
 
-@dataclass
+@dataclass(frozen=True)
 class OwnerMail:
     """Tells owners of projects of Langfuse's Postgres.
 
@@ -32,7 +33,6 @@ class OwnerMail:
     email: Email
     owners: Owners
     cooldown: timedelta
-    _logged: set[str] = field(default_factory=set)
 
     def send(self, notices: Sequence[Notice], now: datetime) -> None:
         """Mail them. People with the same notices share a message. Best effort: what fails is logged."""
@@ -63,7 +63,12 @@ class OwnerMail:
             if stopped:  # is always told, as in Langfuse
                 self.owners.claim(stopped, timedelta(0), now)
         except DatabaseError as error:
-            self._log_once(str(error))
+            warn_once(
+                "owners_not_claimed",
+                error=str(error),
+                grant=f"GRANT UPDATE ({SENT_COLUMN}) on blob_storage_integrations",
+                effect="Langfuse may mail the same failure",
+            )
         for project_id in failing - claimed:
             log.info("owners_told_by_langfuse", projectId=project_id)
         return [n for n in notices if n.kind is not NoticeKind.FAILING or n.project.project_id in claimed]
@@ -76,16 +81,6 @@ class OwnerMail:
                 log.error("notification_failed", **fields, error=error)
             else:
                 log.info("notification_sent", **fields)
-
-    def _log_once(self, error: str) -> None:
-        if error not in self._logged:
-            self._logged.add(error)
-            log.warning(
-                "owners_not_claimed",
-                error=error,
-                grant=f"GRANT UPDATE ({SENT_COLUMN}) on blob_storage_integrations",
-                effect="Langfuse may mail the same failure",
-            )
 
 
 def owner_mail(settings: Settings) -> OwnerMail | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import dagster as dg
-import structlog
 from dagster._core.event_api import EventRecordsFilter
 from pydantic import Field
 
@@ -20,8 +19,7 @@ from langfuse_export.sensors.cursor import Cursor
 from langfuse_export.sensors.ended_runs import EndedRuns, RunRead, RunTable
 from langfuse_export.telemetry import Telemetry
 from langfuse_worker.clickhouse import ClickHouse
-
-log = structlog.get_logger()
+from langfuse_worker.logs import warn_once
 
 INTERVAL_S = 300
 # What one tick records at most, unless one run has more; Dagster writes these one by one, at about 10 ms.
@@ -34,7 +32,6 @@ _RUN = "run"
 
 def build_cost_sensor(projects: Sequence[ProjectExport], options: ExportOptions) -> dg.SensorDefinition:
     """The sensor of all projects."""
-    told: set[str] = set()  # what the log has been told, once in a process
     begun: dict[str, RunRead] = {}
 
     @dg.sensor(
@@ -54,9 +51,8 @@ def build_cost_sensor(projects: Sequence[ProjectExport], options: ExportOptions)
         runs = EndedRuns(context.instance, projects, options.now(), begun)
         tick = CostTick(context.instance, clickhouse, runs)
         outcome = tick.evaluate(CostCursor.parse(context.cursor))
-        if outcome.unavailable and outcome.unavailable not in told:
-            told.add(outcome.unavailable)
-            log.warning("query_cost_unavailable", error=outcome.unavailable)
+        if outcome.unavailable:
+            warn_once("query_cost_unavailable", error=outcome.unavailable)
         for table in outcome.recorded:
             telemetry.queries_cost(table.run.table, table.run.mode, **asdict(table.cost))
         telemetry.flush()

@@ -47,11 +47,12 @@ def test_the_shorter_retention_counts(
     assert load_catalog(settings).project("p1").retention_days == days
 
 
-def test_without_the_right_to_read_retention_projects_are_exported_and_the_log_names_the_grant(
+def test_without_the_right_to_read_retention_projects_are_exported_and_the_log_names_the_grant_once(
     langfuse: LangfusePostgres, settings: Settings
 ) -> None:
     with langfuse.revoked("SELECT (retention_days) ON projects"), capture_logs() as logs:
         assert _export(langfuse, settings).retention_days is None
+        assert load_catalog(settings).project("p1").retention_days is None
 
     assert [line["grant"] for line in logs if line["event"] == "retention_unknown"] == [
         "GRANT SELECT (retention_days) ON projects"

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from structlog.testing import capture_logs
+
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from langfuse_worker.settings.schedule import LATE_PREFIX
@@ -27,13 +29,20 @@ def test_a_look_at_what_has_not_changed_reads_no_table(deployment: Deployment) -
     assert deployment.purposes(seen) == ["clock", "late-parts"]
 
 
-def test_without_a_right_to_see_parts_late_rows_are_found_all_the_same(deployment: Deployment) -> None:
+def test_without_a_right_to_see_parts_late_rows_are_found_and_the_log_names_the_grant_once(
+    deployment: Deployment,
+) -> None:
     deployment.tables = TRACES
     deployment.export(deployment.key(2), deployment.key(2))
     deployment.write("traces", trace("late", deployment.hour(2).start))
     deployment.server.break_next(Fault("refuse", match="system.parts", code=497, status=403, times=-1))
 
-    assert [asked[0] for asked in deployment.look().asked] == [deployment.key(2)]
+    with capture_logs() as logs:
+        assert [asked[0] for asked in deployment.look().asked] == [deployment.key(2)]
+        deployment.look()
+
+    grants = [line["grant"] for line in logs if line["event"] == "late_rows_without_parts"]
+    assert grants == ["SELECT ON system.parts"]
 
 
 def test_one_query_a_table_serves_every_project_and_frequency(deployment: Deployment) -> None:
