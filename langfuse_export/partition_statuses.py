@@ -9,6 +9,7 @@ Each function raises TypeError if Dagster's event log is not in SQLite, Postgres
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -28,22 +29,40 @@ Statuses = dict[str, AssetPartitionStatus | None]
 _Events = db.Select[Any, Any, Any]
 
 
-def partition_statuses(
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of an asset's partitions.
+
+    Attributes:
+        statuses: by key, that of the last attempt; None for one that was never attempted.
+        exported: keys of those that have an object, whatever became of later attempts.
+    """
+
+    statuses: Statuses
+    exported: Sequence[str]
+
+    @property
+    def failed(self) -> set[str]:
+        """Keys of those whose last attempt failed."""
+        return {key for key, status in self.statuses.items() if status is AssetPartitionStatus.FAILED}
+
+
+def partition_outcomes(
     instance: dg.DagsterInstance,
     assets: Sequence[dg.AssetKey],
     keys: Sequence[str],
     partitions: dg.TimeWindowPartitionsDefinition,
-) -> dict[dg.AssetKey, Statuses]:
-    """The status of partitions of each asset; None for one that was never attempted."""
+) -> dict[dg.AssetKey, Outcomes]:
+    """What became of partitions of each asset, in the order of the keys."""
     newest = _newest_events(instance, assets, keys)
-    found: dict[dg.AssetKey, Statuses] = {}
+    found: dict[dg.AssetKey, Outcomes] = {}
     for asset in assets:
         events = newest.get(asset.to_string(), {})
         statuses: Statuses = {key: _status(events.get(key, {})) for key in keys}
         doubtful = [key for key in keys if _is_unfinished(events.get(key, {}))]
         if doubtful:
             statuses |= instance.get_status_by_partition(asset, doubtful, partitions) or {}
-        found[asset] = statuses
+        found[asset] = Outcomes(statuses, [key for key in keys if _EXPORTED in events.get(key, {})])
     return found
 
 
@@ -56,8 +75,7 @@ def failed_partitions(
     """Those of an asset's partitions whose last attempt failed; without keys there is no query."""
     if not keys:
         return set()
-    statuses = partition_statuses(instance, [asset], keys, partitions)[asset]
-    return {key for key, value in statuses.items() if value is AssetPartitionStatus.FAILED}
+    return partition_outcomes(instance, [asset], keys, partitions)[asset].failed
 
 
 def exported_partitions(
@@ -76,15 +94,14 @@ def unfinished_partitions(
 
     A statement for a thousand assets, which answers with these few alone.
     """
-    return _partitions_where(_newest(_PLANNED) > _newest(_EXPORTED), instance, assets, keys)
-
-
-def exported_before(
-    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey], keys: Sequence[str]
-) -> dict[dg.AssetKey, set[str]]:
-    """Of the unfinished partitions, those that have the object of an earlier attempt."""
-    is_there = db.and_(_newest(_EXPORTED) > 0, _newest(_PLANNED) > _newest(_EXPORTED))
-    return _partitions_where(is_there, instance, assets, keys)
+    columns = (SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition)
+    is_unfinished = _newest(_PLANNED) > _newest(_EXPORTED)
+    found: dict[str, set[str]] = defaultdict(set)
+    for connection, events, _, _ in _in_chunks(instance, assets, keys):
+        chosen = events.group_by(*columns).with_only_columns(*columns).having(is_unfinished)
+        for name, key in connection.execute(chosen):
+            found[name].add(key)
+    return {asset: found[asset.to_string()] for asset in assets}
 
 
 def unattempted_partitions(
@@ -105,21 +122,6 @@ def unattempted_partitions(
         each = events.where(name_of.in_(lacking)).with_only_columns(name_of, key_of).distinct()
         for name, key in connection.execute(each) if lacking else ():
             found[name].discard(key)
-    return {asset: found[asset.to_string()] for asset in assets}
-
-
-def _partitions_where(
-    condition: db.ColumnElement[bool],
-    instance: dg.DagsterInstance,
-    assets: Sequence[dg.AssetKey],
-    keys: Sequence[str],
-) -> dict[dg.AssetKey, set[str]]:
-    columns = (SqlEventLogStorageTable.c.asset_key, SqlEventLogStorageTable.c.partition)
-    found: dict[str, set[str]] = defaultdict(set)
-    for connection, events, _, _ in _in_chunks(instance, assets, keys):
-        chosen = events.group_by(*columns).with_only_columns(*columns).having(condition)
-        for name, key in connection.execute(chosen):
-            found[name].add(key)
     return {asset: found[asset.to_string()] for asset in assets}
 
 

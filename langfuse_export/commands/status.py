@@ -1,13 +1,11 @@
 """How far every table has been exported."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Self
 
 import dagster as dg
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from langfuse_export.catalog import Catalog
 from langfuse_export.health.describe import describe
@@ -16,7 +14,7 @@ from langfuse_export.health.store import HealthStore
 from langfuse_export.history import newest_record
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import asset_key
-from langfuse_export.partition_statuses import Statuses, exported_before, partition_statuses
+from langfuse_export.partition_statuses import Outcomes, partition_outcomes
 from langfuse_export.partitions import partitions_def
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
@@ -65,24 +63,6 @@ class TableStatus:
         return vars(self)
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """What became of a table's windows.
-
-    Attributes:
-        exported: keys of those that have an object, in order of time, whatever became of later attempts.
-        failed: how many last attempts failed.
-    """
-
-    exported: Sequence[str]
-    failed: int
-
-    @classmethod
-    def of(cls, statuses: Statuses, before: Collection[str]) -> Self:
-        done = [k for k, s in statuses.items() if s is AssetPartitionStatus.MATERIALIZED or k in before]
-        return cls(done, sum(status is AssetPartitionStatus.FAILED for status in statuses.values()))
-
-
 def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime) -> list[TableStatus]:
     """The status of every table of the catalog, from the instance's records."""
     health = HealthStore(instance).read(project.project_id for project in catalog.projects)
@@ -101,19 +81,16 @@ def table_statuses(instance: dg.DagsterInstance, catalog: Catalog, now: datetime
 
 def _windows(
     instance: dg.DagsterInstance, projects: Sequence[ProjectExport], now: datetime
-) -> dict[dg.AssetKey, _Windows]:
+) -> dict[dg.AssetKey, Outcomes]:
     """What became of every window of every table; few queries for all projects."""
     alike: dict[tuple[Frequency, datetime], list[dg.AssetKey]] = defaultdict(list)
     for project in projects:
         assets = [asset_key(project, table) for table in project.tables]
         alike[project.frequency, project.start] += assets
-    found: dict[dg.AssetKey, _Windows] = {}
+    found: dict[dg.AssetKey, Outcomes] = {}
     for (frequency, start), assets in alike.items():
         partitions = partitions_def(frequency, start)
-        keys = partitions.get_partition_keys(now)
-        before = exported_before(instance, assets, keys)
-        statuses = partition_statuses(instance, assets, keys, partitions)
-        found |= {asset: _Windows.of(statuses[asset], before[asset]) for asset in assets}
+        found |= partition_outcomes(instance, assets, partitions.get_partition_keys(now), partitions)
     return found
 
 
@@ -134,12 +111,12 @@ def _status(
     instance: dg.DagsterInstance,
     project: ProjectExport,
     table: Table,
-    windows: _Windows,
+    windows: Outcomes,
     latest: dg.EventLogEntry | None,
     now: datetime,
 ) -> TableStatus:
     if not windows.exported:
-        return TableStatus(project.project_id, table.name, None, None, None, 0, windows.failed)
+        return TableStatus(project.project_id, table.name, None, None, None, 0, len(windows.failed))
     key = windows.exported[-1]
     newest = project.frequency.window_of_key(key)
     event = latest.asset_materialization if latest else None
@@ -154,5 +131,5 @@ def _status(
         lag_s=(now - newest.end).total_seconds(),
         rows=file.row_count if file else None,
         exported_windows=len(windows.exported),
-        failed_windows=windows.failed,
+        failed_windows=len(windows.failed),
     )

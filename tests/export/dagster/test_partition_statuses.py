@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from langfuse_export.partition_statuses import partition_statuses, unfinished_partitions
+from langfuse_export.partition_statuses import partition_outcomes, unfinished_partitions
 from langfuse_export.partitions import partitions_def
 from langfuse_export.windows import Frequency
 from tests.export.dagster.deployment import START
@@ -48,9 +48,13 @@ def test_exported_failed_unknown_and_wiped_windows_are_told_apart(
         instance.wipe_assets([dg.AssetKey("whole")])
     assets = [dg.AssetKey(name) for name in ("half", "whole", "unknown")]
 
-    found = partition_statuses(instance, assets, KEYS, PARTITIONS)
+    found = partition_outcomes(instance, assets, KEYS, PARTITIONS)
 
-    names = {asset.to_user_string(): [s and s.name for s in found[asset].values()] for asset in assets}
+    names = {
+        asset.to_user_string(): [s and s.name for s in found[asset].statuses.values()] for asset in assets
+    }
+    exported = {asset.to_user_string(): found[asset].exported for asset in assets}
+    assert exported == {"half": KEYS[:1], "whole": [] if wiped else KEYS[:3], "unknown": []}
     assert names == {
         "half": ["MATERIALIZED", "FAILED", "FAILED", None, None, None],
         "whole": [None] * 6 if wiped else ["MATERIALIZED"] * 3 + [None] * 3,
@@ -58,7 +62,7 @@ def test_exported_failed_unknown_and_wiped_windows_are_told_apart(
     }
     for asset in assets:
         own = instance.get_status_by_partition(asset, KEYS, PARTITIONS) or {}
-        assert found[asset] == {key: own.get(key) for key in KEYS}
+        assert found[asset].statuses == {key: own.get(key) for key in KEYS}
     unfinished = unfinished_partitions(instance, assets, KEYS)
     assert {asset.to_user_string(): keys for asset, keys in unfinished.items()} == {
         "half": set(KEYS[1:3]),
@@ -71,10 +75,11 @@ def test_a_failed_attempt_after_an_export_is_a_failure(instance: dg.DagsterInsta
     assert _run(_asset("whole", KEYS[:3]), instance)
     assert not _run(_asset("whole", []), instance)
 
-    found = partition_statuses(instance, [dg.AssetKey("whole")], KEYS[:3], PARTITIONS)
+    found = partition_outcomes(instance, [dg.AssetKey("whole")], KEYS[:3], PARTITIONS)
 
     own = instance.get_status_by_partition(dg.AssetKey("whole"), KEYS[:3], PARTITIONS)
-    assert found[dg.AssetKey("whole")] == own
+    assert found[dg.AssetKey("whole")].statuses == own
+    assert found[dg.AssetKey("whole")].exported == KEYS[:3]
     assert {status and status.name for status in (own or {}).values()} == {"FAILED"}
     assert unfinished_partitions(instance, [dg.AssetKey("whole")], KEYS) == {
         dg.AssetKey("whole"): set(KEYS[:3])
@@ -85,17 +90,17 @@ def test_more_assets_than_fit_into_one_statement(instance: dg.DagsterInstance) -
     assert _run(_asset("whole", KEYS[:3]), instance)
     unknown = [dg.AssetKey(["langfuse", f"p{n}", "traces"]) for n in range(2_500)]
 
-    found = partition_statuses(instance, [*unknown, dg.AssetKey("whole")], KEYS, PARTITIONS)
+    found = partition_outcomes(instance, [*unknown, dg.AssetKey("whole")], KEYS, PARTITIONS)
 
     assert len(found) == 2_501
-    assert all(found[asset] == dict.fromkeys(KEYS) for asset in unknown)
-    assert [key for key, status in found[dg.AssetKey("whole")].items() if status] == KEYS[:3]
+    assert all(found[asset].statuses == dict.fromkeys(KEYS) for asset in unknown)
+    assert found[dg.AssetKey("whole")].exported == KEYS[:3]
 
 
 def test_more_windows_than_fit_into_one_statement(instance: dg.DagsterInstance) -> None:
     assert _run(_asset("whole", KEYS[:3]), instance)
     others = [f"window {n}" for n in range(70_000)]
 
-    found = partition_statuses(instance, [dg.AssetKey("whole")], [*others, *KEYS], PARTITIONS)
+    found = partition_outcomes(instance, [dg.AssetKey("whole")], [*others, *KEYS], PARTITIONS)
 
-    assert [key for key, status in found[dg.AssetKey("whole")].items() if status] == KEYS[:3]
+    assert found[dg.AssetKey("whole")].exported == KEYS[:3]
