@@ -19,6 +19,7 @@ from tests.export.requests import bounds, tags_of
 # 20 minutes after the end of the window 09:00 to 10:00.
 TEN_TWENTY = datetime(2026, 6, 1, 10, 20, tzinfo=UTC)
 NINE = "2026-06-01T09"
+MONDAY_MORNING = datetime(2026, 6, 8, 0, 20, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def _tick(deployment: Deployment, at: datetime, frequency: str = "hourly") -> Se
 def _set_projects(deployment: Deployment, *projects: ProjectExport) -> None:
     """Change the catalog and load the code location again."""
     deployment.projects = list(projects)
-    del deployment.defs
+    vars(deployment).pop("defs", None)
 
 
 def _execute(deployment: Deployment, request: dg.RunRequest) -> None:
@@ -204,7 +205,8 @@ def test_a_project_that_comes_back_to_a_frequency_begins_anew(traces_only: Deplo
     hourly = traces_only.first
     _catch_up(traces_only, TEN_TWENTY)
     _set_projects(traces_only, replace(hourly, frequency=Frequency.DAILY))
-    _tick(traces_only, datetime(2026, 6, 9, 0, 20, tzinfo=UTC), "daily")
+    for request in _tick(traces_only, datetime(2026, 6, 9, 0, 20, tzinfo=UTC), "daily"):
+        _execute(traces_only, request)
 
     _set_projects(traces_only, hourly)
     requests = _tick(traces_only, datetime(2026, 6, 9, 10, 20, tzinfo=UTC))
@@ -213,6 +215,56 @@ def test_a_project_that_comes_back_to_a_frequency_begins_anew(traces_only: Deplo
         ("2026-06-09T09", "2026-06-09T09"),
         ("2026-06-08T09", "2026-06-09T08"),
     ]
+
+
+def test_days_of_a_week_that_had_no_end_are_asked_for_when_a_project_becomes_daily(
+    traces_only: Deployment,
+) -> None:
+    _become_weekly(traces_only)
+    for request in _tick(traces_only, MONDAY_MORNING, "weekly"):
+        _execute(traces_only, request)
+
+    assert _days_after_three_of_a_week(traces_only) == ["2026-06-08", "2026-06-09", "2026-06-10"]
+
+
+def test_days_of_a_week_that_failed_are_asked_for_when_a_project_becomes_daily(
+    traces_only: Deployment,
+) -> None:
+    """What is said of a window that is too heavy is to choose a shorter frequency."""
+    _become_weekly(traces_only)
+    traces_only.clickhouse = FlakyClickHouse(traces_only.engine, [ClickHouseError("no such table", 60)] * 9)
+    for request in _tick(traces_only, MONDAY_MORNING, "weekly"):
+        _execute(traces_only, request)
+
+    assert _days_after_three_of_a_week(traces_only) == [f"2026-06-{day:02}" for day in range(1, 11)]
+
+
+def test_hours_of_a_downtime_are_asked_for_as_days_when_a_project_becomes_daily(
+    traces_only: Deployment,
+) -> None:
+    hourly = traces_only.first
+    _catch_up(traces_only, TEN_TWENTY)
+    _set_projects(traces_only, replace(hourly, frequency=Frequency.DAILY))
+
+    requests = _tick(traces_only, datetime(2026, 6, 9, 0, 20, tzinfo=UTC), "daily")
+
+    assert _keys(requests, Frequency.DAILY) == [f"2026-06-{day:02}" for day in range(1, 9)]
+
+
+def _become_weekly(deployment: Deployment) -> None:
+    _set_projects(deployment, replace(deployment.first, frequency=Frequency.WEEKLY))
+
+
+def _days_after_three_of_a_week(deployment: Deployment) -> list[str]:
+    """What the schedule of days asks for, if a project has become daily since Monday."""
+    _set_projects(deployment, replace(deployment.first, frequency=Frequency.DAILY))
+    return _keys(_tick(deployment, MONDAY_MORNING + timedelta(days=3), "daily"), Frequency.DAILY)
+
+
+def _keys(requests: Sequence[dg.RunRequest], frequency: Frequency) -> list[str]:
+    """Every window that is asked for, in order."""
+    spans = [map(frequency.window_of_key, bounds(request)) for request in requests]
+    return sorted(frequency.key(w) for a, b in spans for w in frequency.windows(a.start, b.end))
 
 
 def test_a_tick_of_tomorrow_that_somebody_tries_changes_nothing(traces_only: Deployment) -> None:
