@@ -114,10 +114,13 @@ class TableExport:
         return self._export_in_parts(started, before, plan)
 
     def _export_from_disk(self, started: float, read: WindowFile) -> ExportedTable:
+        left = self._staging.load()  # by an attempt that read the window by itself
         stream = self._verified_stream(self.on_bytes)
         read.file.seek(0)
         chunks = iter(lambda: read.file.read(_FILE_CHUNK_BYTES), b"")
         written = self._write(stream, chunks, read.counted, read.bytes)
+        if left is not None:
+            self._staging.remove()
         return self._exported(started, read.counted, stream.verified, written, read.query_id)
 
     def _export_staged(self, started: float, staged: StagedWindow) -> ExportedTable:

@@ -18,6 +18,7 @@ from langfuse_export.resources import ExportOptions
 from langfuse_export.tables import DATASET_RUN_ITEMS, EVENTS, OBSERVATIONS, SCORES, TRACES, Table
 from langfuse_export.windows import Window
 from tests.export.http.exporting import CSV, HOUR, JSON, JSONL, PARQUET, ZSTD_PARQUET, Deployment
+from tests.export.http.heavy import KEY, fail_in_the_second_part, insert_observations
 from tests.export.http.whole_day import HOURS, ROWS, assert_hours_read_the_day_once, export_whole_day
 from tests.rows import event, observation, run_item, score, trace
 from tests.servers.clickhouse_http import Fault
@@ -94,6 +95,18 @@ def test_the_objects_are_those_that_each_windows_own_query_makes(
     if encoding is PARQUET:
         assert [parquet_schema(deployment, table, HOUR) for table in TABLES] == schemas
     assert not list((deployment.blobs.parent / "scratch").iterdir())
+
+
+def test_parts_of_a_window_that_was_too_heavy_go_once_it_is_read_with_its_day(deployment: Deployment) -> None:
+    insert_observations(deployment)
+    fail_in_the_second_part(deployment)
+    exporter = deployment.exporter()
+
+    with day_files(exporter, [(OBSERVATIONS, WINDOWS)], options(deployment)) as files:
+        exporter.export(HOUR, [OBSERVATIONS], read_ahead=files[HOUR])
+
+    assert len(deployment.ids("observations")) == 20
+    assert deployment.files() == [KEY]
 
 
 def test_a_day_that_cannot_be_read_at_once_is_left_to_the_windows_own_queries(deployment: Deployment) -> None:
