@@ -120,6 +120,18 @@ class PartReader:
         files = (PartFile(self._content(planned), part.data_end) for planned, part in staged)
         return join(self.source.project.encoding.format, files)
 
+    def give_up(self, plan: Plan, lost: PlannedPart) -> None:
+        """Have the next attempt read a lost part again, and with it all others that are gone.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        there = set(self.staging.keys())
+        for planned in plan.parts:
+            if planned.staged and (planned == lost or planned.staged.key not in there):
+                plan = plan.with_(planned, None)
+        self.staging.save(plan)
+
     def _read(self, source: WindowSource, part: Part, query: Query) -> StagedPart:
         before = source.summarise(part)
         encoding = source.project.encoding.of_parts

@@ -168,11 +168,15 @@ class Staging:
         """Replace the plan. Raises StoreError."""
         self.store.write_bytes(self._plan_key, plan.model_dump_json(indent=2).encode(), _PLAN_TYPE)
 
+    def keys(self) -> list[str]:
+        """Keys of what lies here. Raises StoreError."""
+        return self.store.keys(self._folder)
+
     def remove(self) -> None:
         """Delete plan and parts, also those of attempts that were killed. What cannot be deleted stays."""
         try:
             # The plan last: without it, nobody would look here again.
-            for key in sorted(self.store.keys(self._folder), key=lambda key: key == self._plan_key):
+            for key in sorted(self.keys(), key=lambda key: key == self._plan_key):
                 self.store.delete(key)
         except StoreError as error:
             log.warning("blob_export_staging_not_removed", uri=self.store.uri(self._folder), error=str(error))

@@ -152,7 +152,7 @@ class TableExport:
         try:
             written = self._write(stream, self._parts.joined(plan), before, expected_bytes)
         except LostPartError as error:
-            self._staging.save(plan.with_(error.planned, None))
+            self._parts.give_up(plan, error.planned)
             raise
         self._staging.remove()
         return self._exported(started, before, stream.verified, written, plan.staged[0].query_id, plan)

@@ -3,12 +3,15 @@
 import pytest
 
 from langfuse_export.errors import WindowError, is_transient, reason_of
-from tests.export.http.exporting import Deployment
+from langfuse_export.exporter import NoProgress
+from langfuse_worker.blobstore import StoreError
+from tests.export.http.exporting import HOUR, Deployment
 from tests.export.http.heavy import (
     KEY,
     OBSERVATIONS,
     SECOND_PART,
     TOO_MUCH_AT_ONCE,
+    exporter_of_parts,
     fail_in_the_second_part,
     insert_observations,
     killed_worker,
@@ -98,5 +101,34 @@ def test_a_part_that_is_lost_or_damaged_is_read_again_by_the_retry(
 
     deployment.export(tables=[OBSERVATIONS])
 
+    assert len(deployment.ids("observations")) == 20
+    assert deployment.files() == [KEY]
+
+
+def test_all_parts_that_are_lost_are_read_again_by_one_retry(deployment: Deployment) -> None:
+    """A removal that the store broke off, say, leaves the plan and some of its parts."""
+    insert_observations(deployment)
+    exporter = exporter_of_parts(deployment, rows=7)
+
+    class BreaksInTheThirdPart(NoProgress):
+        """A store that fails once two parts and the plan are there."""
+
+        def bytes_read(self, count: int) -> None:
+            """See `Progress`."""
+            if len(staged(deployment)) == 3:
+                raise StoreError("the destination broke")
+
+    exporter.progress = BreaksInTheThirdPart()
+    with pytest.raises(WindowError, match="the destination broke"):
+        exporter.export(HOUR, [OBSERVATIONS])
+    for part in staged(deployment)[:2]:
+        (deployment.blobs / part).unlink()
+    with pytest.raises(WindowError, match="a part that was read is gone"):
+        deployment.export(tables=[OBSERVATIONS])
+    seen = len(deployment.server.requests)
+
+    deployment.export(tables=[OBSERVATIONS])
+
+    assert len(payload_queries(deployment, seen)) == 2
     assert len(deployment.ids("observations")) == 20
     assert deployment.files() == [KEY]
