@@ -231,6 +231,18 @@ def registered_queues(role: WorkerRole) -> list[QueueSpec]:
     return [spec for spec in queues() if decisions[spec.name]]
 
 
+def registered_queue(name: str) -> QueueSpec:
+    """The queue, or the queue of a shard, of that name. Raises SettingsError: it is not consumed here."""
+    try:
+        spec = queue(name)
+    except UnknownQueueError as error:
+        raise SettingsError(str(error)) from None
+    for decision in decide_queues(settings().worker_role):
+        if decision.name == spec.name and not decision.registered:
+            raise SettingsError(f"{decision.reason}: {name} is not consumed here")
+    return spec
+
+
 def handler_of(spec: QueueSpec) -> Callable[..., Any]:
     """What its jobs call. Raises ImportError, AttributeError."""
     module, _, name = spec.handler.rpartition(".")

@@ -5,37 +5,30 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 import structlog
 from rq import Queue, SimpleWorker
-from rq.exceptions import DeserializationError, StopRequested
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
-from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
-from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from langfuse_ingest.consumers.batch import Batch, collect, count_of
 from langfuse_ingest.consumers.lease import Lease
-from langfuse_ingest.consumers.recovery import died_with
+from langfuse_ingest.consumers.outage import both_answer, casts_doubt
+from langfuse_ingest.consumers.run import HOPELESS, run
 from langfuse_ingest.dead_letters import add_refused
 from langfuse_ingest.enqueue import rq_queue
-from langfuse_ingest.event_log import SegmentError
-from langfuse_ingest.ingest import IngestJob, Outcome
-from langfuse_ingest.jobs import PoisonedJobError, ingest_batch, ingest_job
+from langfuse_ingest.ingest import Outcome
 from langfuse_ingest.queue_job import QueueJob, remove_done
-from langfuse_ingest.queues import QueueSpec, UnknownQueueError, decide_queues, handler_of, queue
+from langfuse_ingest.queues import QueueSpec, registered_queue
 from langfuse_ingest.runtime import runtime
-from langfuse_ingest.writer import is_transient
-from langfuse_worker.blobstore import ObjectNotFoundError, StoreError
-from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
 from langfuse_worker.settings import SettingsError, settings
 
 log = structlog.get_logger()
@@ -43,8 +36,6 @@ log = structlog.get_logger()
 _WORKER_TTL_S = 20
 _WAIT_S = 1  # for a job, after which a consumer looks whether it shall stop
 _BATCHES_PER_COLLECTION = 200
-# The same arguments will fail in the same way.
-_HOPELESS = (SegmentError, ObjectNotFoundError, PoisonedJobError)
 
 
 class ConsumerWorker(SimpleWorker):
@@ -66,7 +57,7 @@ class ConsumerWorker(SimpleWorker):
         super().__init__([rq_queue(queue.name, queue.connection) for queue in queues], *args, **kwargs)
         if len(self.queues) != 1:
             raise SettingsError("a consumer listens to one queue, or a job could be lost on its way to it")
-        self.spec: QueueSpec = require_registered(self.queues[0].name)
+        self.spec: QueueSpec = registered_queue(self.queues[0].name)
         self._lease_s = settings().job_lease_s
         self._lease = Lease(self, self._lease_s)
         self._last_write = 0.0
@@ -126,7 +117,7 @@ class ConsumerWorker(SimpleWorker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
         """The next job; while ClickHouse or the event log is down, jobs wait without using up attempts."""
-        while self._in_doubt and not self._both_answer():
+        while self._in_doubt and not both_answer(self.queues[0].name):
             self.heartbeat()
             time.sleep(1)
         self._in_doubt = False
@@ -156,8 +147,8 @@ class ConsumerWorker(SimpleWorker):
             self.beat(self.spec.timeout_s)  # a deletion may take long, and shows nothing of it
         started = time.monotonic()
         with self._lease.held(jobs):
-            outcome, failures = self._run(list(jobs))
-        self._in_doubt = any(map(_casts_doubt, failures.values()))
+            outcome, failures = run(self.spec, list(jobs))
+        self._in_doubt = any(map(casts_doubt, failures.values()))
         self._finish(jobs, queue, outcome, failures)
         milliseconds = (time.monotonic() - started) * 1000
         self._report(jobs, failures, len(outcome.refused), milliseconds)
@@ -200,31 +191,6 @@ class ConsumerWorker(SimpleWorker):
                     break
         self._last_write = time.monotonic()
 
-    def _run(self, jobs: Sequence[Job]) -> tuple[Outcome, dict[Job, BaseException]]:
-        """Run the jobs; what became of them, and failed jobs with their errors."""
-        try:
-            with self.death_penalty_class(self.spec.timeout_s, JobTimeoutException):
-                if not self.spec.batched:
-                    handler: Callable[..., object] = handler_of(self.spec)
-                    handler(*jobs[0].args, **jobs[0].kwargs)
-                    return Outcome(), {}
-                return self._ingest(jobs)
-        except Exception as error:
-            return Outcome(), dict.fromkeys(jobs, error)
-
-    def _ingest(self, jobs: Sequence[Job]) -> tuple[Outcome, dict[Job, BaseException]]:
-        understood: list[tuple[Job, IngestJob]] = []
-        failures: dict[Job, BaseException] = {}
-        for job in jobs:
-            try:
-                arguments = ingest_job(**job.kwargs)
-                understood.append((job, replace(arguments, was_abandoned=died_with(job) > 0)))
-            except (TypeError, LookupError, DeserializationError) as error:
-                failures[job] = PoisonedJobError(f"not the arguments of an ingestion job: {error}")
-        outcome = ingest_batch([arguments for _, arguments in understood])
-        failures |= {understood[index][0]: error for index, error in outcome.failed.items()}
-        return outcome, failures
-
     def _finish(
         self,
         jobs: dict[Job, Execution],
@@ -245,23 +211,24 @@ class ConsumerWorker(SimpleWorker):
             pipeline.execute()
         runtime().metrics.dead_letter(self.spec.name, letters)
         for job, error in failures.items():
-            if isinstance(error, _HOPELESS):
-                job.retries_left = 0
-            # Before RQ takes one off.
-            log.warning(
-                "queue_job_failed",
-                queue=self.queues[0].name,
-                jobId=job.id,
-                error=_text_of(error),
-                attemptsLeft=job.retries_left or 0,
-            )
-            if job.should_retry:
-                runtime().metrics.retried(self.spec.name)
-            else:
-                runtime().metrics.dead_letter(self.spec.name)
-            job.ended_at = now()
-            registry = StartedJobRegistry(queue.name, self.connection, serializer=self.serializer)
-            self.handle_job_failure(job, queue, registry, _text_of(error), jobs[job])
+            self._fail(job, queue, jobs[job], error)
+
+    def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
+        """Put a job back for its next attempt, or among the dead letters."""
+        text = _text_of(error)
+        if isinstance(error, HOPELESS):
+            job.retries_left = 0
+        # Before RQ takes one off.
+        attempts = job.retries_left or 0
+        log.warning(
+            "queue_job_failed", queue=self.queues[0].name, jobId=job.id, error=text, attemptsLeft=attempts
+        )
+        if job.should_retry:
+            runtime().metrics.retried(self.spec.name)
+        else:
+            runtime().metrics.dead_letter(self.spec.name)
+        job.ended_at = now()
+        self.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
     def _report(
         self,
@@ -281,36 +248,6 @@ class ConsumerWorker(SimpleWorker):
             failedJobs=len(failures),
             refusedRows=refused,
         )
-
-    def _both_answer(self) -> bool:
-        try:
-            runtime().clickhouse.rows(Query("SELECT 1", QueryComment(purpose="ingest-ping")))
-            runtime().event_log.ping()
-        except (ClickHouseError, StoreError) as error:
-            of_clickhouse = isinstance(error, ClickHouseError)
-            event = "clickhouse_unavailable" if of_clickhouse else "event_log_unavailable"
-            log.warning(event, queue=self.queues[0].name, error=str(error))
-            return False
-        return True
-
-
-def _casts_doubt(error: BaseException) -> bool:
-    """Whether other jobs may fail alike: ClickHouse or the event log's store is down, or that refuses."""
-    if isinstance(error, StoreError):
-        return not isinstance(error, ObjectNotFoundError)
-    return is_transient(error)
-
-
-def require_registered(name: str) -> QueueSpec:
-    """The registry's row of a queue or shard that is consumed here. Raises SettingsError."""
-    try:
-        spec = queue(name)
-    except UnknownQueueError as error:
-        raise SettingsError(str(error)) from None
-    for decision in decide_queues(settings().worker_role):
-        if decision.name == spec.name and not decision.registered:
-            raise SettingsError(f"{decision.reason}: {name} is not consumed here")
-    return spec
 
 
 def _text_of(error: BaseException) -> str:
