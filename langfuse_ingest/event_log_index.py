@@ -10,7 +10,7 @@ deletion, whose version is later, is never undone by a replay.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TypeVar
 
@@ -36,31 +36,36 @@ def entity_hash(key: EntityKey) -> int:
     return int.from_bytes(hashlib.md5(text, usedforsecurity=False).digest()[:8])
 
 
-def index_rows(segments: Iterable[Segment], keys: set[EntityKey]) -> bytes:
+def hashes_of(keys: Iterable[EntityKey]) -> dict[EntityKey, int]:
+    """What the table calls each entity."""
+    return {key: entity_hash(key) for key in keys}
+
+
+def index_rows(segments: Iterable[Segment], hashes: Mapping[EntityKey, int]) -> bytes:
     """The table's rows for entities of segments, as JSONEachRow."""
     rows = (
         {
             "project_id": segment.project,
-            "entity": entity_hash(key),
+            "entity": hashes[key],
             "segment": segment.key,
             "event_ts": segment.written_at,
         }
         for segment in segments
         for key in segment.groups
-        if key in keys
+        if key in hashes
     )
     return b"\n".join(map(orjson.dumps, rows))
 
 
-def segments_of(clickhouse: ClickHouse, keys: Iterable[EntityKey]) -> dict[EntityKey, list[str]]:
+def segments_of(clickhouse: ClickHouse, hashes: Mapping[EntityKey, int]) -> dict[EntityKey, list[str]]:
     """Keys of the segments that may hold events of each entity, without deleted ones.
 
     Raises:
         ClickHouseError: ClickHouse has trouble, or there is no index.
     """
     by_hash: dict[int, list[EntityKey]] = defaultdict(list)
-    for key in keys:
-        by_hash[entity_hash(key)].append(key)
+    for key, entity in hashes.items():
+        by_hash[entity].append(key)
     sql = (
         f"SELECT entity, segment FROM {TABLE} WHERE entity IN ({', '.join(map(str, by_hash))}) "
         "GROUP BY entity, segment HAVING argMax(is_deleted, event_ts) = 0"

@@ -13,7 +13,7 @@ from redis import Redis
 
 from langfuse_ingest.event_log import EntityKey, EventLog, Segment, folder_of
 from langfuse_ingest.event_log_index import TABLE as INDEX
-from langfuse_ingest.event_log_index import index_rows, segments_of, with_index
+from langfuse_ingest.event_log_index import hashes_of, index_rows, segments_of, with_index
 from langfuse_ingest.events import Entity
 from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.file_log import file_log_rows
@@ -160,20 +160,23 @@ class Ingestion:
 
     def _merge_and_write(self, keys: set[EntityKey], segments: dict[str, Segment], outcome: Outcome) -> None:
         self.writer.insert(FILE_LOG, file_log_rows(segments.values(), keys))
-        index = index_rows(segments.values(), keys)
+        hashes = hashes_of(keys)
+        index = index_rows(segments.values(), hashes)
         with_index(self.clickhouse, lambda: self.writer.insert(INDEX, index))
         version = next_version(self.redis)
-        named = segments_of(self.clickhouse, keys)
+        named = segments_of(self.clickhouse, hashes)
         while named:
             self._merge_named(named, segments, version, outcome)
             # Another consumer may have stored an entity with more events than were known here, after looking
             # for what is stored and before these rows were there. If its time differs, both rows would stay.
             version = next_version(self.redis)
-            named = self._with_more_segments(named)
+            named = self._with_more_segments(named, hashes)
 
-    def _with_more_segments(self, before: dict[EntityKey, list[str]]) -> dict[EntityKey, list[str]]:
+    def _with_more_segments(
+        self, before: dict[EntityKey, list[str]], hashes: Mapping[EntityKey, int]
+    ) -> dict[EntityKey, list[str]]:
         """The entities of which more segments are known than before."""
-        now = segments_of(self.clickhouse, before)
+        now = segments_of(self.clickhouse, {key: hashes[key] for key in before})
         return {key: paths for key, paths in now.items() if set(paths) - set(before[key])}
 
     def _merge_named(
