@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+_LOOK_S = 0.02  # between two looks whether it shall end; half a second by default, which each test would wait
+
 
 class Answering(BaseHTTPRequestHandler):
     """One connection; `owner` is the server that it is to."""
@@ -58,7 +60,7 @@ class HttpServer:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
             scheme = "https"
         self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
