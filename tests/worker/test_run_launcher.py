@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from langfuse_worker.run_launcher import LeasedRunLauncher
 from langfuse_worker.run_lease import LEASE_TAG, held, lease_until, renew
+from tests.waiting import wait_for
 
-NOW = datetime.now(UTC)
 AN_HOUR = timedelta(hours=1)
 
 
@@ -29,8 +29,11 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def started_run(instance: dg.DagsterInstance, started: datetime, tags: dict[str, str]) -> dg.DagsterRun:
-    """A run that began then."""
+def started_run(
+    instance: dg.DagsterInstance, started: datetime, lease: datetime | None = None
+) -> dg.DagsterRun:
+    """A run that began then, and has promised to live until the end of the lease."""
+    tags = {LEASE_TAG: lease.isoformat()} if lease else {}
     run = instance.create_run_for_job(exports, tags=tags)
     event = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
     instance.run_storage.handle_run_event(run.run_id, event, update_timestamp=started)
@@ -47,17 +50,18 @@ def run_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
 @pytest.mark.parametrize(
     ("started", "lease", "status"),
     [
-        (NOW - AN_HOUR, NOW + AN_HOUR, WorkerStatus.RUNNING),
-        (NOW - 2 * AN_HOUR, NOW - AN_HOUR, WorkerStatus.FAILED),
-        (NOW, NOW - AN_HOUR, WorkerStatus.RUNNING),
-        (NOW - 2 * AN_HOUR, None, WorkerStatus.RUNNING),
+        (-AN_HOUR, AN_HOUR, WorkerStatus.RUNNING),
+        (-2 * AN_HOUR, -AN_HOUR, WorkerStatus.FAILED),
+        (0 * AN_HOUR, -AN_HOUR, WorkerStatus.RUNNING),
+        (-2 * AN_HOUR, None, WorkerStatus.RUNNING),
     ],
     ids=["alive", "killed", "a retry with the lease of the run that was killed", "of another kind"],
 )
 def test_a_run_counts_as_killed_once_its_own_lease_is_over(
-    instance: dg.DagsterInstance, started: datetime, lease: datetime | None, status: WorkerStatus
+    instance: dg.DagsterInstance, started: timedelta, lease: timedelta | None, status: WorkerStatus
 ) -> None:
-    run = started_run(instance, started, {LEASE_TAG: lease.isoformat()} if lease else {})
+    now = datetime.now(UTC)
+    run = started_run(instance, now + started, now + lease if lease else None)
     assert instance.run_launcher.supports_check_run_worker_health
     health = instance.run_launcher.check_run_worker_health(run)
     assert health.status is status
@@ -65,14 +69,16 @@ def test_a_run_counts_as_killed_once_its_own_lease_is_over(
 
 
 def test_a_lease_is_renewed_while_the_run_works(instance: dg.DagsterInstance) -> None:
-    run = started_run(instance, NOW, {})
+    run = started_run(instance, datetime.now(UTC))
+
+    def until() -> datetime:
+        found = lease_until(run_of(instance, run.run_id))
+        assert found is not None
+        return found
+
     with held(instance, run.run_id, 10):
-        first = until = lease_until(run_of(instance, run.run_id))
-        while until == first:
-            until = lease_until(run_of(instance, run.run_id))
-    assert first is not None
-    assert until is not None
-    assert until > first
+        first = until()
+        wait_for(lambda: until() > first, lambda: f"still {first}")
 
 
 def test_a_lease_that_dagster_refuses_stops_nobody(instance: dg.DagsterInstance) -> None:

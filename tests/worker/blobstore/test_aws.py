@@ -4,13 +4,13 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
 from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig
 from langfuse_worker.store_faults import AccessFault
 from tests.servers.s3 import S3Fault, S3Proxy, S3Request, S3Server
+from tests.worker.blobstore.sts import session_tokens, sts_calls, write_until_called_twice
 
 BUCKET = "credentials"
 ROLE = "arn:aws:iam::123456789012:role/exporter"
@@ -46,12 +46,6 @@ def write(config: StoreConfig, *keys: str) -> None:
         store.write(key, iter([b"x"]), "text/plain")
 
 
-def sts_calls(proxy: S3Proxy) -> list[dict[str, str]]:
-    """Parameters of the calls of STS."""
-    bodies = [request.body for request in proxy.requests if b"Action=AssumeRole" in request.body]
-    return [{name: values[0] for name, values in parse_qs(body.decode()).items()} for body in bodies]
-
-
 def written(proxy: S3Proxy, key: str) -> S3Request:
     """The request that wrote a key."""
     [request] = [r for r in proxy.requests if r.path.endswith(f"/{key}") and r.method == "PUT"]
@@ -85,13 +79,9 @@ def test_credentials_are_fetched_again_before_they_expire(role: StoreConfig, s3_
     soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
     s3_proxy.faults = [S3Fault("POST", "/?", 200, SHORT_LIVED.format(expiration=soon, role=ROLE), times=1)]
 
-    store = BlobStore(role)
-    for _ in range(10_000):  # obstore keeps what is about to expire for a tenth of a second
-        store.write_bytes("a", b"x", "text/plain")
-        if len(sts_calls(s3_proxy)) == 2:
-            break
+    write_until_called_twice(BlobStore(role), s3_proxy)
 
-    tokens = [r.headers["x-amz-security-token"] for r in s3_proxy.requests if r.method == "PUT"]
+    tokens = session_tokens(s3_proxy)
     assert tokens[0] == "first-token"
     assert tokens[-1] != "first-token"
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
@@ -11,6 +10,7 @@ from langfuse_worker.blobstore import BlobStore, StoreAccessError, StoreConfig
 from langfuse_worker.settings import settings
 from langfuse_worker.store_faults import AccessFault
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
+from tests.worker.blobstore.sts import session_tokens, sts_calls, write_until_called_twice
 
 BUCKET = "web-identity"
 OTHER_ROLE = "arn:aws:iam::210987654321:role/exporter-of-the-archive"
@@ -27,17 +27,6 @@ def config(s3: S3Server, s3_tls_proxy: S3Proxy, pod_token: Path) -> StoreConfig:
     s3.create_bucket(BUCKET)
     config = s3.store_config(BUCKET, endpoint=s3_tls_proxy.url)
     return replace(config, access_key_id=None, secret_access_key=None)
-
-
-def sts_calls(proxy: S3Proxy) -> list[dict[str, str]]:
-    """Parameters of the calls of STS."""
-    bodies = [parse_qs(request.body.decode()) for request in proxy.requests if request.method == "POST"]
-    return [{name: values[0] for name, values in body.items()} for body in bodies if "Action" in body]
-
-
-def session_tokens(proxy: S3Proxy) -> list[str]:
-    """What objects were written with."""
-    return [r.headers["x-amz-security-token"] for r in proxy.requests if r.method == "PUT"]
 
 
 def test_the_role_is_assumed_once_with_the_token_of_the_pod(
@@ -64,10 +53,7 @@ def test_a_token_that_was_replaced_is_read_again(
     store.write_bytes("a", b"x", "text/plain")
     pod_token.write_text("next-token-of-the-pod")
 
-    for _ in range(10_000):  # obstore keeps what is about to expire for a tenth of a second
-        store.write_bytes("a", b"x", "text/plain")
-        if len(sts_calls(s3_tls_proxy)) == 2:
-            break
+    write_until_called_twice(store, s3_tls_proxy)
 
     assert [call["WebIdentityToken"] for call in sts_calls(s3_tls_proxy)] == [
         "token-of-the-pod",

@@ -59,4 +59,3 @@ def test_an_embedded_deployment_has_warnings_only(tmp_path: Path) -> None:
     ended = langfuse_worker("doctor", home=tmp_path / "home")
     assert ended.code == 0, ended.out
     assert "problems: 0" in ended.out
-    assert "Example" in langfuse_worker("doctor", "--help", home=tmp_path / "home").out
