@@ -58,6 +58,7 @@ def _json_renderer() -> Any:
     return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
-def _stderr_logger(*_: Any) -> structlog.PrintLogger:
-    # Looked up at each use: test runners and Dagster replace sys.stderr.
-    return structlog.PrintLogger(sys.stderr)
+def _stderr_logger(*_: Any) -> structlog.WriteLogger:
+    # Looked up at each use: test runners and Dagster replace sys.stderr. PrintLogger would write a line and its
+    # end apart, and the line of another process may come between.
+    return structlog.WriteLogger(sys.stderr)

@@ -1,6 +1,8 @@
 """Log lines on stderr."""
 
 import json
+import os
+import sys
 
 import pytest
 import structlog
@@ -37,3 +39,19 @@ def test_an_error_of_any_length_makes_a_line_that_log_stores_take(capsys: pytest
     fields = json.loads(capsys.readouterr().err)
     assert fields["error"].startswith("the database refused: x")
     assert len(fields["error"]) == MAX_ERROR_CHARS
+
+
+def test_a_line_is_written_with_its_end_so_that_those_of_several_processes_do_not_mix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe2(os.O_DIRECT)  # one read is one write
+    with os.fdopen(writing, "w", buffering=1) as shared:
+        monkeypatch.setattr(sys, "stderr", shared)
+        configure_logging("info")
+        structlog.get_logger().info("consumers_started", processes=8)
+        structlog.get_logger().info("queue_batch_finished", jobs=1)
+    written = [os.read(reading, 4096) for _ in range(2)]
+    os.close(reading)
+
+    assert [json.loads(line)["event"] for line in written] == ["consumers_started", "queue_batch_finished"]
+    assert all(line.endswith(b"\n") for line in written)
