@@ -59,6 +59,6 @@ def _json_renderer() -> Any:
 
 
 def _stderr_logger(*_: Any) -> structlog.WriteLogger:
-    # Looked up at each use: test runners and Dagster replace sys.stderr. PrintLogger would write a line and its
-    # end apart, and the line of another process may come between.
+    # Looked up at each use: test runners and Dagster replace sys.stderr. PrintLogger writes a line and its
+    # end apart where stderr is unbuffered, and the line of another process may come between.
     return structlog.WriteLogger(sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -41,17 +42,22 @@ def test_an_error_of_any_length_makes_a_line_that_log_stores_take(capsys: pytest
     assert len(fields["error"]) == MAX_ERROR_CHARS
 
 
-def test_a_line_is_written_with_its_end_so_that_those_of_several_processes_do_not_mix(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reading, writing = os.pipe2(os.O_DIRECT)  # one read is one write
-    with os.fdopen(writing, "w", buffering=1) as shared:
-        monkeypatch.setattr(sys, "stderr", shared)
-        configure_logging("info")
-        structlog.get_logger().info("consumers_started", processes=8)
-        structlog.get_logger().info("queue_batch_finished", jobs=1)
+_TWO_LINES = """
+import structlog
+from langfuse_worker.logs import configure_logging
+configure_logging()
+structlog.get_logger().info("consumers_started")
+structlog.get_logger().info("consumers_stopped")
+"""
+
+
+def test_a_line_is_written_with_its_end_so_that_those_of_several_processes_do_not_mix() -> None:
+    reading, writing = os.pipe2(os.O_DIRECT)  # a read ends where a write has ended
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}  # as images set it
+    subprocess.run([sys.executable, "-c", _TWO_LINES], stderr=writing, env=unbuffered, check=True)
     written = [os.read(reading, 4096) for _ in range(2)]
     os.close(reading)
+    os.close(writing)
 
-    assert [json.loads(line)["event"] for line in written] == ["consumers_started", "queue_batch_finished"]
+    assert [json.loads(line)["event"] for line in written] == ["consumers_started", "consumers_stopped"]
     assert all(line.endswith(b"\n") for line in written)
