@@ -110,6 +110,9 @@ class Email:
                 return errors
         except (OSError, smtplib.SMTPException) as error:
             return [self._said(error)] * len(mails)
+        except ValueError:  # whose message may hold a piece of the password
+            said = "SMTP_CONNECTION_URL cannot be used: its parts must be ASCII, and percent-encoded"
+            return [said] * len(mails)
 
     def _send(self, server: smtplib.SMTP, recipients: tuple[str, ...], message: Message) -> str | None:
         mail = EmailMessage()

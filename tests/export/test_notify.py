@@ -165,6 +165,17 @@ def test_a_mail_that_was_taken_is_sent_however_the_server_says_goodbye(
     assert len(mail_server.mails) == 1
 
 
+@pytest.mark.parametrize("login", ["langfuse:p%C3%A4ssword", "langfuse:not/encoded"])
+def test_a_password_that_smtp_cannot_carry_is_no_mail_and_no_secret_in_what_is_said(
+    mail_server: MailServer, login: str
+) -> None:
+    email = Email(f"smtp://{login}@127.0.0.1:{mail_server.port}", "langfuse@example.com", ("a@example.com",))
+
+    [error] = email.deliver([(email.recipients, message_of([], NOW))])
+
+    assert error == "SMTP_CONNECTION_URL cannot be used: its parts must be ASCII, and percent-encoded"
+
+
 def test_the_name_of_a_project_calls_nobody_in_slack(
     project: ProjectExport, webhook: WebhookReceiver
 ) -> None:
