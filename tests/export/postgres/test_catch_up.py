@@ -14,6 +14,7 @@ from langfuse_export.windows import Frequency
 from tests.export.killing import kill_a_run
 from tests.export.location import load_location
 from tests.export.postgres.deployment import Deployment
+from tests.export.requests import bounds
 
 SENSOR = "export_hourly_catch_up_sensor"
 HOUR = timedelta(hours=1)
@@ -30,11 +31,10 @@ def _ask(deployment: Deployment, location: dg.Definitions) -> list[tuple[datetim
     repository = location.get_repository_def()
     with dg.build_sensor_context(instance=deployment.instance, repository_def=repository) as context:
         requests = repository.get_sensor_def(SENSOR).evaluate_tick(context).run_requests or []
-    return [(_start(r, RANGE_START_TAG), _start(r, RANGE_END_TAG)) for r in requests]
+    return [(_start(first), _start(last)) for first, last in map(bounds, requests)]
 
 
-def _start(request: dg.RunRequest, tag: str) -> datetime:
-    key = request.partition_key or request.tags[tag]
+def _start(key: str) -> datetime:
     return Frequency.HOURLY.window_of_key(key).start
 
 
