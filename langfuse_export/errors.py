@@ -145,7 +145,9 @@ def reason_of(error: BaseException) -> str:
     if not isinstance(error, Exception):  # KeyboardInterrupt, and Dagster's own interrupt
         return CancelledError.reason
     if isinstance(error, WindowError):
-        return reason_of(next(iter(error.failures.values())))
+        reasons = [reason_of(failure) for failure in error.failures.values()]
+        # What every window would meet says more than what one table did.
+        return next((reason for reason in reasons if reason in _STOPS_PROJECT), reasons[0])
     if isinstance(error, ExportError):
         return error.reason
     if isinstance(error, ClickHouseError):

@@ -9,6 +9,7 @@ from langfuse_export.errors import (
     WindowError,
     is_transient,
     reason_of,
+    stops_project,
     user_fault,
 )
 from langfuse_worker.blobstore import ObjectTooLargeError, StoreAccessError, StoreError, StoreFullError
@@ -50,6 +51,14 @@ def test_a_window_is_retried_unless_one_of_its_tables_can_never_succeed() -> Non
     passing, lasting = ClickHouseError("network", 210), ClickHouseError("no such table", 60)
     assert is_transient(WindowError("w", {"traces": passing, "scores": passing}, {}))
     assert not is_transient(WindowError("w", {"traces": passing, "scores": lasting}, {}))
+
+
+def test_a_window_stops_its_project_whichever_of_its_tables_met_what_all_would_meet() -> None:
+    of_traces, of_all = ClickHouseError("memory", 241), StoreAccessError("403")
+    window = WindowError("w", {"traces": of_traces, "scores": of_all}, {})
+    assert stops_project(window)
+    assert reason_of(window) == "destination_access"
+    assert not stops_project(WindowError("w", {"traces": of_traces, "scores": of_traces}, {}))
 
 
 def test_the_owner_of_the_destination_is_named_only_when_the_store_says_so() -> None:
