@@ -81,17 +81,18 @@ class ConsumerPool(WorkerPool):
         progress = _FORK.Value("d", time.monotonic())
         self._progress[name] = progress
         return _FORK.Process(
-            target=run_consumer, args=(name, self.shard, progress), name=f"{self.shard} {name}"
+            target=run_consumer,
+            args=(name, self.shard, progress, os.getpid()),
+            name=f"{self.shard} {name}",
         )
 
     def states(self) -> list[ConsumerState]:
-        """The consumers as they are now."""
+        """The consumers as they are now, from any thread."""
         now = time.monotonic()
         return [
-            ConsumerState(
-                self.shard, data.pid, data.process.is_alive(), max(0, now - self._progress[data.name].value)
-            )
+            ConsumerState(self.shard, data.pid, data.process.is_alive(), max(0, now - progress.value))
             for data in list(self.worker_dict.values())
+            if (progress := self._progress.get(data.name))  # one that has died may be forgotten just now
         ]
 
     def kill(self) -> int:
@@ -126,12 +127,12 @@ def _end_when_stopped() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
-def run_consumer(name: str, shard: str, progress: "Synchronized[float]") -> None:
-    """The main function of a consumer process."""
+def run_consumer(name: str, shard: str, progress: "Synchronized[float]", parent: int) -> None:
+    """The main function of a consumer process; `parent` is the supervisor's id."""
     _end_when_stopped()
     config = settings()
     configure_logging(config.log_level)
-    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+    threading.Thread(target=_stop_with_parent, args=(parent,), name="parent", daemon=True).start()
     connection = open_redis(config)
     assert isinstance(connection.connection_pool, ConnectionPool)
     try:

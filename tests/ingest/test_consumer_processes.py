@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -190,8 +191,37 @@ def test_a_consumer_that_deletes_for_long_is_healthy(deployment: Deployment) -> 
         deployment.wait_until_empty()
 
 
-def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(deployment: Deployment) -> None:
+@pytest.fixture
+def pool(deployment: Deployment) -> Iterator[ConsumerPool]:
+    """One consumer, not started."""
     pool = ConsumerPool(queue("trace-delete"), "trace-delete", 1)
+    yield pool
+    pool.kill()
+
+
+def test_a_consumer_whose_supervisor_is_killed_while_it_starts_stops(
+    pool: ConsumerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getppid", lambda: 1)  # who has lost its parent is a child of init
+    pool.start_workers(burst=False)
+    [consumer] = pool.worker_dict.values()
+    consumer.process.join(20)
+    assert not consumer.process.is_alive()
+
+
+def test_a_probe_is_answered_while_a_consumer_that_died_is_forgotten(
+    pool: ConsumerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.start_workers(burst=False)
+    pool.kill()
+    [consumer] = pool.worker_dict.values()
+    monkeypatch.setattr(consumer.process, "is_alive", lambda: pool.handle_dead_worker(consumer))
+
+    assert not any(state.alive for state in pool.states())
+    assert pool.states() == []
+
+
+def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(pool: ConsumerPool) -> None:
     # As the supervisor's handler, which a new process has until RQ sets its own.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
@@ -202,4 +232,3 @@ def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(deployment: Dep
         assert not consumer.process.is_alive()
     finally:
         signal.signal(signal.SIGINT, before)
-        pool.kill()
