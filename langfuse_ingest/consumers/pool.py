@@ -5,9 +5,9 @@ import os
 import signal
 import threading
 import time
+from ctypes import c_double
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 import structlog
@@ -66,7 +66,7 @@ class ConsumerPool(WorkerPool):
         )
         self.spec, self.shard = spec, shard
         self._burst = False
-        self._progress: dict[str, Synchronized[float]] = {}
+        self._progress: dict[str, c_double] = {}
 
     def start_worker(self, *args: Any, **kwargs: Any) -> None:
         """As RQ does it; a signal that comes meanwhile waits until the process can obey it."""
@@ -78,7 +78,7 @@ class ConsumerPool(WorkerPool):
 
     def get_worker_process(self, name: str, *_: Any, **__: Any) -> BaseProcess:
         """The process of a consumer, not started; it shares the time of its last progress."""
-        progress = _FORK.Value("d", time.monotonic())
+        progress = _FORK.RawValue(c_double, time.monotonic())  # a killed consumer would keep its lock
         self._progress[name] = progress
         return _FORK.Process(
             target=run_consumer,
@@ -92,7 +92,8 @@ class ConsumerPool(WorkerPool):
         return [
             ConsumerState(self.shard, data.pid, data.process.is_alive(), max(0, now - progress.value))
             for data in list(self.worker_dict.values())
-            if (progress := self._progress.get(data.name))  # one that has died may be forgotten just now
+            if (progress := self._progress.get(data.name))
+            is not None  # one that has died may be forgotten just now
         ]
 
     def kill(self) -> int:
@@ -127,7 +128,7 @@ def _end_when_stopped() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
-def run_consumer(name: str, shard: str, progress: "Synchronized[float]", parent: int) -> None:
+def run_consumer(name: str, shard: str, progress: c_double, parent: int) -> None:
     """The main function of a consumer process; `parent` is the supervisor's id."""
     _end_when_stopped()
     config = settings()

@@ -6,7 +6,7 @@
 import gc
 import time
 from collections.abc import Sequence
-from multiprocessing.sharedctypes import Synchronized
+from ctypes import c_double
 from typing import Any
 
 import structlog
@@ -44,7 +44,7 @@ class ConsumerWorker(SimpleWorker):
     job_class = QueueJob
     log_job_description = False
     log_result_lifespan = False
-    progress: "Synchronized[float] | None" = None
+    progress: c_double | None = None
 
     def __init__(self, queues: Sequence[Queue], *args: Any, **kwargs: Any) -> None:
         """As RQ's workers.

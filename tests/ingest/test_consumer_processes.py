@@ -1,5 +1,7 @@
 """Consumers and their supervisor are stopped, killed or stuck, or Redis goes away: no job is lost."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from rq import Queue
 
-from langfuse_ingest.consumers.pool import ConsumerPool
+from langfuse_ingest.consumers.pool import ConsumerPool, ConsumerState
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment
@@ -219,6 +221,28 @@ def test_a_probe_is_answered_while_a_consumer_that_died_is_forgotten(
 
     assert not any(state.alive for state in pool.states())
     assert pool.states() == []
+
+
+def test_a_probe_is_answered_when_a_consumer_was_killed_while_it_showed_progress(
+    pool: ConsumerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shows = multiprocessing.get_context("fork").Event()
+
+    def show_progress(_name: str, _shard: str, progress: Any, _parent: int) -> None:
+        with getattr(progress, "get_lock", contextlib.nullcontext)():  # where there is one
+            shows.set()
+            time.sleep(600)
+
+    monkeypatch.setattr("langfuse_ingest.consumers.pool.run_consumer", show_progress)
+    pool.start_workers(burst=False)
+    assert shows.wait(20)
+    pool.kill()
+
+    found: list[ConsumerState] = []
+    probe = threading.Thread(target=lambda: found.extend(pool.states()), daemon=True)
+    probe.start()
+    probe.join(20)
+    assert [state.alive for state in found] == [False]
 
 
 def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(pool: ConsumerPool) -> None:
