@@ -21,6 +21,7 @@ from tests.export.http.exporting import Deployment
 from tests.rows import NOON, PROJECT
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, write_users
+from tests.waiting import wait_for
 
 
 def value_of(server: ClickHouseServer, expression: str, **settings: str | int) -> str:
@@ -170,8 +171,8 @@ def test_the_user_of_exports_kills_its_own_queries_without_a_grant(acting_as: St
     query = threading.Thread(target=run_for_ever)
     query.start()
     its_text = "query LIKE 'SELECT count() FROM numbers%'"
-    while value_of(server, f"count() FROM system.processes WHERE {its_text}") == "0":
-        assert query.is_alive()
+    running = f"count() FROM system.processes WHERE {its_text}"
+    wait_for(lambda: value_of(server, running) != "0", lambda: f"it does not run: {errors}")
     server.execute(f"KILL QUERY WHERE {its_text} SYNC")
     query.join(60)
     assert "QUERY_WAS_CANCELLED" in errors[0]
@@ -181,13 +182,9 @@ def test_the_user_of_exports_sees_what_its_queries_cost(acting_as: StartAs) -> N
     server = acting_as("export")
     value_of(server, "count() FROM traces")
     # The engine writes its log twice a second here.
-    while server.execute("EXISTS TABLE system.query_log").strip() == "0":
-        pass
-    while (
-        value_of(server, "count() FROM system.query_log WHERE query LIKE 'SELECT count() FROM traces%'")
-        == "0"
-    ):
-        pass
+    wait_for(lambda: server.execute("EXISTS TABLE system.query_log").strip() != "0", lambda: "no query_log")
+    logged = "count() FROM system.query_log WHERE query LIKE 'SELECT count() FROM traces%'"
+    wait_for(lambda: value_of(server, logged) != "0", lambda: "the query is not in query_log")
 
 
 def test_the_user_of_ingestion_writes_reads_and_deletes(acting_as: StartAs) -> None:

@@ -16,6 +16,7 @@ import pytest
 from langfuse_worker.start import DAEMON_VARIABLES
 from tests.servers.port import free_port
 from tests.servers.processes import children_of
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -165,9 +166,9 @@ def test_the_web_servers_answer_is_that_of_server_info(
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
     command = ("dagster-webserver", "-w", "workspace.yaml", "-p", str(free_port()))
     with running(tmp_path, "Serving dagster-webserver", *command) as pid:
-        while "Connection refused" in (checked := check(pid)).stderr:
-            pass  # it says that it serves before it listens
-        assert checked.returncode == 0
+        # It says that it serves before it listens.
+        wait_for(lambda: "Connection refused" not in check(pid).stderr, lambda: "it does not listen")
+        assert check(pid).returncode == 0
 
 
 def test_a_command_that_is_run_by_hand_is_healthy() -> None:

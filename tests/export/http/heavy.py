@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from tests.export.http.exporting import HOUR, Deployment
 from tests.rows import PROJECT, observation
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_http import Fault, Request
+from tests.waiting import wait_for
 
 OBSERVATIONS = TABLES["observations"]
 KEY = "p1/observations/2026-06-01T13-00-00.parquet"
@@ -95,7 +95,8 @@ def killed_worker(deployment: Deployment) -> Iterator[None]:
 
 def wait_for_query(deployment: Deployment, text: str, since: int, timeout_s: float = 60) -> None:
     """Return once a query with that text has arrived after that many others; raises TimeoutError."""
-    deadline = time.monotonic() + timeout_s
-    while not any(text in request.sql for request in payload_queries(deployment, since)):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no query with {text!r} has arrived")
+    wait_for(
+        lambda: any(text in request.sql for request in payload_queries(deployment, since)),
+        lambda: f"no query with {text!r} has arrived",
+        timeout_s,
+    )

@@ -26,6 +26,7 @@ from tests.export.http.server_mode import COLLECTION, to_bucket, writing_to_s3
 from tests.rows import PROJECT, observation, score, trace
 from tests.servers.clickhouse_http import Fault
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
+from tests.waiting import wait_for
 
 BUCKET = "skipping"
 FOLDER = f"langfuse/{PROJECT}"
@@ -227,8 +228,10 @@ def test_a_run_whose_object_was_removed_at_the_same_time_exports_again(
 
     emptying = threading.Thread(target=export)
     emptying.start()
-    while not any("delete" in f"{r.method} {r.query}".lower() for r in list(s3_proxy.requests)):
-        emptying.join(0.05)
+    wait_for(
+        lambda: any("delete" in f"{r.method} {r.query}".lower() for r in list(s3_proxy.requests)),
+        lambda: "no object has been deleted",
+    )
     skipping.insert("traces", trace("t2"))
     skipping.export()  # wrote its object, and its manifest, and found nothing wrong
     gate.set()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.export.project import write_catalog
 from tests.rows import NOON, PROJECT, trace
 from tests.servers.clickhouse_http import Fault, Request
 from tests.servers.s3 import S3Fault, S3Proxy, S3Server
+from tests.waiting import wait_for
 
 BUCKET = "stopped"
 MANIFEST = f"{PROJECT}/manifests/2026-06-01T13-00-00.json"
@@ -146,8 +146,7 @@ def test_the_count_of_a_day_is_killed_when_its_run_is_stopped(deployment: Deploy
         return [request for request in server.requests[earlier:] if text in request.sql]
 
     def stop() -> None:
-        while not requests_with(stalled):
-            time.sleep(0.05)
+        wait_for(lambda: requests_with(stalled), lambda: "no count has arrived")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     stopping = threading.Thread(target=stop)
