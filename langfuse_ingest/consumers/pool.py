@@ -89,11 +89,11 @@ class ConsumerPool(WorkerPool):
     def states(self) -> list[ConsumerState]:
         """The consumers as they are now, from any thread."""
         now = time.monotonic()
+        shown = dict(self._progress)  # first: who has died may be forgotten meanwhile
         return [
-            ConsumerState(self.shard, data.pid, data.process.is_alive(), max(0, now - progress.value))
+            ConsumerState(self.shard, data.pid, data.process.is_alive(), max(0, now - shown[data.name].value))
             for data in list(self.worker_dict.values())
-            if (progress := self._progress.get(data.name))
-            is not None  # one that has died may be forgotten just now
+            if data.name in shown
         ]
 
     def kill(self) -> int:
