@@ -14,7 +14,7 @@ from rq.worker_pool import WorkerPool
 from langfuse_ingest.consumers.health import Health, HealthServer
 from langfuse_ingest.consumers.pool import ConsumerPool
 from langfuse_ingest.consumers.recovery import Recovery
-from langfuse_ingest.metrics import build_metrics
+from langfuse_ingest.metrics import IngestMetrics, build_metrics
 from langfuse_ingest.queue_state import left_shards, queue_states
 from langfuse_ingest.queues import QueueSpec
 from langfuse_worker.redis import EmbeddedRedis, open_redis
@@ -55,7 +55,8 @@ class Supervisor:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 1 if consumers had to be killed.
 
         Raises:
-            SettingsError: the port of the health checks is in use, or no ClickHouse can be opened.
+            SettingsError: the port of the health checks is in use, no ClickHouse can be opened, or an
+                embedded Redis that has ended cannot be started again.
         """
         signal.signal(signal.SIGINT, self._request_stop)
         signal.signal(signal.SIGTERM, self._request_stop)
@@ -69,23 +70,29 @@ class Supervisor:
             log.info(
                 "consumers_started", processes=sum(p.num_workers for p in self._pools), health=server.url
             )
-            while not self._stop.is_set():
-                try:
-                    self._tick()
-                    if time.monotonic() >= self._gauges_due:
-                        self._gauges_due = time.monotonic() + _GAUGES_S
-                        self._adopt_shards()
-                        for state in queue_states(self._redis, self._specs):
-                            metrics.queue_state(state.queue, state.depths, state.oldest_age_s)
-                except RedisError as error:
-                    log.warning("redis_unavailable", error=str(error))
-                    self._restart_embedded()
-                self._stop.wait(_TICK_S)
-            health.stopping = True
-            killed = self._drain()
+            try:
+                self._watch(metrics)
+            finally:  # also of what nobody foresees: this process could not end before its consumers
+                health.stopping = True
+                killed = self._drain()
         metrics.shutdown()
         self._recovery.close()
         return 1 if killed else 0
+
+    def _watch(self, metrics: IngestMetrics) -> None:
+        """Look after the consumers and the queues until somebody asks to stop."""
+        while not self._stop.is_set():
+            try:
+                self._tick()
+                if time.monotonic() >= self._gauges_due:
+                    self._gauges_due = time.monotonic() + _GAUGES_S
+                    self._adopt_shards()
+                    for state in queue_states(self._redis, self._specs):
+                        metrics.queue_state(state.queue, state.depths, state.oldest_age_s)
+            except RedisError as error:
+                log.warning("redis_unavailable", error=str(error))
+                self._restart_embedded()
+            self._stop.wait(_TICK_S)
 
     def _tick(self) -> None:
         self._redis.ping()  # consumers that are started without it would only die again

@@ -5,15 +5,19 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.command import WORKER, Ended, langfuse_worker
-from tests.ingest.deployment import PROJECT, Deployment
+from tests.ingest.deployment import PROJECT, Consumers, Deployment
 from tests.ingest.sessions import START, event, sessions, trace
 from tests.ingest.spans import ROOT, export, span
+from tests.servers.processes import kill_tree
 from tests.waiting import wait_for
 
 
@@ -224,31 +228,55 @@ def test_deletions_are_asked_for_and_queued(deployment: Deployment) -> None:
     assert deployment.ids("traces") == []
 
 
+@contextmanager
+def embedded_consumers(directory: Path, queue: str) -> Iterator[Consumers]:
+    """The consumers of a queue where no server is named, in a session of their own."""
+    environment = {**os.environ, "LANGFUSE_WORKER_HEALTH_PORT": "0"}
+    log = directory / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [WORKER, "consume", "--queue", queue],
+            env=environment,
+            stdout=out,
+            stderr=out,
+            cwd=directory,
+            start_new_session=True,
+        )
+    try:
+        yield Consumers(process, log)
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+
+
 def test_without_any_server_the_embedded_ones_do(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text(lines(list(sessions(3))))
     ended = langfuse_worker("ingest", "events.jsonl", "--project", "p1")
     assert (ended.code, ended.out) == (0, "24 accepted, 0 rejected\n")
 
-    environment = {**os.environ, "LANGFUSE_WORKER_HEALTH_PORT": "0"}
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        consumers = subprocess.Popen(
-            [WORKER, "consume", "--queue", "ingestion-queue"],
-            env=environment,
-            stdout=out,
-            stderr=out,
-            cwd=tmp_path,
-            start_new_session=True,
-        )
-    try:
-        wait_for(lambda: "queue_batch_finished" in log.read_text() or consumers.poll(), log.read_text)
-        os.killpg(consumers.pid, signal.SIGINT)  # as Ctrl-C, which the embedded Redis gets as well
-        assert consumers.wait(60) == 0, log.read_text()
+    with embedded_consumers(tmp_path, "ingestion-queue") as consumers:
+        log, process = consumers.log, consumers.process
+        wait_for(lambda: "queue_batch_finished" in log.read_text() or process.poll(), log.read_text)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C, which the embedded Redis gets as well
+        assert process.wait(60) == 0, log.read_text()
         assert "Connection refused" not in log.read_text()
-    finally:
-        consumers.kill()
 
     rows = langfuse_worker("queues", "--json").json
     assert {row["queue"]: (row["waiting"], row["failed"]) for row in rows}["ingestion-queue"] == (0, 0)
     status = langfuse_worker("export", "status", "--json")
     assert {row["project"] for row in status.json} == {"p1"}
+
+
+def test_consumers_whose_embedded_redis_cannot_be_started_again_stop_and_say_why(tmp_path: Path) -> None:
+    with embedded_consumers(tmp_path, "trace-delete") as consumers, socket.socket() as taken:
+        log = consumers.log
+        wait_for(lambda: "consumers_started" in log.read_text(), log.read_text)
+        file = tmp_path / ".langfuse/redis/port"
+        redis = Redis(port=int(file.read_text()))
+        taken.bind(("127.0.0.1", 0))
+        file.write_text(str(taken.getsockname()[1]))
+
+        redis.shutdown(nosave=True)
+
+        assert consumers.process.wait(60) == 2, log.read_text()
+        assert consumers.lines[-1].startswith("langfuse-worker: the embedded Redis cannot start: Port ")
