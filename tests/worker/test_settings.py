@@ -11,17 +11,6 @@ from langfuse_worker.role import WorkerRole
 from langfuse_worker.settings import Settings, SettingsError, environment_names, load_settings
 
 
-def test_defaults_are_the_documented_ones() -> None:
-    settings = load_settings()
-    assert settings.worker_role is WorkerRole.ALL
-    assert settings.export_max_threads == 10
-    assert settings.export_priority == 2
-    assert settings.export_max_memory_usage == 20_000_000_000
-    assert settings.export_request_timeout_ms == 3_600_000
-    assert settings.home == Path(".langfuse")
-    assert settings.embedded
-
-
 def test_the_environment_comes_before_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("CLICKHOUSE_USER=file\nCLICKHOUSE_DB=file\n")
     monkeypatch.setenv("CLICKHOUSE_USER", "environment")
