@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from langfuse_ingest.consumers.worker import ConsumerWorker
 from langfuse_ingest.dead_letters import DeadLetter, dead_letters
 from langfuse_ingest.enqueue import NewJob, enqueue, rq_queue
 from langfuse_ingest.event_log import Group, Origin
+from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.producer import Receipt
 from langfuse_ingest.queue_state import queue_states
 from langfuse_ingest.queues import queue, queues
@@ -39,7 +40,6 @@ from tests.servers.redis import RedisServer
 from tests.waiting import wait_for
 
 PROJECT = "p1"
-# Less than pytest waits for a test, so that the state is shown.
 Event = dict[str, Any]
 # Versions and times of writing differ from one ingestion to the next.
 _OF_THE_WRITE = ("created_at", "updated_at", "event_ts", "event_bytes", "blob_storage_file_path")
@@ -115,6 +115,12 @@ class Deployment:
         """Put events in and work them off."""
         self.accept_all(events, size)
         self.work()
+
+    def ingest_while(self, segment: str | None, something: Callable[[], object]) -> None:
+        """Ingest a segment; something else happens before its first rows are written."""
+        assert segment is not None
+        writer = SlowWriter(self.parts.clickhouse, something)
+        replace(self.parts.ingestion, writer=writer).ingest([ingest_job(segment)])
 
     def expire_leases(self) -> None:
         """Let the leases of all jobs in work expire, as if their consumers had died a while ago."""
@@ -228,9 +234,9 @@ class Killed(BaseException):
 class SlowWriter(Writer):
     """Something happens before its first rows are written."""
 
-    def __init__(self, clickhouse: ClickHouse, before: Callable[[], None]) -> None:
+    def __init__(self, clickhouse: ClickHouse, before: Callable[[], object]) -> None:
         super().__init__(clickhouse, 1, lambda *_: None)
-        self._before: Callable[[], None] | None = before
+        self._before: Callable[[], object] | None = before
         self._lock = threading.Lock()  # rows of several tables are written at once
 
     def write(self, table: str, rows: Sequence[PendingRow]) -> list[RefusedRow]:

@@ -1,14 +1,12 @@
 """Deleting: rows are gone for every reader, and neither late events' merges nor replays bring them back."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from langfuse_ingest import deletion, ingest, jobs
 from langfuse_ingest.enqueue import NewJob, enqueue, rq_queue
-from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.queues import queue
 from langfuse_ingest.replay import replay_range
 from langfuse_ingest.runtime import Runtime, build_runtime
@@ -117,13 +115,11 @@ def test_jobs_of_a_deleted_project_bring_nothing_back_and_are_no_dead_letters(
 
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment: Deployment) -> None:
     segment = deployment.accept(list(sessions(1))).segment
-    assert segment is not None
 
     def delete_meanwhile() -> None:
         deletion.delete_project(build_runtime(settings()), PROJECT)
 
-    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
-    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.ingest_while(segment, delete_meanwhile)
     deployment.work("project-delete")
 
     for table in (*TABLES, "blob_storage_file_log", "event_log_index"):
@@ -135,31 +131,24 @@ def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_project(deployment
 def test_a_project_that_is_written_to_is_not_deleted_over_and_over(deployment: Deployment) -> None:
     first = deployment.accept(list(sessions(1))).segment
 
-    def ingest_while(segment: str | None, something: Callable[[], None]) -> None:
-        assert segment is not None
-        writer = SlowWriter(deployment.parts.clickhouse, something)
-        replace(deployment.parts.ingestion, writer=writer).ingest([ingest_job(segment)])
-
-    ingest_while(first, lambda: deletion.delete_project(build_runtime(settings()), PROJECT))
+    deployment.ingest_while(first, lambda: deletion.delete_project(build_runtime(settings()), PROJECT))
     later = deployment.accept(list(sessions(1, seed=2))).segment
     waiting = rq_queue("project-delete", deployment.redis.client)
     [again] = waiting.get_jobs()
     waiting.empty()
-    ingest_while(later, lambda: jobs.delete_project(**again.kwargs))
+    deployment.ingest_while(later, lambda: jobs.delete_project(**again.kwargs))
 
     assert waiting.count == 0
 
 
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_its_trace(deployment: Deployment) -> None:
     segment = deployment.accept(list(sessions(2))).segment
-    assert segment is not None
 
     def delete_meanwhile() -> None:
         deletion.delete_traces(build_runtime(settings()), PROJECT, ["trace-1-0"])
         deployment.accept([trace("trace-1-0", name="new")])
 
-    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
-    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.ingest_while(segment, delete_meanwhile)
     deployment.work("trace-delete", "ingestion-queue")
 
     for _ in range(2):
@@ -177,14 +166,12 @@ def test_traces_that_are_deleted_while_a_batch_is_in_work_are_deleted_again_by_o
     deployment: Deployment,
 ) -> None:
     segment = deployment.accept(list(sessions(3))).segment
-    assert segment is not None
     traces = ["trace-1-0", "trace-1-2"]
 
     def delete_meanwhile() -> None:
         deletion.delete_traces(build_runtime(settings()), PROJECT, traces)
 
-    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
-    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.ingest_while(segment, delete_meanwhile)
 
     [again] = rq_queue("trace-delete", deployment.redis.client).get_jobs()
     assert (again.kwargs["project"], sorted(again.kwargs["trace_ids"])) == (PROJECT, traces)
@@ -192,13 +179,11 @@ def test_traces_that_are_deleted_while_a_batch_is_in_work_are_deleted_again_by_o
 
 def test_a_batch_in_work_does_not_outlive_the_deletion_of_a_score(deployment: Deployment) -> None:
     segment = deployment.accept(list(sessions(1))).segment
-    assert segment is not None
 
     def delete_meanwhile() -> None:
         deletion.delete_scores(build_runtime(settings()), PROJECT, ["tone-1-0"])
 
-    slow = SlowWriter(deployment.parts.clickhouse, delete_meanwhile)
-    replace(deployment.parts.ingestion, writer=slow).ingest([ingest_job(segment)])
+    deployment.ingest_while(segment, delete_meanwhile)
     deployment.work("score-delete")
 
     assert deployment.ids("scores") == ["helpful-1-0"]

@@ -1,14 +1,13 @@
 """The rows do not depend on how events were batched, in which order they came, or how often."""
 
 import random
-from dataclasses import replace
 
 import pytest
 
 from langfuse_ingest.jobs import ingest_job
 from langfuse_ingest.runtime import build_runtime
 from langfuse_worker.settings import settings
-from tests.ingest.deployment import PROJECT, Deployment, SlowWriter
+from tests.ingest.deployment import PROJECT, Deployment
 from tests.ingest.sessions import START, Event, event, sessions
 from tests.ingest.spans import ROOT, TRACE, ingest, span
 
@@ -120,17 +119,13 @@ def test_two_consumers_that_merge_an_entity_at_once_leave_one_row(deployment: De
     update = event("trace-create", START.replace(second=7), {"id": "t", "name": "b"})
     create = event("trace-create", START, {"id": "t", "timestamp": "2026-06-01T07:59:00Z", "userId": "u"})
     segment = deployment.accept([update]).segment
-    assert segment is not None
 
     def another_consumer() -> None:
         other = deployment.accept([create]).segment
         assert other is not None
         build_runtime(settings()).ingestion.ingest([ingest_job(other)])
 
-    slow = replace(
-        deployment.parts.ingestion, writer=SlowWriter(deployment.parts.clickhouse, another_consumer)
-    )
-    slow.ingest([ingest_job(segment)])
+    deployment.ingest_while(segment, another_consumer)
 
     [trace] = deployment.rows("traces")
     assert (trace["name"], trace["user_id"]) == ("b", "u")
