@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.rows import event, insert, observation, score, trace
+from tests.rows import event, insert, observation, run_item, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, write_users
 
@@ -26,6 +26,7 @@ def acting_as(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAs]:
                     insert(administrator.execute, "observations", [observation("o1")])
                     insert(administrator.execute, "scores", [score("s1")])
                     insert(administrator.execute, "events_full", [event("e1")])
+                    insert(administrator.execute, "dataset_run_items_rmt", [run_item("i1")])
                 users = write_users(directory / "users", user, SHIPPED_USERS)
                 server = ClickHouseServer(directory, user, "secret", PASSWORDS, users)
                 started[user] = stack.enter_context(server)
