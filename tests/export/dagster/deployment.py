@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from langfuse_export.build import build_defs
 from langfuse_export.catalog import Catalog
 from langfuse_export.listeners import Listeners, RunListener
-from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.naming import asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources, utc_now
 from langfuse_export.tables import TABLES, Table
@@ -24,6 +24,7 @@ from langfuse_worker.clickhouse import ClickHouse, Query, QueryLimits
 from langfuse_worker.clickhouse.embedded import EmbeddedClickHouse
 from langfuse_worker.settings import Settings
 from tests.export.project import START, project_export
+from tests.export.running import run_between
 from tests.rows import PROJECT, insert
 
 NETWORK = 210  # ClickHouse's code of a connection that broke
@@ -116,12 +117,9 @@ class Deployment:
     ) -> dg.ExecuteInProcessResult:
         """A run of the windows between two partition keys, both included."""
         project = project or self.first
-        return self.defs.resolve_job_def(job_name(project.frequency)).execute_in_process(
-            instance=self.instance,
-            asset_selection=[asset_key(project, table) for table in tables or project.tables],
-            tags={RANGE_START_TAG: first, RANGE_END_TAG: last, **(tags or {})},
-            raise_on_error=False,
-        )
+        job = self.defs.resolve_job_def(job_name(project.frequency))
+        assets = [asset_key(project, table) for table in tables or project.tables]
+        return run_between(job, self.instance, assets, (first, last), tags)
 
     def tick(self, schedule: str, at: datetime) -> Sequence[dg.RunRequest]:
         """What a schedule asks for then, as the daemon evaluates it."""

@@ -10,14 +10,10 @@ import dagster as dg
 import time_machine
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 
-from langfuse_export.naming import (
-    PRIORITY_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    SCHEDULE_TAG,
-)
+from langfuse_export.naming import PRIORITY_TAG, SCHEDULE_TAG
 from tests.export.dagster.simulation import ticks_from
 from tests.export.requests import bounds, tags_of
+from tests.export.running import run_between
 
 MINUTE = timedelta(minutes=1)
 SENSOR_TAG = "dagster/sensor_name"
@@ -125,13 +121,8 @@ class Daemon:
         tags = tags_of(request)
         assets = list(request.asset_selection or ())
         assert request.job_name is not None
-        result = self.definitions.resolve_job_def(request.job_name).execute_in_process(
-            instance=self.instance,
-            asset_selection=assets,
-            tags={**tags, RANGE_START_TAG: first, RANGE_END_TAG: last},
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-        )
+        job = self.definitions.resolve_job_def(request.job_name)
+        result = run_between(job, self.instance, assets, (first, last), tags)
         return Asked(
             at=self.now,
             by=tags.get(SCHEDULE_TAG) or tags[SENSOR_TAG],

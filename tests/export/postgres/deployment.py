@@ -10,10 +10,11 @@ import dagster as dg
 import pytest
 
 from langfuse_export.catalog import load_catalog
-from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.naming import asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_worker.settings import Settings
 from tests.export.location import load_location
+from tests.export.running import run_between
 from tests.rows import insert
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.langfuse_postgres import LangfusePostgres
@@ -73,12 +74,9 @@ class Deployment:
         tables: Sequence[str] = ("scores", "events"),
     ) -> dg.ExecuteInProcessResult:
         """The same in a code location that was loaded before."""
-        return location.resolve_job_def(job_name(project.frequency)).execute_in_process(
-            instance=self.instance,
-            asset_selection=[asset_key(project, project.table(name)) for name in tables],
-            tags={RANGE_START_TAG: first, RANGE_END_TAG: last},
-            raise_on_error=False,
-        )
+        job = location.resolve_job_def(job_name(project.frequency))
+        assets = [asset_key(project, project.table(name)) for name in tables]
+        return run_between(job, self.instance, assets, (first, last))
 
     def objects(self) -> list[str]:
         """Keys of the objects in the bucket."""

@@ -18,7 +18,7 @@ from langfuse_export.catalog import Catalog
 from langfuse_export.exporter import NoProgress, Progress
 from langfuse_export.formats import Encoding, FileFormat
 from langfuse_export.manifest import Manifest
-from langfuse_export.naming import RANGE_END_TAG, RANGE_START_TAG, asset_key, job_name
+from langfuse_export.naming import asset_key, job_name
 from langfuse_export.project import ProjectExport
 from langfuse_export.resources import ExportOptions, ExportResources
 from langfuse_export.sensors.late_cursor import LateCursor
@@ -31,6 +31,7 @@ from langfuse_worker.postgres import Database
 from langfuse_worker.settings import Settings
 from tests.export.project import project_export
 from tests.export.requests import bounds, tags_of
+from tests.export.running import run_between
 from tests.rows import PROJECT, clock, event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -137,12 +138,8 @@ class Deployment:
         """A run of the windows between two partition keys, both included."""
         project = project or self.first
         keys = list(tables or [asset_key(project, table) for table in project.tables])
-        return self.defs.resolve_job_def(job_name(project.frequency)).execute_in_process(
-            instance=self.instance,
-            asset_selection=keys,
-            tags={**(tags or {}), RANGE_START_TAG: first, RANGE_END_TAG: last},
-            raise_on_error=False,
-        )
+        job = self.defs.resolve_job_def(job_name(project.frequency))
+        return run_between(job, self.instance, keys, (first, last), tags)
 
     def look(self) -> Look:
         """One tick of the sensor, as the daemon evaluates it; the cursor is kept."""
