@@ -1,10 +1,16 @@
 """Instruments of the queues, through the product's telemetry."""
 
+import os
+from typing import TypeVar
+
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
 from langfuse_worker.settings import Settings
 from langfuse_worker.telemetry import FLUSH_TIMEOUT_MS, build_provider
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class IngestMetrics:
@@ -19,6 +25,7 @@ class IngestMetrics:
         self._rows = meter.create_counter("langfuse.ingestion.rows_written", "{row}")
         self._retries = meter.create_counter("langfuse.queue.retries", "{retry}")
         self._dead_letters = meter.create_counter("langfuse.queue.dead_letters", "{job}")
+        self._pid = os.getpid()
         self._depths: dict[tuple[str, str], int] = {}
         self._ages: dict[str, float] = {}
         meter.create_observable_gauge("langfuse.queue.depth", [self._observe_depths], "{job}")
@@ -59,11 +66,15 @@ class IngestMetrics:
         self._provider.shutdown(FLUSH_TIMEOUT_MS)
 
     def _observe_depths(self, _: CallbackOptions) -> list[Observation]:
-        depths = list(self._depths.items())
+        depths = self._own(self._depths)
         return [Observation(depth, {"queue": queue, "state": state}) for (queue, state), depth in depths]
 
     def _observe_ages(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(age, {"queue": queue}) for queue, age in list(self._ages.items())]
+        return [Observation(age, {"queue": queue}) for queue, age in self._own(self._ages)]
+
+    def _own(self, values: dict[K, V]) -> list[tuple[K, V]]:
+        # The SDK goes on in processes that are forked, which would repeat for ever what was set before.
+        return list(values.items()) if os.getpid() == self._pid else []
 
 
 def build_metrics(settings: Settings) -> IngestMetrics:

@@ -1,15 +1,20 @@
 """What a deployment shows of itself: metrics at a collector, lines in a log, settings in query_log."""
 
 import json
+import os
+import signal
 
 import pytest
 from structlog.testing import capture_logs
 
+from langfuse_ingest.enqueue import NewJob, enqueue
+from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment, configure
 from tests.ingest.sessions import sessions, trace
 from tests.servers.clickhouse import cores_of
 from tests.servers.clickhouse_http import Fault
 from tests.servers.otlp import OtlpReceiver
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -62,6 +67,29 @@ def test_the_supervisor_reports_depth_and_age(deployment: Deployment, collected:
     depth = {p.attributes["queue"]: p.value for p in collected.named("langfuse.queue.depth")}
     assert "trace-delete" in depth
     assert collected.named("langfuse.queue.oldest_age_seconds")
+
+
+def test_a_consumer_that_is_started_again_does_not_repeat_what_its_supervisor_knew(
+    deployment: Deployment, collected: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(monkeypatch, OTEL_METRIC_EXPORT_INTERVAL="200")
+
+    def delete_something() -> None:
+        collected.points.clear()
+        job = NewJob({"project": "p1", "trace_ids": ["t"]})
+        enqueue(deployment.redis.client, queue("trace-delete"), [job])
+        collected.named("langfuse.queue.processing_duration_ms")
+
+    with deployment.consumers("--queue", "trace-delete") as consumers:
+        collected.named("langfuse.queue.depth")
+        first = consumers.children
+        consumers.kill_children()
+        wait_for(lambda: consumers.children not in ([], first), consumers.log.read_text)
+        os.kill(consumers.process.pid, signal.SIGSTOP)  # so that it says nothing itself
+        for _ in range(2):  # what it was about to say may come with the first one
+            delete_something()
+
+        assert "langfuse.queue.depth" not in {point.name for point in collected.points}
 
 
 def test_a_batch_is_one_line_with_its_numbers(deployment: Deployment) -> None:
