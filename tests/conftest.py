@@ -56,7 +56,12 @@ def embedded_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settin
 
 
 @pytest.fixture
-def engine(embedded_settings: Settings) -> EmbeddedClickHouse:
-    """The embedded ClickHouse of `embedded_settings`; its first use creates Langfuse's tables."""
+def engine(embedded_settings: Settings) -> Iterator[EmbeddedClickHouse]:
+    """The embedded ClickHouse of `embedded_settings`, with Langfuse's tables; open for the whole test.
+
+    chDB keeps some 2 MB of each time that it was opened, and a test may have a hundred queries.
+    """
     address = Address.of(embedded_settings.embedded_url, embedded_settings)
-    return EmbeddedClickHouse(address, QueryLimits.from_settings(embedded_settings))
+    engine = EmbeddedClickHouse(address, QueryLimits.from_settings(embedded_settings))
+    with engine.hold():
+        yield engine
