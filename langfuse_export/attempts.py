@@ -18,6 +18,8 @@ from langfuse_export.tables import ALL_TABLES
 from langfuse_export.windows import Window, window_of_key
 
 _PAGE = 1000
+# Variables of one statement; SQLite takes 32 766. Windows of a longer time are chosen as they are read.
+_MOST_KEYS = 30_000
 _LONGEST_RUN = timedelta(days=1)
 
 _OUTCOMES = {
@@ -100,7 +102,8 @@ class _Reader:
     ) -> None:
         self._instance = instance
         self._table = table
-        self._filter = dg.AssetRecordsFilter(table.asset, asset_partitions=keys)
+        self._keys = frozenset(keys) if keys is not None and len(keys) > _MOST_KEYS else None
+        self._filter = dg.AssetRecordsFilter(table.asset, None if self._keys else keys)
         self._runs: dict[str, _Run | None] = {}
 
     def exported(self) -> Iterator[Attempt]:
@@ -174,7 +177,9 @@ class _Reader:
         cursor = None
         while True:
             page = fetch(self._filter, _PAGE, cursor)
-            yield from page.records
+            for record in page.records:
+                if self._keys is None or record.partition_key in self._keys:
+                    yield record
             if not page.has_more:
                 return
             cursor = page.cursor

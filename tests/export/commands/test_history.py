@@ -143,7 +143,7 @@ def test_windows_of_an_earlier_frequency_are_there_beside_the_present_ones(
     assert langfuse_worker("export", "run", *day, home=home, **environment).code == 0
 
     rows = history(home, environment, "--json").json
-    long_ago = history(home, environment, "--from", "2023-01-01", "--json").json
+    long_ago = history(home, environment, "--from", "2015-01-01", "--json").json
     one = history(home, environment, "--window", "2026-06-01T13:30", "--table", "traces", "--json").json
 
     assert (rows[2:], len(rows)) == (hourly, 6)
