@@ -6,6 +6,7 @@ from typing import Literal
 
 from langfuse_export.tables.masks import Mask, is_maskable, masked
 from langfuse_export.tables.price_list import KINDS, PriceList, as_of_sql, price_sql
+from langfuse_export.tables.valid_text import valid_text
 
 LABEL = "LowCardinality(String)"
 MAYBE = "Nullable(String)"
@@ -40,7 +41,7 @@ class Column:
     def sql(self) -> str:
         """The column's expression over the table alias `t`."""
         value = self.unmasked_sql
-        return masked(self.mask, value, self.name, self.type) if self.mask else value
+        return valid_text(masked(self.mask, value, self.name, self.type) if self.mask else value, self.type)
 
     @property
     def unmasked_sql(self) -> str:
