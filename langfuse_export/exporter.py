@@ -62,7 +62,7 @@ class WindowResult:
     """A window's committed objects by table name.
 
     Attributes:
-        revision: of the window's manifest, None while other tables are missing.
+        revision: of the window's manifest, None if it has none yet because other tables are missing.
     """
 
     exported: dict[str, ExportedTable]
@@ -106,6 +106,8 @@ class WindowExporter:
         read_ahead: Mapping[str, WindowRows] | None = None,
     ) -> WindowResult:
         """Export tables of a window; write the manifest once every table of the project has its object.
+
+        A manifest that stands is kept up to date before that, if the project has got another table since.
 
         Where the project skips empty tables, objects that these have from before go after the manifest.
 
@@ -152,11 +154,12 @@ class WindowExporter:
         existing = self._existing_manifest(window)
         revision = existing.revision + 1 if existing else 1
         exported, failures = self._export_tables(window, tables, read_ahead)
-        files = {**self._files_of(existing, window), **known}
-        files |= {name: table.file for name, table in exported.items()}
-        # A failed table must not leave a manifest that contradicts the tables that were overwritten.
+        standing = self._files_of(existing, window)
+        files = {**standing, **known} | {name: table.file for name, table in exported.items()}
         is_whole = files.keys() == {table.name for table in self.project.tables}
-        written_revision = revision if exported and is_whole else None
+        # Neither a table that fails nor one that the project has got since may leave a manifest that
+        # contradicts the tables that were overwritten.
+        written_revision = revision if exported and (is_whole or standing) else None
         if written_revision is not None:
             self._write_manifest(window, files, exported, written_revision)
         if failures:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
-from langfuse_export.metadata import manifest_entry, part_size
+from langfuse_export.metadata import manifest_entry, object_uri, part_size
 from langfuse_export.naming import asset_key
 from langfuse_export.parts import PartSize
 from langfuse_export.project import ProjectExport
 from langfuse_export.tables import Table
 from langfuse_export.windows import Window
+from langfuse_worker.blobstore import BlobStore
 
 # Steady exports ask for one or two windows. Who asks for more reads all at once.
 _PROBES = 3
@@ -22,6 +23,25 @@ def newest_files(
     instance: dg.DagsterInstance, project: ProjectExport, table: Table, windows: Iterable[Window]
 ) -> dict[Window, ManifestFile]:
     """The table's newest file of each window, of those windows that have one."""
+    newest = _newest_materializations(instance, project, table, windows)
+    entries = {window: manifest_entry(materialization) for window, materialization in newest.items()}
+    return {window: entry for window, entry in entries.items() if entry}
+
+
+def displaced_windows(
+    instance: dg.DagsterInstance, project: ProjectExport, table: Table, windows: Iterable[Window]
+) -> set[Window]:
+    """Those whose newest object of the table is not where the project has its objects now, in any format."""
+    newest = _newest_materializations(instance, project, table, windows)
+    uris = {window: object_uri(materialization) for window, materialization in newest.items()}
+    store, extension = BlobStore(project.destination), project.encoding.extension
+    places = {w: store.uri(project.object_key(table, w)).removesuffix(extension) for w in uris}
+    return {window for window, uri in uris.items() if uri and not uri.startswith(places[window])}
+
+
+def _newest_materializations(
+    instance: dg.DagsterInstance, project: ProjectExport, table: Table, windows: Iterable[Window]
+) -> dict[Window, dg.AssetMaterialization]:
     by_key = {project.frequency.key(window): window for window in windows}
     asset = asset_key(project, table)
     ids = instance.get_latest_storage_id_by_partition(
@@ -30,11 +50,10 @@ def newest_files(
     if not ids:
         return {}
     newest = dg.AssetRecordsFilter(asset, storage_ids=list(ids.values()))
-    found: dict[Window, ManifestFile] = {}
+    found: dict[Window, dg.AssetMaterialization] = {}
     for record in instance.fetch_materializations(newest, limit=len(ids)).records:
-        entry = manifest_entry(record.asset_materialization) if record.asset_materialization else None
-        if entry and record.partition_key in by_key:
-            found[by_key[record.partition_key]] = entry
+        if record.asset_materialization and record.partition_key in by_key:
+            found[by_key[record.partition_key]] = record.asset_materialization
     return found
 
 

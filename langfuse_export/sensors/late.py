@@ -15,6 +15,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from langfuse_export.health.recorder import adopt_failed
 from langfuse_export.health.store import HealthStore
+from langfuse_export.history import displaced_windows
 from langfuse_export.naming import LATE, MODE_TAG, PRIORITY_TAG
 from langfuse_export.partitions import Partitions
 from langfuse_export.project import ProjectExport
@@ -147,7 +148,7 @@ class LateTick:
         for window, project_id in late.keys() - set(chosen):
             for name in late[window, project_id]:
                 waiting[project_id, name].add(window)
-        requests = list(self._requests({key: late[key] for key in chosen}))
+        requests = list(self._requests(self._whole_where_moved({key: late[key] for key in chosen})))
         left = self._count(waiting)
         self._log(chosen, left)
         # Their runs may be lost or cancelled: what was asked for is compared once more.
@@ -168,6 +169,22 @@ class LateTick:
         store, now = HealthStore(self._instance), self._options.now()
         for project_id, keys in attempted.items():
             adopt_failed(store, project_id, keys, self._options.health, now)
+
+    def _whole_where_moved(
+        self, chosen: Mapping[tuple[Window, str], list[str]]
+    ) -> dict[tuple[Window, str], list[str]]:
+        """The same with every table of windows whose objects are elsewhere, such as below an earlier prefix.
+
+        One table alone would have no manifest there, and nobody would look for it.
+        """
+        whole = dict(chosen)
+        for project_id in dict.fromkeys(project_id for _, project_id in chosen):
+            project = self._projects[project_id]
+            windows = [window for window, other in chosen if other == project_id]
+            for table in project.tables:
+                for window in displaced_windows(self._instance, project, table, windows):
+                    whole[window, project_id] = [table.name for table in project.tables]
+        return whole
 
     def _requests(self, chosen: Mapping[tuple[Window, str], list[str]]) -> Iterator[dg.RunRequest]:
         """Runs of consecutive windows that changed in the same tables."""

@@ -10,9 +10,11 @@ from pydantic import SecretStr
 
 from langfuse_export.metadata import MANIFEST_ENTRY
 from langfuse_export.naming import LATE, MODE_TAG, asset_key
+from langfuse_export.project import ProjectExport
 from langfuse_export.runs import run_mode
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Window
+from langfuse_worker.blobstore import StoreConfig
 from langfuse_worker.postgres import Database
 from langfuse_worker.settings.schedule import LATE_PREFIX
 from tests.export.sensors.deployment import TRACES, Deployment
@@ -317,3 +319,44 @@ def _change_something(deployment: Deployment, chance: random.Random, ago: int) -
         deployment.write("traces", trace(id, at, deleted=deleted, name=text))
     else:
         deployment.write("scores", score(id, at, deleted=deleted, comment=text))
+
+
+def test_a_late_row_reaches_the_manifest_of_a_window_whose_project_has_got_another_table(
+    deployment: Deployment,
+) -> None:
+    window = deployment.hour(5)
+    deployment.write_in_each_table(window.start)
+    deployment.projects = [deployment.project(tables=(TABLES["traces"], TABLES["scores"]))]
+    assert deployment.export(deployment.key(6), deployment.key(4)).success
+    deployment.look()
+    _set_project(deployment, deployment.project())
+
+    deployment.write("traces", trace("late", window.start))
+    deployment.work_off(deployment.look())
+
+    assert deployment.ids("traces", window) == ["late", "t"]
+    manifest = deployment.manifest(window)
+    assert {file.table: file.row_count for file in manifest.files} == {"scores": 1, "traces": 2}
+    assert deployment.look().requests == []
+
+
+def test_a_late_row_has_its_whole_window_follow_to_another_prefix(deployment: Deployment) -> None:
+    window = deployment.hour(5)
+    deployment.write_in_each_table(window.start)
+    assert deployment.export(deployment.key(6), deployment.key(4)).success
+    deployment.look()
+    moved = StoreConfig(f"file://{deployment.home.absolute()}/blobs/moved/")
+    _set_project(deployment, deployment.project(destination=moved))
+
+    deployment.write("traces", trace("late", window.start))
+    deployment.work_off(deployment.look())
+
+    rows = {file.table: file.row_count for file in deployment.manifest(window).files}
+    assert rows == {"scores": 1, "traces": 2, "observations": 1, "observations_v2": 1}
+    assert deployment.look().requests == []
+
+
+def _set_project(deployment: Deployment, project: ProjectExport) -> None:
+    """Change the catalog and load the code location again."""
+    deployment.projects = [project]
+    del deployment.defs
