@@ -26,6 +26,7 @@ from langfuse_export.errors import VerificationError
 from langfuse_export.exporter import WindowExporter
 from langfuse_export.formats import TEXT_SETTINGS, Encoding, FileFormat, ParquetCodec
 from langfuse_export.resources import ExportOptions
+from langfuse_export.staging import started_folders
 from langfuse_export.table_export import WindowFile
 from langfuse_export.tables import Table
 from langfuse_export.window_source import SourceSummary
@@ -63,6 +64,7 @@ class DayRead:
 
         Raises:
             ClickHouseError: ClickHouse refused or broke the query.
+            StoreError: the destination does not say what lies in it.
             VerificationError: the rows are not whole.
             OSError: the files cannot be written.
         """
@@ -70,6 +72,7 @@ class DayRead:
         settings = {**TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
         self.options.scratch.mkdir(parents=True, exist_ok=True)
+        started = started_folders(day.exporter.store)
         with ExitStack() as opened:  # a table that fails leaves its room to the next one
             files = [opened.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
             with day.exporter.source.stream(query, "ArrowStream") as chunks:
@@ -79,7 +82,12 @@ class DayRead:
                     raise VerificationError(f"ClickHouse sent no whole Arrow stream: {error}") from error
             stack.push(opened.pop_all())
         return {
-            window: WindowFile(files[index], counted[index], query.query_id)
+            window: WindowFile(
+                files[index],
+                counted[index],
+                query.query_id,
+                has_parts=day.exporter.project.staging_folder(day.table, window) in started,
+            )
             for index, window in enumerate(day.windows)
         }
 

@@ -11,6 +11,7 @@ from typing import Self
 from langfuse_export.windows import Frequency, Window
 
 MANIFESTS = "manifests"  # stands where objects have their table
+INCOMPLETE = "_incomplete"  # the folder of what is not yet whole; no reader's pattern matches it
 
 # Digits that each has, always: names of months or two digits of a year could make two windows look alike.
 _WIDTHS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3, "G": 4, "V": 2, "u": 1}
@@ -73,8 +74,8 @@ class KeyTemplate:
         segments = self.shape(_PROJECT, _TABLE, _EXT).split("/")
         if any(segment in ("", ".", "..") for segment in segments):
             raise ValueError(f"{self.text!r} has an empty folder, or one that is . or ..")
-        if segments[0] == "_incomplete":
-            raise ValueError(f"{self.text!r} begins with _incomplete/, where unfinished windows wait")
+        if segments[0] == INCOMPLETE:
+            raise ValueError(f"{self.text!r} begins with {INCOMPLETE}/, where unfinished windows wait")
         if not any(re.fullmatch(r"[^\x00-\x03]*\x01[^\x00-\x03]*", segment) for segment in segments):
             raise ValueError(
                 f"{self.text!r} lacks {{project}} as the only field between two slashes, as in {{project}}/ "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from langfuse_export.formats import Encoding
-from langfuse_export.layout import LANGFUSE, MANIFESTS, KeyShape, KeyTemplate
+from langfuse_export.layout import INCOMPLETE, LANGFUSE, MANIFESTS, KeyShape, KeyTemplate
 from langfuse_export.tables import Table
 from langfuse_export.timing import Timing
 from langfuse_export.windows import Frequency, Window
@@ -81,7 +81,7 @@ class ProjectExport:
         place = self.object_key(table, window).removesuffix(f".{self.encoding.extension}")
         if self.named_collection is not None:  # ClickHouse takes no key with spaces, braces or stars
             place = hashlib.sha256(place.encode()).hexdigest()[:32]
-        return f"_incomplete/{place}"
+        return f"{INCOMPLETE}/{place}"
 
     def manifest_key(self, window: Window) -> str:
         """Key of the window's manifest below the destination's prefix."""

@@ -9,12 +9,13 @@ from datetime import datetime
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from langfuse_export.layout import INCOMPLETE
 from langfuse_export.parts import Part, SortedKeys
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreError
 
 log = structlog.get_logger()
 
-_PLAN_TYPE = "application/json; charset=utf-8"
+_PLAN, _PLAN_TYPE = "plan.json", "application/json; charset=utf-8"
 
 
 class _Model(BaseModel):
@@ -138,6 +139,11 @@ def discard(store: BlobStore, key: str) -> bool:
     return True
 
 
+def started_folders(store: BlobStore) -> set[str]:
+    """Folders of windows, of whatever project, in which an attempt has left a plan. Raises StoreError."""
+    return {key.rpartition("/")[0] for key in store.keys(INCOMPLETE) if key.endswith(f"/{_PLAN}")}
+
+
 class Staging:
     """The folder of one table's window."""
 
@@ -183,4 +189,4 @@ class Staging:
 
     @property
     def _plan_key(self) -> str:
-        return f"{self._folder}/plan.json"
+        return f"{self._folder}/{_PLAN}"

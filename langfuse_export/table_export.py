@@ -34,11 +34,13 @@ class WindowFile:
         file: the object's content before compression; an open file without a name.
         counted: what ClickHouse counted in the window before the rows were read.
         query_id: the query that read them.
+        has_parts: whether an attempt that read the window by itself has left parts of it in the store.
     """
 
     file: BinaryIO
     counted: SourceSummary
     query_id: str
+    has_parts: bool = False
 
     @property
     def bytes(self) -> int:
@@ -114,12 +116,11 @@ class TableExport:
         return self._export_in_parts(started, before, plan)
 
     def _export_from_disk(self, started: float, read: WindowFile) -> ExportedTable:
-        left = self._staging.load()  # by an attempt that read the window by itself
         stream = self._verified_stream(self.on_bytes)
         read.file.seek(0)
         chunks = iter(lambda: read.file.read(_FILE_CHUNK_BYTES), b"")
         written = self._write(stream, chunks, read.counted, read.bytes)
-        if left is not None:
+        if read.has_parts:
             self._staging.remove()
         return self._exported(started, read.counted, stream.verified, written, read.query_id)
 

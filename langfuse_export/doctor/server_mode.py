@@ -7,6 +7,7 @@ from functools import partial
 
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.errors import collection_remedy
+from langfuse_export.layout import INCOMPLETE
 from langfuse_export.server_transfer import write_by_server
 from langfuse_worker.blobstore import BlobStore, ObjectNotFoundError, StoreConfig, StoreError
 from langfuse_worker.clickhouse import ClickHouseError, Query, QueryComment
@@ -33,7 +34,7 @@ def _try(what: str, subject: Subject, config: StoreConfig, collection: str) -> I
     """Have ClickHouse write an object as exports do, put it in place, delete it."""
     store = BlobStore(config)
     key = f"langfuse-doctor-{uuid.uuid4()}.parquet"
-    staged = f"_incomplete/{key}"
+    staged = f"{INCOMPLETE}/{key}"
     refused = _refusal(what, subject, store, collection, staged)
     yield refused or _placed(what, store, collection, staged, key)
 
