@@ -60,7 +60,9 @@ GOALS = (
     ("ClickHouse memory", LANGFUSE, "clickhouse_peak", 0.25),
 )
 
-_SELECT = "SELECT " + ", ".join(f"{column.sql} AS `{column.name}`" for column in OBSERVATIONS.columns)
+_SELECT = "SELECT " + ", ".join(
+    f"{column.unmasked_sql} AS `{column.name}`" for column in OBSERVATIONS.columns
+)
 _TIME = f"t.start_time >= '{HOUR.start:%F %T}' AND t.start_time < '{HOUR.end:%F %T}'"
 _WHERE = f"WHERE t.project_id = '{PROJECT}' AND {_TIME}"
 USERS_QUERY = f"{_SELECT} FROM observations AS t FINAL {_WHERE}"
