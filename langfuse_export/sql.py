@@ -16,7 +16,12 @@ CHANGE_COLUMNS = ("event_ts", "updated_at", "created_at")
 
 SLOT = Frequency.EVERY_20_MINUTES.length  # the shortest windows, which longer ones are made of
 
+# Days are those of the sorting key, which has the server's zone. By a profile's own, whole hours would be
+# looked for where they are not, and no count would tell.
+DAYS_OF_THE_KEY: Mapping[str, Scalar] = {"session_timezone": ""}
+
 FINAL_SETTINGS: Mapping[str, Scalar] = {
+    **DAYS_OF_THE_KEY,
     # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
     "do_not_merge_across_partitions_select_final": 1,
     # Conditions on what versions of a row may differ in must not hide the newest one from FINAL.

@@ -1,6 +1,7 @@
 """A user whose profile has results look otherwise, as those of people who share it want them."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from langfuse_export.formats import Encoding
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import Frequency
 from tests.export.http.exporting import CSV, HOUR, JSONL, PARQUET, Deployment
-from tests.rows import event, observation, score, trace
+from tests.rows import event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_users import write_users
 
@@ -26,6 +27,13 @@ PROFILE = {
     "bool_true_representation": "yes",
     "bool_false_representation": "no",
 }
+# The server's own profile stays as it is.
+ANALYST_IN_TOKYO = """<clickhouse>
+  <profiles><tokyo><session_timezone>Asia/Tokyo</session_timezone></tokyo></profiles>
+  <users><analyst>
+    <password/><profile>tokyo</profile><quota>default</quota><networks><ip>::/0</ip></networks>
+  </analyst></users>
+</clickhouse>"""
 EMPTY = Frequency.HOURLY.window(HOUR.end)
 
 
@@ -72,3 +80,25 @@ def test_windows_of_a_day_are_counted_whatever_the_profile(shared: Deployment) -
     for table in TABLES.values():
         counted = Day(shared.exporter(), table, [HOUR, EMPTY]).count()
         assert [window.rows for window in counted] == [2, 0]
+
+
+def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Path) -> None:
+    """In Tokyo the day changes at 15:00 UTC, in the sorting key it does not."""
+    hours = list(Frequency.HOURLY.windows(HOUR.start, HOUR.start + timedelta(hours=6)))
+    makers = {"traces": trace, "observations": observation, "scores": score, "events_full": event}
+    with ClickHouseServer(tmp_path / "server") as server:
+        for table, row in makers.items():
+            insert(server.execute, table, [row(f"{hour.start:%H}", hour.start) for hour in hours])
+
+    users = write_users(tmp_path / "users", "analyst", ANALYST_IN_TOKYO)
+    with (
+        ClickHouseServer(tmp_path / "server", users=users) as server,
+        Deployment(server, tmp_path / "abroad") as abroad,
+    ):
+        counted = [Day(abroad.exporter(), table, hours).count() for table in TABLES.values()]
+        for hour in hours:
+            abroad.export(hour)
+
+        for table in TABLES:
+            assert [abroad.ids(table, hour) for hour in hours] == [[f"{hour.start:%H}"] for hour in hours]
+        assert {window.rows for windows in counted for window in windows} == {1}
