@@ -29,6 +29,8 @@ FINAL_SETTINGS: Mapping[str, Scalar] = {
     "use_skip_indexes_if_final": 0,
     # Rows are found by their part, and replicas may be at different merges.
     "allow_experimental_parallel_reading_from_replicas": 0,
+    # A profile that has `break` would end results early, where an error has the window read in parts.
+    **dict.fromkeys(("read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode"), "throw"),
     # A profile that has them would make the counts of windows without rows NULL, or leave them out.
     "join_use_nulls": 0,
     "aggregate_functions_null_for_empty": 0,

@@ -28,12 +28,16 @@ PROFILE = {
     "bool_false_representation": "no",
 }
 # The server's own profile stays as it is.
-ANALYST_IN_TOKYO = """<clickhouse>
-  <profiles><tokyo><session_timezone>Asia/Tokyo</session_timezone></tokyo></profiles>
+_ANALYST = """<clickhouse>
+  <profiles><own>{settings}</own></profiles>
   <users><analyst>
-    <password/><profile>tokyo</profile><quota>default</quota><networks><ip>::/0</ip></networks>
+    <password/><profile>own</profile><quota>default</quota><networks><ip>::/0</ip></networks>
   </analyst></users>
 </clickhouse>"""
+IN_TOKYO = _ANALYST.format(settings="<session_timezone>Asia/Tokyo</session_timezone>")
+SHOWN_A_FEW = _ANALYST.format(
+    settings="<max_result_rows>6000</max_result_rows><result_overflow_mode>break</result_overflow_mode>"
+)
 EMPTY = Frequency.HOURLY.window(HOUR.end)
 
 
@@ -90,7 +94,7 @@ def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Pat
         for table, row in makers.items():
             insert(server.execute, table, [row(f"{hour.start:%H}", hour.start) for hour in hours])
 
-    users = write_users(tmp_path / "users", "analyst", ANALYST_IN_TOKYO)
+    users = write_users(tmp_path / "users", "analyst", IN_TOKYO)
     with (
         ClickHouseServer(tmp_path / "server", users=users) as server,
         Deployment(server, tmp_path / "abroad") as abroad,
@@ -102,3 +106,19 @@ def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Pat
         for table in TABLES:
             assert [abroad.ids(table, hour) for hour in hours] == [[f"{hour.start:%H}"] for hour in hours]
         assert {window.rows for windows in counted for window in windows} == {1}
+
+
+def test_a_window_beyond_what_the_users_profile_shows_is_read_in_parts(tmp_path: Path) -> None:
+    """With `break`, results of people just end; those of exports must not."""
+    users = write_users(tmp_path / "users", "analyst", SHOWN_A_FEW)
+    ids = sorted(f"s{number}" for number in range(20_000))
+    with (
+        ClickHouseServer(tmp_path / "server", users=users) as server,
+        Deployment(server, tmp_path / "blobs") as analyst,
+    ):
+        analyst.insert("scores", *(score(id) for id in ids))
+
+        result = analyst.export(tables=[TABLES["scores"]])
+
+        assert analyst.ids("scores") == ids
+    assert result.exported["scores"].file.parts > 1
