@@ -95,7 +95,6 @@ class Changes:
             sql.changes(table, named, recent_parts=recent_parts),
             QueryComment(purpose="late-rows", table=table.name),
             {**parameters, "since_ms": round(since.timestamp() * 1000)},
-            sql.DAYS_OF_THE_KEY,
         )
         return {
             Slot(project, EPOCH + slot * sql.SLOT): _moment(changed)

@@ -16,12 +16,7 @@ CHANGE_COLUMNS = ("event_ts", "updated_at", "created_at")
 
 SLOT = Frequency.EVERY_20_MINUTES.length  # the shortest windows, which longer ones are made of
 
-# Days are those of the sorting key, which has the server's zone. By a profile's own, whole hours would be
-# looked for where they are not, and no count would tell.
-DAYS_OF_THE_KEY: Mapping[str, Scalar] = {"session_timezone": ""}
-
 FINAL_SETTINGS: Mapping[str, Scalar] = {
-    **DAYS_OF_THE_KEY,
     # Rows of one key always lie in one partition, because the partition follows from the sorting key's date.
     "do_not_merge_across_partitions_select_final": 1,
     # Conditions on what versions of a row may differ in must not hide the newest one from FINAL.
@@ -29,8 +24,6 @@ FINAL_SETTINGS: Mapping[str, Scalar] = {
     "use_skip_indexes_if_final": 0,
     # Rows are found by their part, and replicas may be at different merges.
     "allow_experimental_parallel_reading_from_replicas": 0,
-    # A profile that has `break` would end results early, where an error has the window read in parts.
-    **dict.fromkeys(("read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode"), "throw"),
     # A profile that has them would make the counts of windows without rows NULL, or leave them out.
     "join_use_nulls": 0,
     "aggregate_functions_null_for_empty": 0,

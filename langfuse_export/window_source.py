@@ -160,11 +160,7 @@ class WindowSource:
     def _row_bytes(self, one_in: int) -> float:
         parameters = {**self._parameters(WHOLE), "one_in": one_in}
         query = Query(
-            sql.row_bytes(self.table),
-            self._comment("estimate"),
-            parameters,
-            sql.DAYS_OF_THE_KEY,
-            lists=sql.lists(self.table),
+            sql.row_bytes(self.table), self._comment("estimate"), parameters, lists=sql.lists(self.table)
         )
         [(row_bytes,)] = self._rows(query)
         return row_bytes

@@ -135,9 +135,23 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
+_WHATEVER_THE_PROFILE: Mapping[str, Scalar] = {
+    # Days of sorting keys are the server's. By those of a profile's own zone, rows would be put and looked
+    # for where they are not, and no count would tell.
+    "session_timezone": "",
+    # With `break`, results would end early, where an error has a window read in parts.
+    **dict.fromkeys(("read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode"), "throw"),
+}
+
+
 def prepared(query: Query, limits: QueryLimits) -> Query:
     """The query as it is sent, with limits and comment among its settings: the one place that adds them."""
-    settings = {**query.settings, **limits.settings(), "log_comment": str(query.comment)}
+    settings = {
+        **query.settings,
+        **_WHATEVER_THE_PROFILE,
+        **limits.settings(),
+        "log_comment": str(query.comment),
+    }
     sql = query.sql
     for name, value in query.secrets.items():
         sql = sql.replace(f"{{{name}:Secret}}", _unlogged(value))
