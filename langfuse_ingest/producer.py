@@ -18,9 +18,11 @@ from langfuse_ingest.events import Entity, EventError, SdkLogEvent, entity_of, p
 from langfuse_ingest.otel.validation import check_spans
 from langfuse_ingest.queues import queue
 from langfuse_ingest.sharding import shard_name, shard_of
+from langfuse_ingest.surrogates import without_lone_surrogates
 from langfuse_worker.settings import Settings
 
 DEFAULT_ORIGIN = Origin()
+_Written = tuple[list[str], str | None, int]  # ids of spans, key and bytes of their segment if there are any
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,10 @@ class Producer:
         groups: dict[tuple[Entity, str], Group] = {}
         for index, raw in enumerate(batch):
             try:
-                self._add(groups, raw)
+                receipt.accepted.append(self._add_repaired(groups, raw))
             except EventError as error:
-                receipt.rejected.append(Rejection(index, _id_of(raw), error.reason, str(error)))
-            else:
-                receipt.accepted.append(_id_of(raw))
+                event_id = without_lone_surrogates(_id_of(raw))
+                receipt.rejected.append(Rejection(index, event_id, error.reason, str(error)))
         if groups:
             is_secondary = project in self.settings.secondary_projects
             spec = queue("secondary-ingestion-queue" if is_secondary else "ingestion-queue")
@@ -111,21 +112,40 @@ class Producer:
             StoreError, redis.RedisError: as `accept`.
         """
         try:
-            resource_spans, span_ids = check_spans(request, self.settings.ingestion_max_event_bytes)
-            if not span_ids:
-                return Receipt()
-            now = datetime.now(UTC)
-            segment, size = self.event_log.write_spans(project, resource_spans, origin, now)
+            span_ids, segment, size = self._write_repaired_spans(project, request, origin)
         except EventError as error:
             return Receipt(rejected=[Rejection(0, "unknown", error.reason, str(error))])
         except TypeError as error:
             message = f"cannot be written as JSON: {error}"
             return Receipt(rejected=[Rejection(0, "unknown", "not_json", message)])
+        if segment is None:
+            return Receipt()
         is_secondary = project in self.settings.secondary_otel_projects
         spec = queue("secondary-otel-ingestion-queue" if is_secondary else "otel-ingestion-queue")
         shard = shard_name(spec.name, shard_of(project, segment, spec.shards))
         enqueue(self.redis, spec, [_job(segment, size, len(span_ids))], shard)
         return Receipt(span_ids, segment=segment)
+
+    def _write_repaired_spans(self, project: str, request: object, origin: Origin) -> _Written:
+        try:
+            return self._write_spans(project, request, origin)
+        except TypeError:
+            return self._write_spans(project, without_lone_surrogates(request), origin)
+
+    def _write_spans(self, project: str, request: object, origin: Origin) -> _Written:
+        resource_spans, span_ids = check_spans(request, self.settings.ingestion_max_event_bytes)
+        if not span_ids:
+            return [], None, 0
+        return span_ids, *self.event_log.write_spans(project, resource_spans, origin, datetime.now(UTC))
+
+    def _add_repaired(self, groups: dict[tuple[Entity, str], Group], raw: object) -> str:
+        """Add an event, repaired if it is refused as it is; returns its id."""
+        try:
+            self._add(groups, raw)
+        except EventError:
+            raw = without_lone_surrogates(raw)
+            self._add(groups, raw)
+        return _id_of(raw)
 
     def _add(self, groups: dict[tuple[Entity, str], Group], raw: object) -> None:
         event = parse_event(raw)
@@ -134,7 +154,7 @@ class Producer:
         try:
             data = event.model_dump(by_alias=True, exclude_unset=True)
             size = len(orjson.dumps({"events": [data]}))  # as deep as it lies in the log
-        except (TypeError, ValueError) as error:  # lone surrogates, integers beyond 64 bits, too many levels
+        except (TypeError, ValueError) as error:  # integers beyond 64 bits, too many levels
             raise EventError("not_json", f"cannot be written as JSON: {error}") from None
         limit = self.settings.ingestion_max_event_bytes
         if size > limit:

@@ -17,6 +17,7 @@ from rich.table import Table
 from langfuse_ingest.commands.preconditions import ingestion_settings, open_runtime
 from langfuse_ingest.event_log import Origin
 from langfuse_ingest.producer import Producer, Receipt, Rejection
+from langfuse_ingest.surrogates import read_json
 from langfuse_worker.blobstore import StoreError
 from langfuse_worker.console import err, fail, out
 
@@ -124,7 +125,7 @@ def _documents(stream: BinaryIO, batch_size: int) -> Iterator[tuple[list[Any], i
 
 def _parse(text: bytes) -> Any:
     try:
-        return orjson.loads(text)
+        return read_json(text)
     except orjson.JSONDecodeError:
         return None  # rejected as not_an_event, like every other value that is none
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from langfuse_ingest.events import EventError
+from langfuse_ingest.surrogates import read_json
 from langfuse_ingest.values import timestamp
 
 _TWO_32 = 2**32
@@ -78,7 +79,7 @@ def from_json(text: str) -> Any:
     Raises:
         ValueError: it is none, or nested so deeply that no row can hold it.
     """
-    value = around = orjson.loads(text)
+    value = around = read_json(text)
     if text.count("{") + text.count("[") > _DEEP:
         for _ in range(254 - _DEEP):
             around = [around]

@@ -154,14 +154,14 @@ def test_one_invalid_event_never_fails_its_neighbours(deployment: Deployment) ->
     assert deployment.ids("traces") == ["x", "y"]
 
 
-def test_events_that_are_too_large_or_no_text_are_rejected(
+def test_events_that_are_too_large_or_no_json_are_rejected(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receipt = receipt_of(
         deployment,
         envelope(body={"id": "big", "input": "x" * 10_000_001}),
-        envelope(body={"id": "x", "input": "\ud800"}),
         envelope(body={"id": "x", "input": 2**70}),
+        envelope(body={"id": "x", "input": ["\ud800", 2**70]}),
     )
     assert dict(receipt.reasons) == {"too_large": 1, "not_json": 2}
     assert "LANGFUSE_INGESTION_MAX_EVENT_BYTES" in receipt.rejected[0].message
