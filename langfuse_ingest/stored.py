@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import orjson
-
 from langfuse_ingest.event_log import EntityKey
 from langfuse_ingest.merge import History
 from langfuse_ingest.records import Record
 from langfuse_ingest.sql_text import SETTINGS, quoted_list
+from langfuse_ingest.surrogates import read_json
 from langfuse_ingest.tables import Row, Target
 from langfuse_ingest.values import utc_text
 from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
@@ -63,7 +62,7 @@ def stored_records(clickhouse: ClickHouse, target: Target, histories: Sequence[H
     with clickhouse.stream(_query(target, histories, sql), "JSONEachRow") as chunks:
         data = b"".join(chunks)
     records: dict[str, Record] = {}
-    for row in map(orjson.loads, data.splitlines()):
+    for row in map(read_json, data.splitlines()):
         entity_id = row[target.id_column].removeprefix(target.id_prefix)
         for name in _NOT_OF_THE_ENTITY:
             row.pop(name, None)

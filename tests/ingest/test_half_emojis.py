@@ -95,3 +95,16 @@ def test_files_may_hold_half_an_emoji(deployment: Deployment, shape: str) -> Non
     assert (ended.code, ended.out) == (0, "2 accepted, 0 rejected\n")
     rows = deployment.rows("observations" if shape == "otlp" else "traces")
     assert rows[1]["name"] == "n\ufffd"
+
+
+def test_a_row_that_langfuse_has_stored_with_half_an_emoji_is_merged(deployment: Deployment) -> None:
+    deployment.ingest([trace("a", name="n", input="x")])
+    [row] = deployment.clickhouse.rows("SELECT * FROM traces")
+    stored = json.dumps({**row, "id": "b", "input": f"x{REST}"})
+    lenient = "SETTINGS input_format_json_throw_on_bad_escape_sequence = 0"
+    deployment.clickhouse.execute(f"INSERT INTO traces {lenient} FORMAT JSONEachRow {stored}")
+
+    deployment.ingest([trace("b", userId="u")])
+
+    _, row = deployment.rows("traces")
+    assert (row["input"], row["user_id"]) == ("x\ufffd", "u")
