@@ -61,8 +61,10 @@ class Health:
                 self._clickhouse.rows(Query("SELECT 1", QueryComment(purpose="ready")))
             except ClickHouseError as error:
                 missing["clickhouse"] = str(error)
-        if not all(state.alive for pool in self._pools for state in pool.states()):
-            missing["consumers"] = "one has died and is being restarted"
+        for pool in self._pools:
+            if not pool.is_complete:
+                reason = f" ({pool.died_of})" if pool.died_of else ""
+                missing["consumers"] = f"one of {pool.shard} has died{reason} and is being restarted"
         return not missing, {"status": "ready" if not missing else "not ready", "missing": missing}
 
 

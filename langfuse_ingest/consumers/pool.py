@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from ctypes import c_double
+from ctypes import Array, c_char, c_double
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,6 +17,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker_pool import WorkerPool
 
+from langfuse_ingest.consumers.restart import RestartDelay
 from langfuse_ingest.consumers.worker import ConsumerWorker
 from langfuse_ingest.queues import QueueSpec
 from langfuse_ingest.runtime import runtime
@@ -27,6 +28,7 @@ from langfuse_worker.settings import settings
 log = structlog.get_logger()
 
 _PARENT_POLL_S = 1.0
+_REASON_BYTES = 400
 _FORK = multiprocessing.get_context("fork")
 _STOPS = {signal.SIGINT, signal.SIGTERM}
 
@@ -46,8 +48,21 @@ class ConsumerState:
     idle_s: float
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What a consumer shares with its supervisor; without locks, which a killed consumer would keep."""
+
+    started: float
+    progress: c_double
+    reason: Array[c_char]
+
+
 class ConsumerPool(WorkerPool):
-    """The consumers of one queue or shard."""
+    """The consumers of one queue or shard.
+
+    Attributes:
+        died_of: why the last one that ended did so; empty if none has.
+    """
 
     def __init__(self, spec: QueueSpec, shard: str, size: int) -> None:
         """Nothing is started yet.
@@ -65,8 +80,10 @@ class ConsumerPool(WorkerPool):
             serializer=JSONSerializer,
         )
         self.spec, self.shard = spec, shard
+        self.died_of = ""
         self._burst = False
-        self._progress: dict[str, c_double] = {}
+        self._shared: dict[str, _Shared] = {}
+        self._restart = RestartDelay()
 
     def start_worker(self, *args: Any, **kwargs: Any) -> None:
         """As RQ does it; a signal that comes meanwhile waits until the process can obey it."""
@@ -77,24 +94,47 @@ class ConsumerPool(WorkerPool):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def get_worker_process(self, name: str, *_: Any, **__: Any) -> BaseProcess:
-        """The process of a consumer, not started; it shares the time of its last progress."""
-        progress = _FORK.RawValue(c_double, time.monotonic())  # a killed consumer would keep its lock
-        self._progress[name] = progress
-        return _FORK.Process(
-            target=run_consumer,
-            args=(name, self.shard, progress, os.getpid()),
-            name=f"{self.shard} {name}",
-        )
+        """The process of a consumer, not started; it shares its last progress, and what it dies of."""
+        now = time.monotonic()
+        shared = _Shared(now, _FORK.RawValue(c_double, now), _FORK.RawArray(c_char, _REASON_BYTES))
+        self._shared[name] = shared
+        return _FORK.Process(target=self._run, args=(name, shared, os.getpid()), name=f"{self.shard} {name}")
+
+    def _run(self, name: str, shared: _Shared, parent: int) -> None:
+        try:
+            run_consumer(name, self.shard, shared.progress, parent)
+        except Exception as error:
+            shared.reason.value = " ".join(str(error).split()).encode(errors="replace")[:_REASON_BYTES]
+            if not isinstance(error, RedisError):
+                raise
+            log.warning("redis_unavailable", queue=self.shard, error=str(error))
+            os._exit(1)
+
+    def check_workers(self, respawn: bool = True) -> None:
+        """As RQ does it, but what dies at its start is started again later and later."""
+        self.reap_workers()
+        if self.number_of_active_workers < self.num_workers and self._restart.is_over(time.monotonic()):
+            super().check_workers(respawn)
 
     def states(self) -> list[ConsumerState]:
         """The consumers as they are now, from any thread."""
         now = time.monotonic()
-        shown = dict(self._progress)  # first: who has died may be forgotten meanwhile
+        shown = dict(self._shared)  # first: who has died may be forgotten meanwhile
         return [
-            ConsumerState(self.shard, data.pid, data.process.is_alive(), max(0, now - shown[data.name].value))
+            ConsumerState(
+                self.shard,
+                data.pid,
+                data.process.is_alive(),
+                max(0, now - shown[data.name].progress.value),
+            )
             for data in list(self.worker_dict.values())
             if data.name in shown
         ]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all consumers live, from any thread."""
+        return sum(state.alive for state in self.states()) >= self.num_workers
 
     def kill(self) -> int:
         """End the consumers that have not stopped; returns how many there were."""
@@ -109,7 +149,11 @@ class ConsumerPool(WorkerPool):
         exit_code = worker_data.process.exitcode
         if self.status is not self.Status.STOPPED:
             log.warning("consumer_died", queue=self.shard, pid=worker_data.pid, exitCode=exit_code)
-        self._progress.pop(worker_data.name, None)
+        if (shared := self._shared.pop(worker_data.name, None)) is not None:
+            reason = shared.reason.value.decode(errors="ignore")
+            self.died_of = reason or f"exit code {exit_code}"
+            now = time.monotonic()
+            self._restart.died(now - shared.started, now)
         super().handle_dead_worker(worker_data)
 
 
@@ -136,11 +180,7 @@ def run_consumer(name: str, shard: str, progress: c_double, parent: int) -> None
     threading.Thread(target=_stop_with_parent, args=(parent,), name="parent", daemon=True).start()
     connection = open_redis(config)
     assert isinstance(connection.connection_pool, ConnectionPool)
-    try:
-        worker = ConsumerWorker([Queue(shard, connection=connection)], name=name, connection=connection)
-        worker.progress = progress
-        worker.work(with_scheduler=False, logging_level="WARNING")
-        runtime().metrics.shutdown()
-    except RedisError as error:
-        log.warning("redis_unavailable", queue=shard, error=str(error))
-        os._exit(1)
+    worker = ConsumerWorker([Queue(shard, connection=connection)], name=name, connection=connection)
+    worker.progress = progress
+    worker.work(with_scheduler=False, logging_level="WARNING")
+    runtime().metrics.shutdown()

@@ -8,14 +8,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from redis.exceptions import RedisError
 from rq import Queue
 
 from langfuse_ingest.consumers.pool import ConsumerPool, ConsumerState
+from langfuse_ingest.consumers.restart import RestartDelay
 from langfuse_ingest.enqueue import NewJob, enqueue
 from langfuse_ingest.queues import queue
 from tests.ingest.deployment import Deployment
@@ -102,6 +105,23 @@ def test_a_deployment_whose_redis_or_clickhouse_hangs_is_not_ready(deployment: D
         assert (status, list(answer["missing"])) == (503, ["clickhouse"])
         deployment.clickhouse.break_next()
         wait_for(lambda: consumers.get("/readyz")[0] == 200, consumers.log.read_text)
+
+
+def test_a_deployment_whose_redis_is_full_says_so_until_it_has_room(deployment: Deployment) -> None:
+    configure = deployment.redis.client.config_set
+    with deployment.consumers("--queue", "ingestion-queue") as consumers:
+        configure("maxmemory", "1mb")
+        try:
+            wait_for(
+                lambda: "maxmemory" in consumers.get("/readyz")[1]["missing"].get("consumers", ""),
+                consumers.log.read_text,
+            )
+        finally:
+            configure("maxmemory", "0")
+        wait_for(lambda: consumers.get("/readyz")[0] == 200, consumers.log.read_text)
+        deployment.accept([trace("t")])
+        deployment.wait_until_empty()
+    assert deployment.ids("traces") == ["t"]
 
 
 def test_consumers_stop_while_redis_is_down(deployment: Deployment) -> None:
@@ -256,3 +276,37 @@ def test_a_consumer_that_is_told_to_stop_while_it_starts_does_so(pool: ConsumerP
         assert not consumer.process.is_alive()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_consumer_that_dies_at_its_start_is_started_again_later_and_later(
+    pool: ConsumerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RedisError("there is no room")
+
+    monkeypatch.setattr("langfuse_ingest.consumers.pool.run_consumer", fail)
+    monkeypatch.setattr("langfuse_ingest.consumers.restart._FIRST_S", 0.2)
+    starts: list[float] = []
+    start_worker = pool.start_worker
+
+    def start(*args: Any, **kwargs: Any) -> None:
+        starts.append(time.monotonic())
+        start_worker(*args, **kwargs)
+
+    monkeypatch.setattr(pool, "start_worker", start)
+    wait_for(lambda: pool.check_workers() or len(starts) == 5, lambda: str(starts))
+
+    waits = [later - earlier for earlier, later in pairwise(starts)]
+    assert [wait >= least for wait, least in zip(waits[1:], (0.2, 0.4, 0.8), strict=True)] == [True] * 3
+    assert pool.died_of == "there is no room"
+
+
+def test_delays_between_starts_grow_to_some_seconds_and_begin_anew_after_a_while() -> None:
+    delay, now, delays = RestartDelay(), 100.0, list[float]()
+    for lived_s in [0, 0, 0, 0, 0, 0, 60, 0, 0]:
+        delay.died(lived_s, now)
+        delay.died(lived_s, now)  # two at once count as one
+        delays.append(delay.due - now)
+        now = delay.due
+        assert delay.is_over(now)
+    assert delays == [0, 1, 2, 4, 8, 8, 0, 0, 1]
