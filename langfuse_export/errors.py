@@ -112,7 +112,8 @@ _TRANSIENT_CODES = {
 }
 
 # Limits on the rows and bytes of a query, which administrators set in profiles.
-_LIMIT_CODES = {158, 307, 396}  # TOO_MANY_ROWS, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
+# TOO_MANY_ROWS, SET_SIZE_LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
+_LIMIT_CODES = {158, 191, 307, 396}
 _RESOURCE_REASONS = {"clickhouse_memory", "clickhouse_timeout", "clickhouse_limit"}
 _OTHERS_MEMORY = re.compile(r"\(total\)|\(for user\)|\b(Total|User) memory limit", re.IGNORECASE)
 

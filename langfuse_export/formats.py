@@ -177,6 +177,7 @@ TEXT_SETTINGS: Mapping[str, Scalar] = {
     "bool_true_representation": "true",
     "bool_false_representation": "false",
     "date_time_output_format": "simple",
+    "date_time_64_output_format_cut_trailing_zeros_align_to_groups_of_thousands": 0,
     # Otherwise an error in mid-stream looks like a row.
     "http_write_exception_in_output_format": 0,
 }

@@ -135,12 +135,30 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-_WHATEVER_THE_PROFILE: Mapping[str, Scalar] = {
+WHATEVER_THE_PROFILE: Mapping[str, Scalar] = {
     # Days of sorting keys are the server's. By those of a profile's own zone, rows would be put and looked
     # for where they are not, and no count would tell.
     "session_timezone": "",
-    # With `break`, results would end early, where an error has a window read in parts.
-    **dict.fromkeys(("read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode"), "throw"),
+    # With `break`, results would end early, where an error has a window read in parts; so would the sets
+    # and groups in the middle of a query.
+    **{
+        f"{what}_overflow_mode": "throw"
+        for what in ("read", "result", "timeout", "group_by", "sort", "distinct", "set", "join", "transfer")
+    },
+    **dict.fromkeys(("read_overflow_mode_leaf", "timeout_overflow_mode_leaf"), "throw"),
+    # What hides rows, from counts as well.
+    "additional_table_filters": "{}",
+    "additional_result_filter": "",
+    "limit": 0,
+    "offset": 0,
+    # Without it, what a lightweight DELETE has removed is there again.
+    "apply_deleted_mask": 1,
+    # Old versions and deletions say that a window has changed.
+    "final": 0,
+    # Answers of a minute ago.
+    "use_query_cache": 0,
+    # Two lines more in a CSV file, the least and the largest values.
+    "extremes": 0,
 }
 
 
@@ -148,7 +166,7 @@ def prepared(query: Query, limits: QueryLimits) -> Query:
     """The query as it is sent, with limits and comment among its settings: the one place that adds them."""
     settings = {
         **query.settings,
-        **_WHATEVER_THE_PROFILE,
+        **WHATEVER_THE_PROFILE,
         **limits.settings(),
         "log_comment": str(query.comment),
     }

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as DriverError
 from clickhouse_connect.driver.httputil import get_pool_manager_options
 
-from langfuse_worker.clickhouse.client import Address, ClickHouseError, Query, prepared
+from langfuse_worker.clickhouse.client import WHATEVER_THE_PROFILE, Address, ClickHouseError, Query, prepared
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class _LimitedPool(urllib3.PoolManager):
     def __init__(self, limits: QueryLimits) -> None:
         super().__init__(**get_pool_manager_options(maxsize=32))
         comment = str(QueryComment(purpose="handshake"))
-        self._defaults = {**limits.settings(), "log_comment": comment}
+        self._defaults = {**WHATEVER_THE_PROFILE, **limits.settings(), "log_comment": comment}
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> urllib3.BaseHTTPResponse:
         """Send one request; a setting that the request carries itself is left alone."""

@@ -1,15 +1,18 @@
 """A user whose profile has results look otherwise, as those of people who share it want them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from langfuse_export.catalog.discovery import query_projects
+from langfuse_export.changes import Changes
 from langfuse_export.day import Day
 from langfuse_export.formats import Encoding
 from langfuse_export.tables import TABLES
-from langfuse_export.windows import Frequency
+from langfuse_export.windows import EPOCH, Frequency, Window
+from langfuse_worker.clickhouse import ClickHouseError
 from tests.export.http.exporting import CSV, HOUR, JSONL, PARQUET, Deployment
 from tests.rows import event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
@@ -34,11 +37,25 @@ _ANALYST = """<clickhouse>
     <password/><profile>own</profile><quota>default</quota><networks><ip>::/0</ip></networks>
   </analyst></users>
 </clickhouse>"""
-IN_TOKYO = _ANALYST.format(settings="<session_timezone>Asia/Tokyo</session_timezone>")
-SHOWN_A_FEW = _ANALYST.format(
-    settings="<max_result_rows>6000</max_result_rows><result_overflow_mode>break</result_overflow_mode>"
-)
+IN_TOKYO = {"session_timezone": "Asia/Tokyo"}
+SHOWN_A_FEW = {
+    "result": {"max_result_rows": "6000", "result_overflow_mode": "break"},
+    "set": {"max_rows_in_set": "6000", "set_overflow_mode": "break"},
+}
+# Each of them changes what queries of people return; on some, no error and no count would tell.
+SHOWN_OTHERWISE = {
+    "additional_table_filters": "{'traces': '0', 'scores': '0'}",
+    "additional_result_filter": "0",
+    "limit": "1",
+    "offset": "1",
+    "apply_deleted_mask": "0",
+    "final": "1",
+    "extremes": "1",
+    "date_time_64_output_format_cut_trailing_zeros_align_to_groups_of_thousands": "1",
+}
+TOLD_OF_ONE = {"max_rows_to_group_by": "1", "group_by_overflow_mode": "any"}
 EMPTY = Frequency.HOURLY.window(HOUR.end)
+DAY = Window(HOUR.start - timedelta(hours=12), HOUR.end + timedelta(hours=11))
 
 
 @pytest.fixture
@@ -52,6 +69,12 @@ def shared(tmp_path: Path) -> Iterator[Deployment]:
         Deployment(server, tmp_path / "shared") as deployment,
     ):
         yield deployment
+
+
+def analyst_with(directory: Path, profile: Mapping[str, str]) -> Path:
+    """A users.xml with a user of that profile."""
+    settings = "".join(f"<{name}>{value}</{name}>" for name, value in profile.items())
+    return write_users(directory / "users", "analyst", _ANALYST.format(settings=settings))
 
 
 def insert_rows(deployment: Deployment) -> None:
@@ -94,7 +117,7 @@ def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Pat
         for table, row in makers.items():
             insert(server.execute, table, [row(f"{hour.start:%H}", hour.start) for hour in hours])
 
-    users = write_users(tmp_path / "users", "analyst", IN_TOKYO)
+    users = analyst_with(tmp_path, IN_TOKYO)
     with (
         ClickHouseServer(tmp_path / "server", users=users) as server,
         Deployment(server, tmp_path / "abroad") as abroad,
@@ -108,9 +131,12 @@ def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Pat
         assert {window.rows for windows in counted for window in windows} == {1}
 
 
-def test_a_window_beyond_what_the_users_profile_shows_is_read_in_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", SHOWN_A_FEW.values(), ids=SHOWN_A_FEW)
+def test_a_window_beyond_what_the_users_profile_shows_is_read_in_parts(
+    tmp_path: Path, profile: Mapping[str, str]
+) -> None:
     """With `break`, results of people just end; those of exports must not."""
-    users = write_users(tmp_path / "users", "analyst", SHOWN_A_FEW)
+    users = analyst_with(tmp_path, profile)
     ids = sorted(f"s{number}" for number in range(20_000))
     with (
         ClickHouseServer(tmp_path / "server", users=users) as server,
@@ -122,3 +148,53 @@ def test_a_window_beyond_what_the_users_profile_shows_is_read_in_parts(tmp_path:
 
         assert analyst.ids("scores") == ids
     assert result.exported["scores"].file.parts > 1
+
+
+@pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV], ids=lambda encoding: encoding.format)
+def test_no_row_comes_or_goes_because_of_the_users_profile(tmp_path: Path, encoding: Encoding) -> None:
+    with (
+        ClickHouseServer(tmp_path / "server") as server,
+        Deployment(server, tmp_path / "plain", encoding=encoding) as plain,
+    ):
+        insert_rows(plain)
+        for table, column in {"traces": "id", "events_full": "span_id"}.items():
+            server.execute(f"DELETE FROM {table} WHERE endsWith({column}, '2')")
+        plain.export()
+
+    users = analyst_with(tmp_path, SHOWN_OTHERWISE)
+    with (
+        ClickHouseServer(tmp_path / "server", users=users) as server,
+        Deployment(server, tmp_path / "odd", encoding=encoding) as odd,
+    ):
+        odd.export()
+
+        for table in TABLES:
+            assert odd.rows(table) == plain.rows(table)
+        assert [len(odd.rows(table)) for table in TABLES] == [1, 2, 2, 1]
+
+
+def test_late_rows_are_found_whatever_the_users_profile(tmp_path: Path) -> None:
+    scores, hours = TABLES["scores"], [HOUR, EMPTY]
+    with ClickHouseServer(tmp_path / "server") as server, Deployment(server, tmp_path / "plain") as plain:
+        plain.insert("scores", score("s1"), score("s2", EMPTY.start), score("s3", project_id="p2"))
+        plain.insert("scores", score("s1", version=2, deleted=True))
+        looks = Changes.of(plain.source)
+        fingerprints = looks.fingerprints("p1", scores, hours)
+        written = looks.written_since(scores, ["p1", "p2"], EPOCH, DAY, recent_parts=False)
+        projects = query_projects(plain.source, [scores])
+
+    users = analyst_with(tmp_path, SHOWN_OTHERWISE)
+    with ClickHouseServer(tmp_path / "server", users=users) as server, Deployment(server, tmp_path) as odd:
+        looks = Changes.of(odd.source)
+        assert looks.fingerprints("p1", scores, hours) == fingerprints
+        assert looks.written_since(scores, ["p1", "p2"], EPOCH, DAY, recent_parts=False) == written
+        assert query_projects(odd.source, [scores]) == projects
+
+
+def test_projects_beyond_what_the_users_profile_groups_are_an_error(tmp_path: Path) -> None:
+    users = analyst_with(tmp_path, TOLD_OF_ONE)
+    with ClickHouseServer(tmp_path / "server", users=users) as server, Deployment(server, tmp_path) as told:
+        for project in ("p1", "p2"):
+            told.insert("scores", score("s1", project_id=project))
+        with pytest.raises(ClickHouseError, match="GROUP BY exceeded"):
+            query_projects(told.source, [TABLES["scores"]])
