@@ -147,13 +147,18 @@ class _Writer(Protocol):
         ...
 
 
+class _PyArrowWriter(pq.ParquetWriter):
+    def __del__(self) -> None:
+        """Nothing: pyarrow would end a file that was given up and is closed, and print a traceback."""
+
+
 class _ParquetWriter:
     """Types, nullability and encodings as ClickHouse itself writes them."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, row_group_rows: int, codec: ParquetCodec) -> None:
         self._row_group_rows = row_group_rows
         options: dict[str, Any] = {"compression": codec, "use_dictionary": False, "store_schema": False}
-        self._writer = pq.ParquetWriter(file, schema, **options)
+        self._writer = _PyArrowWriter(file, schema, **options)
 
     def write(self, rows: pa.Table) -> None:
         """See `_Writer.write`."""

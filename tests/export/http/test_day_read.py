@@ -121,6 +121,7 @@ def test_a_day_that_cannot_be_read_at_once_is_left_to_the_windows_own_queries(de
     assert logs[0]["table"] == "traces"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("encoding", [PARQUET, JSONL, CSV, JSON], ids=lambda encoding: encoding.extension)
 @pytest.mark.parametrize("row_bytes", [3_000, 30_000], ids=["in Python's buffer", "beyond it"])
 def test_a_day_that_the_disk_has_no_room_for_is_left_to_the_windows_own_queries(
