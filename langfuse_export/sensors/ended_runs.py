@@ -101,6 +101,8 @@ class EndedRuns:
             del self._begun[record.run_id]
             if len(found) >= at_most or time.monotonic() > deadline:
                 break
+        else:  # what is left has ended too long ago, or was deleted
+            self._begun.clear()
         return after, found
 
     def _all_ends(

@@ -221,6 +221,21 @@ def test_a_run_that_takes_longer_to_read_than_a_tick_has_is_read_over_several(
     assert watch.said == "no run has exported anything since the last tick"
 
 
+def test_a_run_that_was_read_in_part_is_forgotten_once_it_has_left_the_look_back(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.deployment.export(watch.deployment.key(13), watch.deployment.key(2))
+    monkeypatch.setattr(ended_runs, "_EVENTS_PAGE", 10)
+    monkeypatch.setattr(ended_runs, "READ_FOR_S", -1)
+    assert watch.tick() == []
+    assert watch.said == "a long run has been read in part; the next tick goes on with it"
+
+    watch.later += ended_runs.LOOK_BACK
+
+    assert watch.tick() == []
+    assert watch.said == "no run has exported anything since the last tick"
+
+
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_a_daemon_that_is_killed_in_a_tick_shows_no_run_twice(watch: Watch, written: int) -> None:
     deployment = watch.deployment
