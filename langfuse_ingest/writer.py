@@ -24,6 +24,11 @@ _INSERT_SETTINGS = {
     "date_time_input_format": "best_effort",
     "input_format_null_as_default": 1,
     "input_format_skip_unknown_fields": 1,
+    "input_format_defaults_for_omitted_fields": 1,
+    # A row that ClickHouse does not take is an error, not passed over; so is one that a view does not take.
+    "input_format_allow_errors_num": 0,
+    "input_format_allow_errors_ratio": 0,
+    "materialized_views_ignore_errors": 0,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # A batch has events of any months, and all of its jobs would fail for one client whose clock is wild.
     "max_partitions_per_insert_block": 0,

@@ -7,6 +7,7 @@ merge them, and `default` then gets everything that one of the users has, except
 import copy
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 
 _SHIPPED = Path(__file__).parents[2] / "deploy/clickhouse"
@@ -45,6 +46,33 @@ def shipped_profile(name: str) -> dict[str, str]:
 def administrator(profile: str) -> str:
     """An override with a user `administrator` who may do anything, in a profile of the shipped file."""
     return _ADMINISTRATOR.format(profile=profile)
+
+
+# The server's own profile stays as it is.
+_ANALYST = """<clickhouse>
+  <profiles><own>{settings}</own></profiles>
+  <users><analyst>
+    <password/><profile>own</profile><quota>default</quota><networks><ip>::/0</ip></networks>
+    <databases>{filters}</databases>
+  </analyst></users>
+</clickhouse>"""
+
+
+def analyst_with(
+    directory: Path, profile: Mapping[str, str], row_policy: Mapping[str, str] | None = None
+) -> Path:
+    """Write a users.xml of somebody who has a profile of their own.
+
+    Args:
+        directory: where `users` is made.
+        profile: its settings.
+        row_policy: by table, the condition of the rows that they see.
+    """
+    settings = "".join(f"<{name}>{value}</{name}>" for name, value in profile.items())
+    policies = (row_policy or {}).items()
+    filters = "".join(f"<{table}><filter>{condition}</filter></{table}>" for table, condition in policies)
+    filters = filters and f"<default>{filters}</default>"
+    return write_users(directory / "users", "analyst", _ANALYST.format(settings=settings, filters=filters))
 
 
 def write_users(directory: Path, user: str, *overrides: str) -> Path:

@@ -16,7 +16,7 @@ from langfuse_worker.clickhouse import ClickHouseError
 from tests.export.http.exporting import CSV, HOUR, JSONL, PARQUET, Deployment
 from tests.rows import event, insert, observation, score, trace
 from tests.servers.clickhouse import ClickHouseServer
-from tests.servers.clickhouse_users import write_users
+from tests.servers.clickhouse_users import analyst_with, write_users
 
 PROFILE = {
     "join_use_nulls": "1",
@@ -30,13 +30,6 @@ PROFILE = {
     "bool_true_representation": "yes",
     "bool_false_representation": "no",
 }
-# The server's own profile stays as it is.
-_ANALYST = """<clickhouse>
-  <profiles><own>{settings}</own></profiles>
-  <users><analyst>
-    <password/><profile>own</profile><quota>default</quota><networks><ip>::/0</ip></networks>
-  </analyst></users>
-</clickhouse>"""
 IN_TOKYO = {"session_timezone": "Asia/Tokyo"}
 SHOWN_A_FEW = {
     "result": {"max_result_rows": "6000", "result_overflow_mode": "break"},
@@ -69,12 +62,6 @@ def shared(tmp_path: Path) -> Iterator[Deployment]:
         Deployment(server, tmp_path / "shared") as deployment,
     ):
         yield deployment
-
-
-def analyst_with(directory: Path, profile: Mapping[str, str]) -> Path:
-    """A users.xml with a user of that profile."""
-    settings = "".join(f"<{name}>{value}</{name}>" for name, value in profile.items())
-    return write_users(directory / "users", "analyst", _ANALYST.format(settings=settings))
 
 
 def insert_rows(deployment: Deployment) -> None:
