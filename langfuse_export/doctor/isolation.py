@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from langfuse_export.catalog import CatalogError
 from langfuse_export.doctor.subject import Subject
 from langfuse_worker.clickhouse import ACCESS_DENIED, UNKNOWN_TABLE, ClickHouse, ClickHouseError
-from langfuse_worker.doctor import Finding, ok, warning
+from langfuse_worker.doctor import Finding, ok, problem, warning
 from langfuse_worker.doctor.clickhouse import PROFILES, ask, connected
 
 _CEILINGS = ("max_threads", "max_memory_usage", "max_execution_time")
+# Younger than the servers that have to know what is set with every query.
+_CHANGE_RESULTS = ("filter", "select")
 _CANCEL = "cancel_http_readonly_queries_on_client_close"
 _WRITES = re.compile(r"\b(ALL|INSERT|ALTER|CREATE|DROP|TRUNCATE)\b")
 # As what ClickHouse counts the use of s3() and azureBlobStorage().
@@ -73,9 +75,19 @@ def _writes(grant: str, by_server: bool) -> bool:
 def check_profile(subject: Subject) -> Iterator[Finding]:
     """Whether the profile bounds what a query may ask for, and ends the queries of workers that died."""
     with connected(subject.connect) as source:
-        settings = _settings(source, (*_CEILINGS, "priority", _CANCEL, "readonly"))
+        settings = _settings(source, (*_CEILINGS, "priority", _CANCEL, "readonly", *_CHANGE_RESULTS))
+    yield from _changed_results(settings)
     yield _constraints(settings)
     yield _cancelling(settings)
+
+
+def _changed_results(settings: Mapping[str, _Setting]) -> Iterator[Finding]:
+    for name in _CHANGE_RESULTS:
+        if name in settings and (value := settings[name].value):
+            text = (
+                f"{name} is {value!r}: ClickHouse puts it around every query of this user, and no count tells"
+            )
+            yield problem("clickhouse: results", text, f"remove {name} from its profile: {PROFILES}")
 
 
 def _constraints(settings: Mapping[str, _Setting]) -> Finding:

@@ -1,5 +1,6 @@
 """What is exported, and whether ClickHouse has it."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,9 +21,11 @@ from langfuse_worker.clickhouse import (
     QueryComment,
 )
 from langfuse_worker.doctor import Finding, Status, ok, problem, warning
-from langfuse_worker.doctor.clickhouse import connected
+from langfuse_worker.doctor.clickhouse import ask, connected, row_policy
 
 _SHOWN = 5
+_ENGINE = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = {name:String}"
+_ARGUMENTS = re.compile(r"ReplacingMergeTree\(([^)]*)\)")
 
 
 def check_catalog(subject: Subject) -> Iterator[Finding]:
@@ -79,7 +82,11 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
             exported[table.name].append(table)
     with connected(subject.connect) as source:
         for tables in exported.values():
-            yield _table(source, _with_columns_of_all(tables), subject.settings.clickhouse_db)
+            table = _with_columns_of_all(tables)
+            found = _table(source, table, subject.settings.clickhouse_db)
+            yield found
+            if found.status is Status.OK:
+                yield from _other_rows(source, table)
 
 
 def _with_columns_of_all(tables: Sequence[Table]) -> Table:
@@ -112,3 +119,17 @@ def _table(source: ClickHouse, table: Table, database: str) -> Finding:
             remedy = f"leave {table.name} out of `tables` in the catalog, or check CLICKHOUSE_DB={database}"
         return problem(what, str(error), remedy)
     return ok(what, f"{database}.{table.source} has the {len(table.columns)} columns")
+
+
+def _other_rows(source: ClickHouse, table: Table) -> Iterator[Finding]:
+    """What makes rows that are exported others than those that Langfuse has; no count tells of it."""
+    what = f"table {table.name}"
+    [engine] = ask(source, _ENGINE, name=table.source) or [("",)]
+    if (arguments := _ARGUMENTS.search(engine[0])) and "is_deleted" not in arguments[1]:
+        remedy = "give it the engine of Langfuse's migrations: ReplacingMergeTree(event_ts, is_deleted)"
+        yield warning(
+            what, f"its engine knows no is_deleted: {arguments[0]}; deleted rows are exported", remedy
+        )
+    if hidden := row_policy(source, table.source, table.id_column):
+        remedy = "if they are missed, CREATE ROW POLICY ... USING 1 TO the user of exports"
+        yield warning(what, f"a row policy hides rows from exports, all but those with {hidden}", remedy)

@@ -10,6 +10,7 @@ from langfuse_worker.doctor.clock import compare_clocks
 from langfuse_worker.doctor.finding import Finding, ok, problem, warning
 
 PROFILES = "docs/operations.md, ClickHouse users and profiles"
+_ROW_FILTER = "Row level filter column:"
 _CONSTRAINT = 452
 _READONLY = 164
 _TAGGED_SINCE = (25, 11)
@@ -31,6 +32,19 @@ def connected(connect: Connect) -> Iterator[ClickHouse]:
 def ask(source: ClickHouse, sql: str, **parameters: str | int) -> list[tuple]:
     """The rows of a query of a check. Raises ClickHouseError."""
     return source.rows(Query(sql, QueryComment(purpose="doctor"), parameters))
+
+
+def row_policy(source: ClickHouse, table: str, column: str) -> str:
+    """What rows of a table this user sees, as SQL; empty if all of them, or if the table has no rows.
+
+    `system.row_policies` takes a right that only administrators have. The plan of a query names them.
+
+    Raises:
+        ClickHouseError: the column may not be read.
+    """
+    plan = ask(source, f"EXPLAIN actions = 1 SELECT {column} FROM `{table}`")
+    filters = (str(row[0]).partition(_ROW_FILTER)[2].strip() for row in plan)
+    return " AND ".join(dict.fromkeys(filter(None, filters)))
 
 
 def check_connection(what: str, connect: Connect, url: str) -> Iterator[Finding]:

@@ -20,8 +20,9 @@ from langfuse_worker.doctor import Status
 from langfuse_worker.doctor.runner import run_checks
 from langfuse_worker.settings import Settings
 from tests.export.project import write_catalog
-from tests.rows import PROJECT, insert, trace
+from tests.rows import PROJECT, insert, score, trace
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import analyst_with
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,6 +75,37 @@ def test_a_view_instead_of_a_table_is_named(subject: Subject) -> None:
     [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert bad.remedy == "default.scores is a view: exports need the table that Langfuse writes to"
+
+
+def test_a_row_policy_that_hides_rows_from_exports_is_named(tmp_path: Path) -> None:
+    with ClickHouseServer(tmp_path / "server") as server:
+        insert(server.execute, "traces", [trace("t1")])
+        insert(server.execute, "scores", [score("s1")])
+    users = analyst_with(tmp_path, {}, row_policy={"traces": "environment = 'prod'"})
+    with ClickHouseServer(tmp_path / "server", users=users) as server:
+        path = write_catalog(tmp_path)
+        subject = Subject(server.settings(LANGFUSE_EXPORT_CONFIG=str(path), LANGFUSE_HOME=str(tmp_path)))
+        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert (bad.what, bad.status) == ("table traces", Status.WARNING)
+    assert "environment = 'prod'" in bad.result.replace("\\", "")
+    assert "ROW POLICY" in bad.remedy
+
+
+@pytest.fixture
+def scores_that_stay(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """`scores` in an engine that takes deleted rows for others."""
+    clickhouse.execute("RENAME TABLE scores TO scores_of_langfuse")
+    clickhouse.execute("CREATE TABLE scores AS scores_of_langfuse ENGINE = ReplacingMergeTree(event_ts)")
+    yield
+    clickhouse.execute("DROP TABLE scores")
+    clickhouse.execute("RENAME TABLE scores_of_langfuse TO scores")
+
+
+@pytest.mark.usefixtures("scores_that_stay")
+def test_an_engine_that_keeps_deleted_rows_is_named(subject: Subject) -> None:
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert (bad.what, bad.status) == ("table scores", Status.WARNING)
+    assert "deleted rows are exported" in bad.result
 
 
 def test_a_column_that_one_of_the_projects_exports_is_missing(

@@ -11,7 +11,7 @@ from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.doctor.clickhouse import check_connection
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.clickhouse_http import Fault
-from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, administrator, write_users
+from tests.servers.clickhouse_users import PASSWORDS, SHIPPED_USERS, administrator, analyst_with, write_users
 
 
 def subject(server: ClickHouseServer, **environment: str) -> Subject:
@@ -60,6 +60,14 @@ def test_a_user_without_a_profile_may_do_and_raise_everything(clickhouse: ClickH
     cancelling = find("cancelling", subject(clickhouse))
     assert cancelling.status is Status.WARNING
     assert "readonly = 2" in cancelling.remedy
+
+
+def test_a_profile_that_changes_every_result_is_a_problem(tmp_path: Path) -> None:
+    users = analyst_with(tmp_path, {"filter": "1"})
+    with ClickHouseServer(tmp_path / "server", users=users) as server:
+        finding = find("results", subject(server))
+    assert finding.status is Status.PROBLEM
+    assert "filter is '1'" in finding.result
 
 
 def test_exports_yield_where_people_have_the_profile_for_them(tmp_path: Path) -> None:
