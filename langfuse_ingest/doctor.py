@@ -13,7 +13,7 @@ from langfuse_ingest.file_log import TABLE as FILE_LOG
 from langfuse_ingest.tables import targets
 from langfuse_worker.clickhouse import ClickHouse, connect_for_ingestion
 from langfuse_worker.doctor import Check, Finding, ok, problem, warning
-from langfuse_worker.doctor.clickhouse import ask, check_clock, check_connection, connected
+from langfuse_worker.doctor.clickhouse import ask, check_clock, check_connection, connected, row_policy
 from langfuse_worker.doctor.store import try_store
 from langfuse_worker.redis import running_redis, shown_redis
 from langfuse_worker.settings import Settings
@@ -81,6 +81,7 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         sql = "SELECT name FROM system.tables WHERE database = currentDatabase()"
         found = {row[0] for row in ask(clickhouse, sql)}
         yield _index(clickhouse, is_there=INDEX in found)
+        yield from _hidden_rows(clickhouse, sorted(found & {*wanted, INDEX}))
     missing = sorted(set(wanted) - found)
     what, mode = "tables of consumers", f"LANGFUSE_MIGRATION_V4_WRITE_MODE={settings.write_mode}"
     if missing:
@@ -88,6 +89,14 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         yield problem(what, text, f"migrate Langfuse, grant them, or change {mode}")
     else:
         yield ok(what, f"{', '.join(wanted)} are there for {mode}")
+
+
+def _hidden_rows(clickhouse: ClickHouse, tables: Sequence[str]) -> Iterator[Finding]:
+    for table in tables:
+        if hidden := row_policy(clickhouse, table, "project_id"):
+            text = f"a row policy hides rows of {table}, all but those with {hidden}: merges do without them"
+            remedy = "CREATE ROW POLICY ... USING 1 TO the user of consumers"
+            yield problem("tables of consumers", text, remedy)
 
 
 def _index(clickhouse: ClickHouse, *, is_there: bool) -> Finding:

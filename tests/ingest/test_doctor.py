@@ -1,13 +1,16 @@
 """What doctor says of Redis and of the tables that consumers write."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from langfuse_ingest.doctor import check_redis, check_tables, ingestion_checks
 from langfuse_worker.doctor import Status
 from langfuse_worker.settings import Settings
+from tests.rows import insert, trace
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import analyst_with
 from tests.servers.redis import RedisServer
 
 
@@ -64,6 +67,16 @@ def test_tables_are_those_of_the_write_mode(clickhouse: ClickHouseServer) -> Non
     [_, finding] = check_tables(clickhouse.settings(CLICKHOUSE_DB="system"))
     assert finding.status is Status.PROBLEM
     assert "system lacks blob_storage_file_log, events_full, scores" in finding.result
+
+
+def test_a_row_policy_that_hides_stored_rows_from_merges_is_a_problem(tmp_path: Path) -> None:
+    with ClickHouseServer(tmp_path / "server") as server:
+        insert(server.execute, "traces", [trace("t1")])
+    users = analyst_with(tmp_path, {}, row_policy={"traces": "environment = 'prod'"})
+    with ClickHouseServer(tmp_path / "server", users=users) as server:
+        found = list(check_tables(server.settings(LANGFUSE_MIGRATION_V4_WRITE_MODE="dual")))
+    [bad] = [finding for finding in found if finding.status is not Status.OK]
+    assert "hides rows of traces" in bad.result
 
 
 def test_a_role_that_does_not_ingest_has_no_checks_of_ingestion() -> None:
