@@ -11,7 +11,7 @@ from langfuse_worker.doctor.clickhouse import PROFILES, ask, connected
 
 _CEILINGS = ("max_threads", "max_memory_usage", "max_execution_time")
 # Younger than the servers that have to know what is set with every query.
-_CHANGE_RESULTS = ("filter", "select")
+_CHANGE_RESULTS = ("filter", "select", "output_format_float_precision")
 _CANCEL = "cancel_http_readonly_queries_on_client_close"
 _WRITES = re.compile(r"\b(ALL|INSERT|ALTER|CREATE|DROP|TRUNCATE)\b")
 # As what ClickHouse counts the use of s3() and azureBlobStorage().
@@ -83,10 +83,8 @@ def check_profile(subject: Subject) -> Iterator[Finding]:
 
 def _changed_results(settings: Mapping[str, _Setting]) -> Iterator[Finding]:
     for name in _CHANGE_RESULTS:
-        if name in settings and (value := settings[name].value):
-            text = (
-                f"{name} is {value!r}: ClickHouse puts it around every query of this user, and no count tells"
-            )
+        if name in settings and (value := settings[name].value) not in ("", "0"):
+            text = f"{name} is {value!r}: it changes what queries of this user return, and no count tells"
             yield problem("clickhouse: results", text, f"remove {name} from its profile: {PROFILES}")
 
 

@@ -62,12 +62,13 @@ def test_a_user_without_a_profile_may_do_and_raise_everything(clickhouse: ClickH
     assert "readonly = 2" in cancelling.remedy
 
 
-def test_a_profile_that_changes_every_result_is_a_problem(tmp_path: Path) -> None:
-    users = analyst_with(tmp_path, {"filter": "1"})
+@pytest.mark.parametrize(("name", "value"), [("filter", "1"), ("output_format_float_precision", "2")])
+def test_a_profile_that_changes_every_result_is_a_problem(tmp_path: Path, name: str, value: str) -> None:
+    users = analyst_with(tmp_path, {name: value})
     with ClickHouseServer(tmp_path / "server", users=users) as server:
         finding = find("results", subject(server))
     assert finding.status is Status.PROBLEM
-    assert "filter is '1'" in finding.result
+    assert f"{name} is '{value}'" in finding.result
 
 
 def test_exports_yield_where_people_have_the_profile_for_them(tmp_path: Path) -> None:
