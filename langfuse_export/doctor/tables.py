@@ -25,6 +25,13 @@ from langfuse_worker.doctor.clickhouse import ask, connected, row_policy
 
 _SHOWN = 5
 _ENGINE = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = {name:String}"
+# But for what replicas put aside as a copy.
+_DETACHED = """
+SELECT count(), arrayStringConcat(arraySort(groupUniqArray(ifNull(nullIf(reason, ''), 'by hand'))), ', ')
+FROM system.detached_parts
+WHERE database = currentDatabase() AND table = {name:String}
+  AND reason NOT IN ('ignored', 'clone', 'covered-by-broken', 'attaching', 'deleting', 'tmp-fetch')
+"""
 _ARGUMENTS = re.compile(r"ReplacingMergeTree\(([^)]*)\)")
 
 
@@ -130,6 +137,19 @@ def _other_rows(source: ClickHouse, table: Table) -> Iterator[Finding]:
         yield warning(
             what, f"its engine knows no is_deleted: {arguments[0]}; deleted rows are exported", remedy
         )
+    if text := _detached(source, table.source):
+        yield warning(what, text, "ALTER TABLE ... ATTACH PART, or DROP DETACHED PART if they are not missed")
     if hidden := row_policy(source, table.source, table.id_column):
         remedy = "if they are missed, CREATE ROW POLICY ... USING 1 TO the user of exports"
         yield warning(what, f"a row policy hides rows from exports, all but those with {hidden}", remedy)
+
+
+def _detached(source: ClickHouse, table: str) -> str:
+    """Which parts of a table ClickHouse has put aside; empty if none, or if this user may not see them."""
+    try:
+        [(count, reasons)] = ask(source, _DETACHED, name=table)
+    except ClickHouseError as error:
+        if error.code != ACCESS_DENIED:
+            raise
+        return ""
+    return f"{count} parts are detached ({reasons}): their rows are in no export" if count else ""

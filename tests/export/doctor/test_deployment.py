@@ -92,6 +92,24 @@ def test_a_row_policy_that_hides_rows_from_exports_is_named(tmp_path: Path) -> N
 
 
 @pytest.fixture
+def detached_part(clickhouse: ClickHouseServer) -> Iterator[None]:
+    """A part of `scores` that somebody has put aside."""
+    insert(clickhouse.execute, "scores", [score("s1")])
+    clickhouse.execute("ALTER TABLE scores DETACH PARTITION ID '202606'")
+    yield
+    clickhouse.execute(
+        "ALTER TABLE scores DROP DETACHED PARTITION ID '202606' SETTINGS allow_drop_detached = 1"
+    )
+
+
+@pytest.mark.usefixtures("detached_part")
+def test_parts_whose_rows_are_in_no_export_are_named(subject: Subject) -> None:
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    assert (bad.what, bad.status) == ("table scores", Status.WARNING)
+    assert bad.result == "1 parts are detached (by hand): their rows are in no export"
+
+
+@pytest.fixture
 def scores_that_stay(clickhouse: ClickHouseServer) -> Iterator[None]:
     """`scores` in an engine that takes deleted rows for others."""
     clickhouse.execute("RENAME TABLE scores TO scores_of_langfuse")
