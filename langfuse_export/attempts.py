@@ -11,7 +11,7 @@ from typing import Protocol
 import dagster as dg
 
 from langfuse_export.manifest import ManifestFile
-from langfuse_export.metadata import manifest_entry
+from langfuse_export.metadata import FAILURE_REASONS, manifest_entry
 from langfuse_export.recorded_tables import RecordedTable
 from langfuse_export.runs import run_mode
 from langfuse_export.tables import ALL_TABLES
@@ -265,6 +265,14 @@ def failure_message(event: dg.DagsterEvent) -> str:
     while error is not None and error.cause is not None and _is_dagsters(error.cls_name or ""):
         error = error.cause
     return error.message.strip() if error else event.message or "the run failed"
+
+
+def failure_reasons(event: dg.DagsterEvent) -> list[str]:
+    """The reasons of a failed step, as metrics call them; none if it failed outside of our code."""
+    data = event.step_failure_data.user_failure_data
+    reasons = data.metadata.get(FAILURE_REASONS) if data else None
+    found = reasons.value if isinstance(reasons, dg.JsonMetadataValue) else None
+    return [str(reason) for reason in found or ()]
 
 
 def _is_dagsters(class_name: str) -> bool:

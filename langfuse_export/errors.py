@@ -148,7 +148,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, WindowError):
         reasons = [reason_of(failure) for failure in error.failures.values()]
         # What every window would meet says more than what one table did.
-        return next((reason for reason in reasons if reason in _STOPS_PROJECT), reasons[0])
+        return next(filter(meets_every_window, reasons), reasons[0])
     if isinstance(error, ExportError):
         return error.reason
     if isinstance(error, ClickHouseError):
@@ -214,7 +214,12 @@ def is_shared_shortage(error: Exception) -> bool:
 
 def stops_project(error: BaseException) -> bool:
     """Whether every window of the project would fail alike, now."""
-    return reason_of(error) in _STOPS_PROJECT
+    return meets_every_window(reason_of(error))
+
+
+def meets_every_window(reason: str) -> bool:
+    """Whether a failure for this reason is one that every window of the project would meet, now."""
+    return reason in _STOPS_PROJECT
 
 
 def user_fault(error: BaseException) -> AccessFault | None:

@@ -18,6 +18,7 @@ from langfuse_export.tables.descriptions import description
 from langfuse_export.windows import Window
 
 MANIFEST_ENTRY = "manifest_entry"
+FAILURE_REASONS = "reasons"
 PART_ROWS, PART_ROWS_WINDOWS = "part_rows", "part_rows_windows"
 
 

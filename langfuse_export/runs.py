@@ -27,7 +27,7 @@ from langfuse_export.health.state import Health
 from langfuse_export.health.store import HealthStore
 from langfuse_export.history import History, newest_record
 from langfuse_export.manifest import ManifestFile
-from langfuse_export.metadata import manifest_entry, object_uri, window_metadata
+from langfuse_export.metadata import FAILURE_REASONS, manifest_entry, object_uri, window_metadata
 from langfuse_export.naming import LATE, MODE_TAG, SCHEDULE_TAG, asset_key
 from langfuse_export.prices import AttemptPrices
 from langfuse_export.project import ProjectExport
@@ -262,7 +262,7 @@ class ProjectRun:
             raise dg.RetryRequested(retries.max_retries, seconds_to_wait=delay_s) from failures[0]
         raise dg.Failure(
             "\n".join(": ".join([*getattr(error, "__notes__", ()), str(error)]) for error in failures),
-            metadata={"reasons": dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
+            metadata={FAILURE_REASONS: dg.MetadataValue.json(sorted({reason_of(e) for e in failures}))},
         ) from failures[0]
 
 

@@ -55,7 +55,8 @@ def run(
 ) -> None:
     """Export windows of a project now, through the Dagster assets; the UI shows them afterwards.
 
-    Exit code 0 when every window was exported, 1 when one failed, 2 when an argument is wrong.
+    Exit code 0 when every window was exported, 1 when one failed, 2 when an argument is wrong. After a
+    failure that every window would meet, such as a bucket that refuses, windows of later runs are left out.
 
     Example: langfuse-worker export run --project support-bot --from 2026-06-01T00:00 --to 2026-06-02T00:00
     """
@@ -235,6 +236,9 @@ def _print_report(report: RunReport, as_json: bool) -> None:
         return
     for failure in report.failures:
         err.print(failure, style="red", markup=False, soft_wrap=True)
+    if report.left_out:
+        text = f"{report.left_out} windows left out: every one would fail alike ({report.left_out_reason})"
+        err.print(text, style="red", markup=False, soft_wrap=True)
     out.print(
         f"{report.exported_windows} of {report.windows} windows exported: "
         f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB in {report.duration_s:.1f} s",

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from langfuse_export.attempts import failure_message
+from langfuse_export.attempts import failure_message, failure_reasons
+from langfuse_export.errors import meets_every_window
 from langfuse_export.manifest import ManifestFile
 from langfuse_export.metadata import manifest_entry
 from langfuse_export.naming import (
@@ -26,7 +27,12 @@ from langfuse_export.windows import Window, iso
 
 @dataclass
 class RunReport:
-    """What a command's runs did; times in seconds, sizes in bytes."""
+    """What a command's runs did; times in seconds, sizes in bytes.
+
+    Attributes:
+        left_out: windows of runs that were not begun, because every window would have failed alike.
+        left_out_reason: the reason for which, as metrics call it; empty if there are none.
+    """
 
     project: str
     windows: int
@@ -34,6 +40,8 @@ class RunReport:
     rows: int = 0
     bytes: int = 0
     duration_s: float = 0.0
+    left_out: int = 0
+    left_out_reason: str = ""
     failures: list[str] = field(default_factory=list)
     objects: list[ManifestFile] = field(default_factory=list)
 
@@ -95,11 +103,18 @@ def run_windows(
     windows: Sequence[Window],
     windows_per_run: int,
 ) -> RunReport:
-    """Materialize windows, oldest first, in runs of at most `windows_per_run`; sum up what they recorded."""
+    """Materialize windows, oldest first, in runs of at most `windows_per_run`; sum up what they recorded.
+
+    A run that fails for what every window would meet, such as a bucket that refuses, is the last one.
+    """
     started = time.monotonic()
     report = RunReport(project.project_id, len(windows))
     for first, last in consecutive(windows, windows_per_run):
-        _run(defs, instance, project, tables, first, last, report)
+        shared_reason = _run(defs, instance, project, tables, first, last, report)
+        left = sum(window.start > last.start for window in windows)
+        if shared_reason and left:
+            report.left_out, report.left_out_reason = left, shared_reason
+            break
     report.duration_s = round(time.monotonic() - started, 3)
     return report
 
@@ -112,7 +127,8 @@ def _run(
     first: Window,
     last: Window,
     report: RunReport,
-) -> None:
+) -> str | None:
+    """Add what a run did to the report; returns why it failed if every window would fail alike."""
     key = project.frequency.key
     bounds = {RANGE_START_TAG: key(first), RANGE_END_TAG: key(last)}
     try:
@@ -127,6 +143,7 @@ def _run(
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     finished: dict[str, int] = {}
+    shared_reason: str | None = None
     for event in result.all_events:
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
@@ -139,4 +156,6 @@ def _run(
             finished[partition] = finished.get(partition, 0) + 1
         if event.is_step_failure:
             report.failures.append(failure_message(event))
+            shared_reason = next(filter(meets_every_window, failure_reasons(event)), shared_reason)
     report.exported_windows += sum(count == len(tables) for count in finished.values())
+    return shared_reason

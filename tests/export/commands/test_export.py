@@ -110,6 +110,43 @@ def test_a_window_that_fails_is_exit_code_1_with_its_reason(home: Path) -> None:
     assert ended.json["exported_windows"] == 0
 
 
+@pytest.mark.parametrize("as_json", [True, False], ids=["for scripts", "for people"])
+def test_windows_that_would_fail_as_the_first_one_has_are_left_out(home: Path, as_json: bool) -> None:
+    (home / "blobs").write_text("a file where the directory should be")
+    period = ("--from", "2026-06-01T12:00", "--to", "2026-06-01T16:00")
+
+    ended = _run(
+        home,
+        *period,
+        *(["--json"] if as_json else []),
+        LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN="1",
+    )
+
+    assert ended.code == 1
+    if as_json:
+        report = ended.json
+        assert (len(report["failures"]), report["windows"], report["exported_windows"]) == (1, 4, 0)
+        assert (report["left_out"], report["left_out_reason"]) == (3, "destination_access")
+    else:
+        assert "3 windows left out: every one would fail alike (destination_access)" in ended.err
+        assert "0 of 4 windows exported" in ended.out
+
+
+def test_windows_after_one_that_fails_for_its_own_reason_are_exported(home: Path) -> None:
+    assert _run(home, *PERIOD).code == 0
+    manifests = home / "blobs" / PROJECT / "manifests"
+    first = min(manifests.iterdir())
+    manifest = json.loads(first.read_text())
+    manifest["window"]["minTimestamp"] = "2026-05-31T13:00:00.000Z"  # one of a day, which keeps its key
+    first.write_text(json.dumps(manifest))
+
+    ended = _run(home, *PERIOD, "--json", LANGFUSE_BLOB_STORAGE_EXPORT_WINDOWS_PER_RUN="1")
+
+    report = ended.json
+    assert (ended.code, len(report["failures"]), report["exported_windows"]) == (1, 1, 1)
+    assert report["left_out"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
