@@ -171,6 +171,7 @@ TEXT_SETTINGS: Mapping[str, Scalar] = {
     "output_format_json_escape_forward_slashes": 0,
     "output_format_json_named_tuples_as_objects": 1,
     "output_format_json_map_as_array_of_tuples": 0,
+    "output_format_json_array_of_rows": 0,
     "output_format_decimal_trailing_zeros": 0,
     "output_format_csv_crlf_end_of_line": 0,
     "format_csv_delimiter": ",",

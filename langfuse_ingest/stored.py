@@ -23,6 +23,7 @@ _JSON = {
     "output_format_json_quote_64bit_floats": 0,
     "output_format_json_quote_decimals": 0,
     "output_format_json_map_as_array_of_tuples": 0,
+    "output_format_json_array_of_rows": 0,
     # Otherwise an error in mid-stream looks like a row.
     "http_write_exception_in_output_format": 0,
 }

@@ -11,7 +11,13 @@ from langfuse_worker.doctor.clickhouse import PROFILES, ask, connected
 
 _CEILINGS = ("max_threads", "max_memory_usage", "max_execution_time")
 # Younger than the servers that have to know what is set with every query.
-_CHANGE_RESULTS = ("filter", "select", "output_format_float_precision")
+_HARMLESS = {
+    "filter": "",
+    "select": "",
+    "output_format_float_precision": "0",
+    "ignore_cold_parts_seconds": "0",
+    "apply_patch_parts": "1",
+}
 _CANCEL = "cancel_http_readonly_queries_on_client_close"
 _WRITES = re.compile(r"\b(ALL|INSERT|ALTER|CREATE|DROP|TRUNCATE)\b")
 # As what ClickHouse counts the use of s3() and azureBlobStorage().
@@ -75,15 +81,15 @@ def _writes(grant: str, by_server: bool) -> bool:
 def check_profile(subject: Subject) -> Iterator[Finding]:
     """Whether the profile bounds what a query may ask for, and ends the queries of workers that died."""
     with connected(subject.connect) as source:
-        settings = _settings(source, (*_CEILINGS, "priority", _CANCEL, "readonly", *_CHANGE_RESULTS))
+        settings = _settings(source, (*_CEILINGS, "priority", _CANCEL, "readonly", *_HARMLESS))
     yield from _changed_results(settings)
     yield _constraints(settings)
     yield _cancelling(settings)
 
 
 def _changed_results(settings: Mapping[str, _Setting]) -> Iterator[Finding]:
-    for name in _CHANGE_RESULTS:
-        if name in settings and (value := settings[name].value) not in ("", "0"):
+    for name, harmless in _HARMLESS.items():
+        if name in settings and (value := settings[name].value) != harmless:
             text = f"{name} is {value!r}: it changes what queries of this user return, and no count tells"
             yield problem("clickhouse: results", text, f"remove {name} from its profile: {PROFILES}")
 

@@ -16,6 +16,7 @@ from tests.servers.redis import RedisServer
 
 PROFILE = {
     "output_format_json_map_as_array_of_tuples": "1",
+    "output_format_json_array_of_rows": "1",
     "output_format_json_quote_decimals": "1",
     "output_format_json_quote_64bit_floats": "1",
     "input_format_defaults_for_omitted_fields": "0",
@@ -46,7 +47,7 @@ def odd(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def rows(deployment: Deployment, columns: str, table: str) -> list[dict]:
     """Rows as FINAL sees them, as text."""
-    settings = "SETTINGS limit = 0, output_format_json_map_as_array_of_tuples = 0"
+    settings = "SETTINGS limit = 0, output_format_json_array_of_rows = 0"
     return deployment.clickhouse.rows(f"SELECT {columns} FROM {table} FINAL ORDER BY 1 {settings}")
 
 

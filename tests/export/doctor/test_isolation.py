@@ -62,7 +62,9 @@ def test_a_user_without_a_profile_may_do_and_raise_everything(clickhouse: ClickH
     assert "readonly = 2" in cancelling.remedy
 
 
-@pytest.mark.parametrize(("name", "value"), [("filter", "1"), ("output_format_float_precision", "2")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("filter", "1"), ("output_format_float_precision", "2"), ("apply_patch_parts", "0")]
+)
 def test_a_profile_that_changes_every_result_is_a_problem(tmp_path: Path, name: str, value: str) -> None:
     users = analyst_with(tmp_path, {name: value})
     with ClickHouseServer(tmp_path / "server", users=users) as server:

@@ -1,6 +1,7 @@
 """A user whose profile has results look otherwise, as those of people who share it want them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from langfuse_export.catalog.discovery import query_projects
 from langfuse_export.changes import Changes
 from langfuse_export.day import Day
+from langfuse_export.day_read import day_files
 from langfuse_export.formats import Encoding
+from langfuse_export.resources import ExportOptions
 from langfuse_export.tables import TABLES
 from langfuse_export.windows import EPOCH, Frequency, Window
 from langfuse_worker.clickhouse import ClickHouseError
@@ -26,6 +29,7 @@ PROFILE = {
     "output_format_csv_crlf_end_of_line": "1",
     "output_format_json_quote_64bit_floats": "1",
     "output_format_json_map_as_array_of_tuples": "1",
+    "output_format_json_array_of_rows": "1",
     "output_format_decimal_trailing_zeros": "1",
     "bool_true_representation": "yes",
     "bool_false_representation": "no",
@@ -94,6 +98,17 @@ def test_windows_of_a_day_are_counted_whatever_the_profile(shared: Deployment) -
     for table in TABLES.values():
         counted = Day(shared.exporter(), table, [HOUR, EMPTY]).count()
         assert [window.rows for window in counted] == [2, 0]
+
+
+def test_rows_of_a_day_are_split_whatever_the_profile(shared: Deployment, tmp_path: Path) -> None:
+    jsonl, scores = shared.with_(encoding=JSONL), TABLES["scores"]
+    insert_rows(jsonl)
+    exporter = jsonl.exporter()
+    usual = ExportOptions.from_settings(jsonl.server.settings())
+    with day_files(exporter, [(scores, [HOUR, EMPTY])], replace(usual, scratch=tmp_path)) as files:
+        exporter.export(HOUR, [scores], read_ahead=files[HOUR])
+
+    assert jsonl.ids("scores") == ["s1", "s2"]
 
 
 def test_no_row_is_missed_because_of_the_zone_of_the_users_profile(tmp_path: Path) -> None:
