@@ -64,7 +64,6 @@ class DayRead:
 
         Raises:
             ClickHouseError: ClickHouse refused or broke the query.
-            StoreError: the destination does not say what lies in it.
             VerificationError: the rows are not whole.
             OSError: the files cannot be written.
         """

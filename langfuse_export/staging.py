@@ -140,8 +140,13 @@ def discard(store: BlobStore, key: str) -> bool:
 
 
 def started_folders(store: BlobStore) -> set[str]:
-    """Folders of windows, of whatever project, in which an attempt has left a plan. Raises StoreError."""
-    return {key.rpartition("/")[0] for key in store.keys(INCOMPLETE) if key.endswith(f"/{_PLAN}")}
+    """Folders of windows, of whatever project, in which an attempt has left a plan; none that cannot be read."""
+    try:
+        keys = store.keys(INCOMPLETE)
+    except StoreError as error:
+        log.warning("blob_export_staging_not_read", uri=store.uri(INCOMPLETE), error=str(error))
+        return set()
+    return {key.rpartition("/")[0] for key in keys if key.endswith(f"/{_PLAN}")}
 
 
 class Staging:
