@@ -140,7 +140,7 @@ def discard(store: BlobStore, key: str) -> bool:
 
 
 def started_folders(store: BlobStore) -> set[str]:
-    """Folders of windows, of whatever project, in which an attempt has left a plan; none that cannot be read."""
+    """Folders of windows, of any project, in which an attempt has left a plan; none if the store fails."""
     try:
         keys = store.keys(INCOMPLETE)
     except StoreError as error:
