@@ -75,8 +75,11 @@ def run_code_server(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def _run(settings: Settings, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> int:
+    # A script's `&` has SIGINT ignored, and whoever inherits that could not be stopped.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     # Sessions of their own, so that Ctrl-C reaches them from here alone.
     parts = [subprocess.Popen(command, start_new_session=True, env=environment) for command in commands]
+    signal.signal(signal.SIGINT, before)
     try:
         while all(part.poll() is None for part in parts):
             time.sleep(_POLL_S)

@@ -61,7 +61,8 @@ def started(deployment: Deployment, role: str) -> Iterator[Started]:
     catalog = deployment.directory / "exports.yaml"
     catalog.write_text(_CATALOG.format(directory=deployment.directory))
     log, port = deployment.directory / f"{role}.log", free_port()
-    command = [WORKER, "start", "--port", str(port)]
+    # As in the background of a script, where SIGINT is ignored.
+    command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", WORKER, "start", "--port", str(port)]
     environment = {**os.environ, "LANGFUSE_WORKER_ROLE": role, "LANGFUSE_WORKER_HEALTH_PORT": "0"}
     environment |= {"DAGSTER_HOME": str(deployment.directory), "LANGFUSE_EXPORT_CONFIG": str(catalog)}
     with log.open("wb") as out:
