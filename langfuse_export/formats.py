@@ -18,7 +18,7 @@ from langfuse_export.inspectors import (
 from langfuse_export.parts import WHOLE, Part
 from langfuse_export.sql import Render, csv_text, native, select, select_by_window, text
 from langfuse_export.tables import Table
-from langfuse_worker.clickhouse import Scalar
+from langfuse_worker.clickhouse import JSON_LINES, Scalar
 
 
 class FileFormat(StrEnum):
@@ -164,14 +164,10 @@ class Encoding:
 # Exact text: no rounding through float, nothing that depends on the server's version or a user's profile, no
 # lost NaN.
 TEXT_SETTINGS: Mapping[str, Scalar] = {
-    "output_format_json_quote_64bit_integers": 0,
-    "output_format_json_quote_decimals": 0,
-    "output_format_json_quote_64bit_floats": 0,
+    **JSON_LINES,
     "output_format_json_quote_denormals": 1,
     "output_format_json_escape_forward_slashes": 0,
     "output_format_json_named_tuples_as_objects": 1,
-    "output_format_json_map_as_array_of_tuples": 0,
-    "output_format_json_array_of_rows": 0,
     "output_format_decimal_trailing_zeros": 0,
     "output_format_csv_crlf_end_of_line": 0,
     "format_csv_delimiter": ",",
@@ -179,8 +175,6 @@ TEXT_SETTINGS: Mapping[str, Scalar] = {
     "bool_false_representation": "false",
     "date_time_output_format": "simple",
     "date_time_64_output_format_cut_trailing_zeros_align_to_groups_of_thousands": 0,
-    # Otherwise an error in mid-stream looks like a row.
-    "http_write_exception_in_output_format": 0,
 }
 
 # Rows of a trace can be hundreds of KB each, and ClickHouse makes blocks of as many rows as it is told where

@@ -12,21 +12,11 @@ from langfuse_ingest.sql_text import SETTINGS, quoted_list
 from langfuse_ingest.surrogates import read_json
 from langfuse_ingest.tables import Row, Target
 from langfuse_ingest.values import utc_text
-from langfuse_worker.clickhouse import ClickHouse, Query, QueryComment
+from langfuse_worker.clickhouse import JSON_LINES, ClickHouse, Query, QueryComment
 from langfuse_worker.clickhouse.literals import quoted
 
-# As `Target.record` takes them, whatever a profile has.
-_JSON = {
-    **SETTINGS,
-    "date_time_output_format": "iso",
-    "output_format_json_quote_64bit_integers": 0,
-    "output_format_json_quote_64bit_floats": 0,
-    "output_format_json_quote_decimals": 0,
-    "output_format_json_map_as_array_of_tuples": 0,
-    "output_format_json_array_of_rows": 0,
-    # Otherwise an error in mid-stream looks like a row.
-    "http_write_exception_in_output_format": 0,
-}
+# As `Target.record` takes them.
+_JSON = {**SETTINGS, **JSON_LINES, "date_time_output_format": "iso"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = ("timestamp", "start_time", "end_time", "completion_start_time", "created_at")
 _NOT_OF_THE_ENTITY = ("updated_at", "event_ts", "is_deleted", "event_bytes")

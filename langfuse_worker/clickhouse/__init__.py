@@ -12,9 +12,11 @@ from langfuse_worker.clickhouse.client import (
 )
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
 from langfuse_worker.clickhouse.open import connect, connect_for_ingestion
+from langfuse_worker.clickhouse.profiles import JSON_LINES
 
 __all__ = [
     "ACCESS_DENIED",
+    "JSON_LINES",
     "UNKNOWN_TABLE",
     "ClickHouse",
     "ClickHouseError",

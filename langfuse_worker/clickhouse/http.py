@@ -17,8 +17,9 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as DriverError
 from clickhouse_connect.driver.httputil import get_pool_manager_options
 
-from langfuse_worker.clickhouse.client import WHATEVER_THE_PROFILE, Address, ClickHouseError, Query, prepared
+from langfuse_worker.clickhouse.client import Address, ClickHouseError, Query, prepared
 from langfuse_worker.clickhouse.limits import QueryComment, QueryLimits
+from langfuse_worker.clickhouse.profiles import WHATEVER_THE_PROFILE
 
 log = structlog.get_logger()
 
