@@ -8,7 +8,7 @@ What that takes, and what other ways would, is in docs/benchmarks.md.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,16 +48,24 @@ def day_files(
         reads: tables, each with its windows.
         options: where files go and how much memory is used.
     """
+    started = started_folders(exporter.store)
     with ExitStack() as stack:
-        yield read_together(exporter, reads, lambda day, counted: DayRead(day, options).files(stack, counted))
+        yield read_together(
+            exporter, reads, lambda day, counted: DayRead(day, options, started).files(stack, counted)
+        )
 
 
 @dataclass(frozen=True)
 class DayRead:
-    """One read of a day."""
+    """One read of a day.
+
+    Attributes:
+        started: folders in which an attempt has left parts of a window.
+    """
 
     day: Day
     options: ExportOptions
+    started: Set[str]
 
     def files(self, stack: ExitStack, counted: Sequence[SourceSummary]) -> dict[Window, WindowFile]:
         """The rows of each window, in files that are gone when the stack is closed; `counted` is its count.
@@ -71,7 +79,6 @@ class DayRead:
         settings = {**TEXT_SETTINGS, **ARROW_SETTINGS}
         query = day.query(self._encoding.sql_by_window(day.table), "export-day", {}, settings)
         self.options.scratch.mkdir(parents=True, exist_ok=True)
-        started = started_folders(day.exporter.store)
         with ExitStack() as opened:  # a table that fails leaves its room to the next one
             files = [opened.enter_context(_scratch_file(self.options.scratch)) for _ in day.windows]
             with day.exporter.source.stream(query, "ArrowStream") as chunks:
@@ -85,7 +92,7 @@ class DayRead:
                 files[index],
                 counted[index],
                 query.query_id,
-                has_parts=day.exporter.project.staging_folder(day.table, window) in started,
+                has_parts=day.exporter.project.staging_folder(day.table, window) in self.started,
             )
             for index, window in enumerate(day.windows)
         }
