@@ -111,9 +111,9 @@ def run_windows(
     report = RunReport(project.project_id, len(windows))
     for first, last in consecutive(windows, windows_per_run):
         shared_reason = _run(defs, instance, project, tables, first, last, report)
-        left = sum(window.start > last.start for window in windows)
-        if shared_reason and left:
-            report.left_out, report.left_out_reason = left, shared_reason
+        if shared_reason:
+            report.left_out = sum(window.start > last.start for window in windows)
+            report.left_out_reason = shared_reason if report.left_out else ""
             break
     report.duration_s = round(time.monotonic() - started, 3)
     return report
