@@ -278,6 +278,25 @@ def configure(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     clear_caches()
 
 
+@contextmanager
+def ingesting(
+    clickhouse: ClickHouseServer, redis: RedisServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployment]:
+    """Ingests into traces, observations, scores and events_full; short delays and leases."""
+    variables = {
+        **clickhouse.environment_of_a_worker,
+        **redis.environment_of_a_worker,
+        "LANGFUSE_HOME": str(directory / "home"),
+        "LANGFUSE_MIGRATION_V4_WRITE_MODE": "dual",
+        "LANGFUSE_WORKER_JOB_LEASE_S": "2",
+        "LANGFUSE_WORKER_RETRY_DELAY_FACTOR": "0.1",
+        "LANGFUSE_INGESTION_CLICKHOUSE_WRITE_INTERVAL_MS": "100",
+    }
+    configure(monkeypatch, **variables)
+    yield Deployment(clickhouse, redis, directory, variables)
+    clear_caches()
+
+
 def clear_caches() -> None:
     """Make this process read its environment again."""
     settings.cache_clear()

@@ -7,7 +7,7 @@ import pytest
 
 from langfuse_ingest.event_log import Group
 from langfuse_ingest.events import Entity
-from tests.ingest.deployment import Deployment, clear_caches, configure
+from tests.ingest.deployment import Deployment, ingesting
 from tests.ingest.sessions import START, event
 from tests.rows import insert, observation
 from tests.servers.clickhouse import ClickHouseServer
@@ -33,16 +33,11 @@ def odd(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with ClickHouseServer(tmp_path / "server"):
         pass  # makes the tables
     users = analyst_with(tmp_path, PROFILE)
-    with ClickHouseServer(tmp_path / "server", users=users) as server:
-        variables = {
-            **server.environment_of_a_worker,
-            **redis.environment_of_a_worker,
-            "LANGFUSE_HOME": str(tmp_path / "home"),
-            "LANGFUSE_MIGRATION_V4_WRITE_MODE": "dual",
-        }
-        configure(monkeypatch, **variables)
-        yield Deployment(server, redis, tmp_path, variables)
-        clear_caches()
+    with (
+        ClickHouseServer(tmp_path / "server", users=users) as server,
+        ingesting(server, redis, tmp_path, monkeypatch) as deployment,
+    ):
+        yield deployment
 
 
 def rows(deployment: Deployment, columns: str, table: str) -> list[dict]:
