@@ -16,7 +16,7 @@ from langfuse_export.doctor.langfuse import check_other_exports
 from langfuse_export.doctor.subject import Subject
 from langfuse_export.doctor.tables import check_catalog, check_projects, check_tables
 from langfuse_export.windows import Frequency
-from langfuse_worker.doctor import Status
+from langfuse_worker.doctor import Finding, Status
 from langfuse_worker.doctor.runner import run_checks
 from langfuse_worker.settings import Settings
 from tests.export.project import write_catalog
@@ -34,6 +34,12 @@ def subject(clickhouse: ClickHouseServer, tmp_path: Path) -> Subject:
     return Subject(
         clickhouse.settings(LANGFUSE_EXPORT_CONFIG=str(path), LANGFUSE_HOME=str(tmp_path / "home"))
     )
+
+
+def the_bad_table(subject: Subject) -> Finding:
+    """What is said of the one table that is not as it should be."""
+    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    return bad
 
 
 def test_tables_with_all_their_columns_are_there(subject: Subject) -> None:
@@ -54,25 +60,27 @@ def scores_without(clickhouse: ClickHouseServer, column: str) -> Iterator[None]:
 
 def test_a_column_that_is_missing_is_named(clickhouse: ClickHouseServer, subject: Subject) -> None:
     with scores_without(clickhouse, "comment"):
-        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+        bad = the_bad_table(subject)
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert "comment" in bad.result
     assert "SELECT" not in bad.result  # nor the whole query
 
 
-@pytest.fixture
-def view_instead_of_a_table(clickhouse: ClickHouseServer) -> Iterator[None]:
-    """A view by the name of `scores`."""
-    clickhouse.execute("RENAME TABLE scores TO scores_below")
-    clickhouse.execute("CREATE VIEW scores AS SELECT * FROM scores_below")
-    yield
-    clickhouse.execute("DROP VIEW scores")
-    clickhouse.execute("RENAME TABLE scores_below TO scores")
+@contextmanager
+def instead_of_scores(clickhouse: ClickHouseServer, statement: str) -> Iterator[None]:
+    """What the statement creates by the name of `scores`; the table is `scores_of_langfuse` meanwhile."""
+    clickhouse.execute("RENAME TABLE scores TO scores_of_langfuse")
+    clickhouse.execute(statement)
+    try:
+        yield
+    finally:
+        clickhouse.execute("DROP TABLE scores")
+        clickhouse.execute("RENAME TABLE scores_of_langfuse TO scores")
 
 
-@pytest.mark.usefixtures("view_instead_of_a_table")
-def test_a_view_instead_of_a_table_is_named(subject: Subject) -> None:
-    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+def test_a_view_instead_of_a_table_is_named(clickhouse: ClickHouseServer, subject: Subject) -> None:
+    with instead_of_scores(clickhouse, "CREATE VIEW scores AS SELECT * FROM scores_of_langfuse"):
+        bad = the_bad_table(subject)
     assert (bad.what, bad.status) == ("table scores", Status.PROBLEM)
     assert bad.remedy == "default.scores is a view: exports need the table that Langfuse writes to"
 
@@ -85,7 +93,7 @@ def test_a_row_policy_that_hides_rows_from_exports_is_named(tmp_path: Path) -> N
     with ClickHouseServer(tmp_path / "server", users=users) as server:
         path = write_catalog(tmp_path)
         subject = Subject(server.settings(LANGFUSE_EXPORT_CONFIG=str(path), LANGFUSE_HOME=str(tmp_path)))
-        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+        bad = the_bad_table(subject)
     assert (bad.what, bad.status) == ("table traces", Status.WARNING)
     assert "environment = 'prod'" in bad.result.replace("\\", "")
     assert "ROW POLICY" in bad.remedy
@@ -104,24 +112,15 @@ def detached_part(clickhouse: ClickHouseServer) -> Iterator[None]:
 
 @pytest.mark.usefixtures("detached_part")
 def test_parts_whose_rows_are_in_no_export_are_named(subject: Subject) -> None:
-    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+    bad = the_bad_table(subject)
     assert (bad.what, bad.status) == ("table scores", Status.WARNING)
     assert bad.result == "1 parts are detached (by hand): their rows are in no export"
 
 
-@pytest.fixture
-def scores_that_stay(clickhouse: ClickHouseServer) -> Iterator[None]:
-    """`scores` in an engine that takes deleted rows for others."""
-    clickhouse.execute("RENAME TABLE scores TO scores_of_langfuse")
-    clickhouse.execute("CREATE TABLE scores AS scores_of_langfuse ENGINE = ReplacingMergeTree(event_ts)")
-    yield
-    clickhouse.execute("DROP TABLE scores")
-    clickhouse.execute("RENAME TABLE scores_of_langfuse TO scores")
-
-
-@pytest.mark.usefixtures("scores_that_stay")
-def test_an_engine_that_keeps_deleted_rows_is_named(subject: Subject) -> None:
-    [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+def test_an_engine_that_keeps_deleted_rows_is_named(clickhouse: ClickHouseServer, subject: Subject) -> None:
+    engine = "CREATE TABLE scores AS scores_of_langfuse ENGINE = ReplacingMergeTree(event_ts)"
+    with instead_of_scores(clickhouse, engine):
+        bad = the_bad_table(subject)
     assert (bad.what, bad.status) == ("table scores", Status.WARNING)
     assert "deleted rows are exported" in bad.result
 
@@ -131,7 +130,7 @@ def test_a_column_that_one_of_the_projects_exports_is_missing(
 ) -> None:
     write_catalog(tmp_path, {"columns": {"scores": "all"}}, {"id": "p2"})
     with scores_without(clickhouse, "config_id"):
-        [bad] = [finding for finding in check_tables(subject) if finding.status is not Status.OK]
+        bad = the_bad_table(subject)
     assert bad.what == "table scores"
     assert "config_id" in bad.result
 
